@@ -1,0 +1,1 @@
+"""The simulated sample: features, response and their exact conditional density."""
