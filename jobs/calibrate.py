@@ -1,0 +1,175 @@
+"""Map the study's models, and the oracle of a simulated sample, over a split of the dataset.
+
+Run: topocal calibrate STUDY.yaml
+Reads <output>/dataset and <output>/models/NAME; writes <output>/calibrated/NAME and, for a
+simulated sample, <output>/calibrated/oracle. Needs neither torch nor Ray.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client
+
+from jobs.farm import open_farm
+from jobs.ingest import dataset_folder
+from jobs.launch import Run, run_job
+from jobs.study import Study
+from jobs.train import model_folder
+from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part, calibrated_columns
+from pipeline.density import Density, OnnxDensity, oracle_of
+from pipeline.features import TOPO_CLUSTER_FEATURES
+from pipeline.fold import map_parts
+from pipeline.formats.calibrated import CalibratedManifest, read_calibrated
+from pipeline.formats.card import read_card
+from pipeline.formats.errors import UserError
+from pipeline.formats.files import clear_output
+from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest
+from pipeline.formats.versions import versions_of
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when the same model and data give other columns
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One density to calibrate with: a model of the study, or the oracle."""
+
+    name: str
+    kind: str
+    fingerprint: str
+    density: Density
+    target_range: tuple[float, float]
+    ranges: dict[str, tuple[float, float]]
+
+
+def calibrated_folder(study: Study, name: str) -> Path:
+    """Where the calibrated set of a model is."""
+    return study.folder / "calibrated" / name
+
+
+def main(study: Study, run: Run) -> None:
+    """Calibrate the study's split with every model and, where it exists, the exact density."""
+    dataset = dataset_folder(study)
+    manifest = read_manifest(dataset)
+    sources = [_model_source(study, name) for name in study.models]
+    sources += _oracle_source(manifest)
+    pending = []
+    for source in sources:
+        folder = calibrated_folder(study, source.name)
+        wanted = _fingerprint(study, manifest, source)
+        found = read_calibrated(folder).fingerprint if (folder / MANIFEST).exists() else None
+        if not run.keeps(f"calibrate/{source.name}", folder, found, wanted):
+            pending.append((source, wanted))
+    if not pending:
+        return
+    with open_farm(study.dask) as client:
+        for source, wanted in pending:
+            _calibrate(client, study, manifest, source, wanted)
+            run.counts[source.name] = manifest.rows_of(study.calibrate.split)
+
+
+def calibrated_names(study: Study, manifest: DatasetManifest) -> list[str]:
+    """The calibrated sets that a study has: its models, then the oracle if there is one."""
+    return [*study.models, *(source.name for source in _oracle_source(manifest, quiet=True))]
+
+
+def _model_source(study: Study, name: str) -> Source:
+    folder = model_folder(study, name)
+    card = read_card(folder)
+    model = card.artefacts["model"]
+    density = OnnxDensity(
+        path=folder / model.path,
+        sha256=model.sha256,
+        inputs=tuple(feature.name for feature in card.inputs),
+    )
+    ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
+    (target_range,) = card.target_ranges.values()
+    return Source(name, card.kind, card.fingerprint, density, target_range, ranges)
+
+
+def _oracle_source(manifest: DatasetManifest, *, quiet: bool = False) -> list[Source]:
+    density = oracle_of(manifest, [feature.name for feature in TOPO_CLUSTER_FEATURES])
+    if isinstance(density, str):
+        if not quiet:
+            log.info("calibrate: no oracle for this dataset: %s", density)
+        return []
+    ranges = {
+        name: (manifest.statistics[name].minimum, manifest.statistics[name].maximum)
+        for name in density.inputs
+        if name in manifest.statistics
+    }
+    identity = fingerprint(generator=density.settings, cut=density.truth_cut)
+    return [Source(ORACLE, ORACLE, identity, density, manifest.log10_target_range(), ranges)]
+
+
+def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str:
+    return fingerprint(
+        stage="calibrate",
+        version=VERSION,
+        settings=study.calibrate,
+        density=source.fingerprint,
+        dataset=manifest.fingerprint,
+    )
+
+
+def _calibrate(
+    client: Client, study: Study, manifest: DatasetManifest, source: Source, wanted: str
+) -> None:
+    folder, dataset = calibrated_folder(study, source.name), dataset_folder(study)
+    clear_output(folder, MANIFEST)
+    split, margin = study.calibrate.split, study.calibrate.margin
+    low, high = source.target_range
+    target = manifest.target
+    if target is None:
+        msg = f"{dataset}: has no target, so the numerator of the response is not known"
+        raise UserError(msg)
+    plans = [
+        CalibrationPlan(
+            density=source.density,
+            dataset=dataset,
+            part=part,
+            folder=folder,
+            target=target,
+            has_truth=True,
+            search_range=(low - margin, high + margin),
+            ranges=source.ranges,
+            settings=study.calibrate,
+        )
+        for part in manifest.parts_of(split)
+    ]
+    if not plans:
+        msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
+        raise UserError(msg)
+    done = map_parts(client, calibrate_part, plans, label=f"calibrate {source.name}")
+    record = CalibratedManifest(
+        fingerprint=wanted,
+        dataset_fingerprint=manifest.fingerprint,
+        name=source.name,
+        kind=source.kind,
+        split=split,
+        target=target,
+        central=study.calibrate.central,
+        sigma=study.calibrate.sigma,
+        search_range=(low - margin, high + margin),
+        columns=calibrated_columns(target, has_truth=True),
+        parts=tuple(result.part for result in done),
+        rows_at_bound=_sum_at_bound(done),
+        rows_out_of_domain=sum(result.rows_out_of_domain for result in done),
+        versions=versions_of("onnxruntime", "numba", "pyarrow"),
+    )
+    record.save(folder / MANIFEST)
+    log.info("calibrate: %s, %d rows", source.name, sum(part.rows for part in record.parts))
+
+
+def _sum_at_bound(done: list[CalibratedPart]) -> dict[str, int]:
+    names = done[0].rows_at_bound
+    return {name: sum(result.rows_at_bound[name] for result in done) for name in names}
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("calibrate", main, sys.argv[1:]))

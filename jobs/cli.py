@@ -1,0 +1,49 @@
+"""The command `topocal`: one word names the job."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# One line each; the same line heads the job's module.
+JOBS = {
+    "simulate": "write simulated clusters with a known response density to ROOT files",
+    "ingest": "turn ROOT files into a partitioned Parquet dataset with streamed statistics",
+    "train": "train the study's models and export them to ONNX",
+    "calibrate": "map the models and the oracle over a split of the dataset",
+    "evaluate": "reduce the calibrated sets to binned metrics and headline figures",
+    "report": "draw the figures and write the HTML report",
+    "run": "do all stages in order, each kept when it is done",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job named by the first word; the exit status of jobs/launch.py."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_help())
+        return 0 if words else 2
+    if words[0] not in JOBS:
+        sys.stderr.write(f"topocal: no job named {words[0]}; the jobs are {', '.join(JOBS)}\n")
+        return 2
+    from jobs.launch import run_job  # noqa: PLC0415 - `topocal --help` answers at once
+
+    module = importlib.import_module(f"jobs.{words[0]}")
+    return run_job(words[0], module.main, words[1:])
+
+
+def _help() -> str:
+    width = max(map(len, JOBS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in JOBS.items()]
+    return "\n".join([
+        "usage: topocal JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
+        "",
+        "Calibrates calorimeter topo-clusters with uncertainties. Jobs:",
+        *lines,
+        "",
+        "Start with: topocal run configs/demo.yaml",
+        "",
+    ])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The one place that opens a Dask farm."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+
+from distributed import Client, LocalCluster
+
+from jobs.study import DaskSettings
+
+
+@contextmanager
+def open_farm(settings: DaskSettings) -> Iterator[Client]:
+    """A client of the farm that the site asks for; the embedded one is closed at the end.
+
+    The embedded farm listens on loopback only. Workers are processes with
+    one thread each, since NumPy and the compiled kernels of a part use one core.
+    """
+    workers = settings.workers or os.cpu_count() or 1
+    with (
+        TemporaryDirectory(prefix="topocal-dask-") as scratch,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            local_directory=scratch,
+            silence_logs="ERROR",
+        ) as farm,
+        Client(farm) as client,
+    ):
+        yield client

@@ -1,0 +1,121 @@
+"""Starting a job: arguments, logging, the run record and the exit status."""
+
+import argparse
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.study import Study, load_study
+from pipeline.formats.errors import StoppedBySignal, UserError
+from pipeline.formats.files import write_text
+from pipeline.formats.versions import git_hash, versions_of
+
+log = logging.getLogger(__name__)
+
+RECORDED_PACKAGES = (
+    "dask",
+    "distributed",
+    "uproot",
+    "pyarrow",
+    "numba",
+    "onnxruntime",
+    "torch",
+    "ray",
+)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one job: whether finished stages are done again, and what it has to record."""
+
+    redo: bool = False
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def keeps(self, stage: str, output: Path, found: str | None, wanted: str) -> bool:
+        """Whether a stage is done already: its output carries the fingerprint that is wanted."""
+        self.fingerprints[stage] = wanted
+        if self.redo or found != wanted:
+            return False
+        log.info("%s: kept, %s is up to date (--redo makes it again)", stage, output)
+        return True
+
+
+Job = Callable[[Study, Run], None]
+
+
+def run_job(name: str, job: Job, argv: Sequence[str]) -> int:
+    """Run a job from its command line and return the exit status.
+
+    0 done; 2 the user's input or setting is at fault; 75 stopped by a signal, run again to
+    continue. Anything else raises and ends with status 1 and a traceback.
+    """
+    arguments = _parse(name, argv)
+    _configure_logging()
+    try:
+        study = load_study(arguments.files, arguments.overrides)
+        run = Run(redo=arguments.redo)
+        start = time.monotonic()
+        job(study, run)
+        _write_record(name, study, run, time.monotonic() - start)
+    except UserError as error:
+        sys.stderr.write(f"topocal {name}: {error}\n")
+        return 2
+    except StoppedBySignal as stop:
+        sys.stderr.write(f"topocal {name}: {stop}\n")
+        return 75
+    return 0
+
+
+def _parse(name: str, argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"topocal {name}",
+        usage=f"topocal {name} STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
+    )
+    parser.add_argument("words", nargs="+", metavar="STUDY.yaml or key.path=value")
+    parser.add_argument("--redo", action="store_true", help="make the output again, kept or not")
+    arguments = parser.parse_args(argv)
+    arguments.overrides = [word for word in arguments.words if "=" in word]
+    arguments.files = [word for word in arguments.words if "=" not in word]
+    if not arguments.files:
+        parser.error("name a study file")
+    return arguments
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    for library in (
+        "distributed",
+        "dask",
+        "matplotlib",
+        "fontTools",
+        "asyncio",
+        "torch",
+        "onnxscript",
+        "onnx_ir",
+    ):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _write_record(name: str, study: Study, run: Run, seconds: float) -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    record = {
+        "job": name,
+        "study": study.model_dump(mode="json"),
+        "git_hash": git_hash(),
+        "versions": versions_of(*RECORDED_PACKAGES),
+        "fingerprints": run.fingerprints,
+        "counts": run.counts,
+        "wall_seconds": round(seconds, 2),
+        "peak_memory_mib": {"process": own // 1024, "largest_child": children // 1024},
+    }
+    write_text(study.folder / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,23 @@
+"""Do all stages of a study in order; a stage that is done is kept.
+
+Run: topocal run STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]
+Reads the study's inputs (or simulates them); ends with <output>/report/index.html.
+"""
+
+import sys
+
+from jobs import calibrate, evaluate, ingest, report, simulate, train
+from jobs.launch import Run, run_job
+from jobs.study import Study
+
+
+def main(study: Study, run: Run) -> None:
+    """Simulate (unless the study names inputs), ingest, train, calibrate, evaluate, report."""
+    if study.simulate is not None and not study.dataset.inputs:
+        simulate.main(study, run)
+    for stage in (ingest, train, calibrate, evaluate, report):
+        stage.main(study, run)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("run", main, sys.argv[1:]))

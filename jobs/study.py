@@ -1,0 +1,235 @@
+"""The study: YAML files merged left to right, then overrides, then validated as a whole."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.formats.errors import UserError
+from pipeline.formats.records import CountsFromItsFile, PathText, Record
+from pipeline.report.settings import ReportSettings
+from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
+from training.settings import BnnSettings
+
+ModelSettings = BnnSettings
+
+# Names that calibrated sets and curves of the report already carry.
+RESERVED_NAMES = ("oracle", "em", "histogram")
+
+
+class DaskSettings(Record):
+    """Where and how wide Dask runs; changes no result.
+
+    Attributes:
+        workers: Processes of the embedded farm; None: one for each core.
+        read_entries: Entries that a worker reads from a ROOT file at a time.
+    """
+
+    farm: Literal["local"] = "local"
+    workers: Annotated[int, Field(gt=0)] | None = None
+    read_entries: Annotated[int, Field(gt=0)] = 65_536
+
+
+class RaySettings(Record):
+    """Where and how wide training runs; changes results by rounding only.
+
+    Attributes:
+        address: "local": an embedded Ray of this job alone.
+        workers: Data-parallel workers.
+        threads: Compute threads of a worker; None: the cores shared out among the workers.
+        gpu: Train on GPUs, one a worker.
+    """
+
+    address: Literal["local"] = "local"
+    workers: Annotated[int, Field(gt=0)] = 1
+    threads: Annotated[int, Field(gt=0)] | None = None
+    gpu: bool = False
+
+
+class Study(Record):
+    """One study: what is simulated or read, which models are trained, how they are judged.
+
+    `dask`, `ray` and `output` say where it runs; they enter no fingerprint.
+    """
+
+    name: str
+    output: PathText
+    seed: Annotated[int, Field(ge=0)] = 0
+    simulate: SimulateSettings | None = None
+    dataset: DatasetSettings = DatasetSettings()
+    models: dict[str, ModelSettings] = {}
+    calibrate: CalibrateSettings = CalibrateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+    dask: DaskSettings = DaskSettings()
+    ray: RaySettings = RaySettings()
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_usable(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+        for name in models:
+            if name in RESERVED_NAMES or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                msg = (
+                    f"model name {name!r}: letters, digits, - and _ are allowed, "
+                    f"and {', '.join(RESERVED_NAMES)} are taken"
+                )
+                raise ValueError(msg)
+        return models
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds all outputs of the study."""
+        return Path(self.output)
+
+
+Layer = tuple[str, dict[str, Any]]
+
+
+def load_study(files: Sequence[str], overrides: Sequence[str]) -> Study:
+    """The study that files and overrides describe.
+
+    Args:
+        files: YAML files; a later one wins.
+        overrides: `key.path=value` with a YAML value; they win over all files.
+
+    Raises:
+        UserError: A file cannot be read, or keys or values are wrong; all problems together.
+    """
+    layers: list[Layer] = [_read_layer(path) for path in files]
+    layers += [_parse_override(text) for text in overrides]
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for source, mapping in layers:
+        _merge(merged, mapping, source, origins, "")
+    try:
+        return Study.model_validate(merged)
+    except ValidationError as error:
+        lines = sorted({_explain(detail, origins, files) for detail in error.errors()})
+        raise UserError("\n".join(lines)) from None
+
+
+def _read_layer(path: str) -> Layer:
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{path}: no such study file"
+        raise UserError(msg) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        msg = f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"
+        raise UserError(msg) from None
+    if not isinstance(mapping, dict):
+        msg = f"{path}: a study is a mapping of sections, got {type(mapping).__name__}"
+        raise UserError(msg)
+    return path, resolve_paths(mapping, Study, Path(path).absolute().parent)
+
+
+def _parse_override(text: str) -> Layer:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        msg = f"{text}: an override is key.path=value"
+        raise UserError(msg)
+    try:
+        nested = yaml.safe_load(value)
+    except yaml.YAMLError:
+        msg = f"{text}: {value} is no YAML value"
+        raise UserError(msg) from None
+    for word in reversed(key.split(".")):
+        nested = {word: nested}
+    return "override", resolve_paths(nested, Study, Path.cwd())
+
+
+def resolve_paths(raw: Any, annotation: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    """The raw settings with every path that is relative made absolute from `folder`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not isinstance(raw, Mapping):
+            return raw
+        fields = annotation.model_fields
+        return {
+            key: _resolve_field(value, fields[key], folder) if key in fields else value
+            for key, value in raw.items()
+        }
+    if get_origin(annotation) is Annotated and _is_path(get_args(annotation)[1:]):
+        return _absolute(raw, folder)
+    if isinstance(raw, list | tuple) and get_args(annotation):
+        return [resolve_paths(item, get_args(annotation)[0], folder) for item in raw]
+    return raw
+
+
+def _resolve_field(value: Any, field: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    if _is_path(field.metadata):
+        return _absolute(value, folder)
+    return resolve_paths(value, field.annotation, folder)
+
+
+def _is_path(metadata: Sequence[object]) -> bool:
+    return any(isinstance(item, CountsFromItsFile) for item in metadata)
+
+
+def _absolute(raw: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    if not isinstance(raw, str) or "://" in raw:
+        return raw
+    return os.path.normpath(folder / raw)  # symbolic links keep the user's names
+
+
+def _merge(
+    into: dict[str, Any], layer: dict[str, Any], source: str, origins: dict[str, str], prefix: str
+) -> None:
+    for key, value in layer.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, source, origins, f"{path}.")
+        elif isinstance(value, dict):
+            into[key] = {}
+            origins[path] = source
+            _merge(into[key], value, source, origins, f"{path}.")
+        else:
+            into[key] = value
+            origins[path] = source
+
+
+def _explain(detail: ErrorDetails, origins: dict[str, str], files: Sequence[str]) -> str:
+    words = [str(word) for word in detail["loc"]]
+    path = ".".join(words)
+    known = [".".join(words[:n]) for n in range(len(words), 0, -1)]
+    source = next((origins[p] for p in known if p in origins), files[-1] if files else "study")
+    if detail["type"] == "extra_forbidden":
+        return f"{source}: {path}: unknown key{_nearest(words)}, got {detail['input']!r}"
+    if detail["type"] == "missing":
+        return f"{source}: {path}: this key is required"
+    rule = detail["msg"].removeprefix("Value error, ")
+    rule = rule[0].lower() + rule[1:]
+    return f"{source}: {path}: {rule}, got {_short(detail['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _nearest(words: Sequence[str]) -> str:
+    """A hint with the known key that is closest to the last word."""
+    model: Any = Study
+    for word in words[:-1]:
+        model = _field_type(model, word)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return ""
+    near = difflib.get_close_matches(words[-1], model.model_fields, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _field_type(model: Any, word: str) -> Any:  # noqa: ANN401 - a type of any kind
+    """The settings model behind a key, an index or a name below `model`; None if there is none."""
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        field = model.model_fields.get(word)
+        return field.annotation if field else None
+    models = [
+        arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)
+    ]
+    return models[0] if models else None

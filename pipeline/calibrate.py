@@ -1,0 +1,140 @@
+"""Calibrated sets: a density mapped over the parts of a split, row by row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.density import Density
+from pipeline.formats.calibrated import CalibratedColumn
+from pipeline.formats.columns import IDENTITY, Target
+from pipeline.formats.manifest import Part, read_part
+from pipeline.functionals import density_at, summarise
+from pipeline.parquet import write_part
+from pipeline.settings import CalibrateSettings
+
+Columns = dict[str, NDArray[Any]]
+
+# Activations of 50 networks for this many rows stay in the cache.
+SLAB = 512
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationPlan:
+    """All that a worker needs to calibrate one part.
+
+    Attributes:
+        density: The model or the oracle.
+        dataset: Folder of the dataset.
+        part: The part of the dataset.
+        folder: Folder of the calibrated set.
+        target: What the density describes.
+        has_truth: Whether the dataset holds the target's true value.
+        search_range: log10 range of modes and moments.
+        ranges: By feature: the training range, for `in_domain`.
+        settings: The study's section calibrate.
+    """
+
+    density: Density
+    dataset: Path
+    part: Part
+    folder: Path
+    target: Target
+    has_truth: bool
+    search_range: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
+    settings: CalibrateSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedPart:
+    """A written part, and what its rows add to the manifest."""
+
+    part: Part
+    rows_at_bound: Mapping[str, int]
+    rows_out_of_domain: int
+
+
+def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
+    """Calibrate the rows of one part of a dataset and write them; runs on a worker."""
+    target = plan.target
+    wanted = [IDENTITY, target.numerator, *plan.density.inputs]
+    wanted += [target.name] if plan.has_truth else []
+    table = read_part(plan.dataset, plan.part, list(dict.fromkeys(wanted)))
+    rows = {name: table[name].to_numpy() for name in table.column_names}
+    slabs = [
+        _calibrate_rows(plan, {name: values[start : start + SLAB] for name, values in rows.items()})
+        for start in range(0, table.num_rows, SLAB)
+    ]
+    columns = {name: np.concatenate([slab[name] for slab in slabs]) for name in slabs[0]}
+    flags = {name: columns.pop(name) for name in list(columns) if name.endswith("_at_bound")}
+    described = [IDENTITY, *(column.name for column in calibrated_columns(target, plan.has_truth))]
+    written = pa.table({name: columns[name] for name in described})
+    return CalibratedPart(
+        part=write_part(plan.folder, plan.part.split, plan.part.index, written),
+        rows_at_bound={name: int(values.sum()) for name, values in flags.items()},
+        rows_out_of_domain=int((~columns["in_domain"]).sum()),
+    )
+
+
+def _calibrate_rows(plan: CalibrationPlan, rows: Columns) -> Columns:
+    mixtures = plan.density.mixtures(rows)
+    summary = summarise(
+        mixtures, *plan.search_range, central=plan.settings.central, sigma=plan.settings.sigma
+    )
+    central = summary[plan.settings.central]
+    columns: Columns = {
+        name: values if values.dtype == bool else values.astype(np.float32)
+        for name, values in summary.items()
+    }
+    columns[IDENTITY] = rows[IDENTITY]
+    columns[plan.target.name] = central.astype(np.float32)
+    columns[plan.target.calibrated] = (rows[plan.target.numerator] / central).astype(np.float32)
+    columns["in_domain"] = _is_in_domain(plan, rows)
+    if plan.has_truth:
+        truth = np.log10(rows[plan.target.name].astype(np.float64))
+        log_density, pit = density_at(mixtures, truth)
+        # float64: a float32 would round the sum of five million rows' scores in its sixth digit.
+        columns["log_density"], columns["pit"] = log_density, pit
+    return columns
+
+
+def _is_in_domain(plan: CalibrationPlan, rows: Columns) -> NDArray[np.bool_]:
+    inside = np.ones(len(rows[IDENTITY]), dtype=bool)
+    for name, (low, high) in plan.ranges.items():
+        inside &= (rows[name] >= low) & (rows[name] <= high)
+    return inside
+
+
+def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColumn, ...]:  # noqa: FBT001
+    """Names, units and meanings of the columns of a calibrated set, besides `cluster_id`."""
+    name, unit, log = target.name, target.unit, target.transform
+    rows = [
+        (name, unit, f"calibrated {name}, the functional named in the manifest"),
+        (target.calibrated, target.calibrated_unit, f"{target.numerator} / {name}"),
+        ("sigma_syst", unit, f"systematic uncertainty of {name} (Eq. 41)"),
+        ("sigma_stat", unit, f"statistical uncertainty of {name} (Eq. 42)"),
+        ("sigma_tot", unit, f"total uncertainty of {name} (Eq. 40)"),
+        (f"sigma_syst_{log}", "1", f"systematic uncertainty of {log} {name}"),
+        (f"sigma_stat_{log}", "1", f"statistical uncertainty of {log} {name}"),
+        (f"sigma_tot_{log}", "1", f"total uncertainty of {log} {name}"),
+        ("mode_linear", unit, f"most probable {name}"),
+        (f"mode_{log}", unit, f"{name} at the most probable {log} {name}"),
+        ("median", unit, f"median of {name}"),
+        ("mean", unit, f"mean of {name} within the search range"),
+        ("q025", unit, f"2.5 % quantile of {name}"),
+        ("q16", unit, f"16 % quantile of {name}"),
+        ("q84", unit, f"84 % quantile of {name}"),
+        ("q975", unit, f"97.5 % quantile of {name}"),
+        ("in_domain", "1", "every feature lies within its training range"),
+    ]
+    if has_truth:
+        rows += [
+            ("log_density", "1", f"natural log of the density of {log} {name} at the true value"),
+            ("pit", "1", f"probability of a {name} below the true value"),
+        ]
+    return tuple(CalibratedColumn(name=n, unit=u, description=d) for n, u, d in rows)

@@ -1,0 +1,152 @@
+"""Where densities come from: a trained model's ONNX file, or the exact one of a simulated sample.
+
+Both answer the same question, the mixtures of l = log10 of the target for raw features, so that
+everything after them has no special case for the oracle.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from pipeline.formats.errors import UserError
+from pipeline.formats.files import sha256_of
+from pipeline.formats.manifest import DatasetManifest
+from pipeline.generator.response import SECOND_TIME_FLOOR, response_mixture
+from pipeline.generator.settings import GeneratorSettings
+from pipeline.mixture import Mixtures
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class Density(Protocol):
+    """A conditional density of l, given raw features."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The feature columns that it needs."""
+
+    def mixtures(self, columns: Columns) -> Mixtures:
+        """The mixtures of some rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxDensity:
+    """The networks of one ONNX file."""
+
+    path: Path
+    sha256: str
+    inputs: tuple[str, ...]
+
+    def mixtures(self, columns: Columns) -> Mixtures:
+        """The mixtures of some rows; a few hundred at a time are fastest."""
+        x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
+        session = _open_session(self.path, self.sha256)
+        (parameters_SNP,) = session.run(["mixture"], {"features": x_NF})
+        means, log_variances, log_weights = np.split(parameters_SNP, 3, axis=2)
+        no_bound = np.full(len(x_NF), np.inf)
+        return Mixtures(
+            log_weights=log_weights,
+            means=means,
+            sigmas=np.exp(0.5 * log_variances),
+            lower=-no_bound,
+            upper=no_bound,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OracleDensity:
+    """The exact density of a simulated sample, cut as the dataset's truth was cut.
+
+    Attributes:
+        settings: The generator's.
+        inputs: The columns that the density depends on.
+        numerator: Column of the response's numerator.
+        truth_cut: Bounds (above, below) on the response's denominator; they bound the response.
+    """
+
+    settings: GeneratorSettings
+    inputs: tuple[str, ...]
+    numerator: str
+    truth_cut: tuple[float | None, float | None]
+
+    def mixtures(self, columns: Columns) -> Mixtures:
+        """The exact mixtures of some rows."""
+        exact = response_mixture(columns, self.settings)
+        above, below = self.truth_cut
+        log_energy = np.log10(columns[self.numerator].astype(np.float64))
+        lower, upper = exact.lower, exact.upper
+        if above is not None and above > 0:
+            upper = np.minimum(upper, log_energy - np.log10(above))
+        if below is not None:
+            lower = np.maximum(lower, log_energy - np.log10(below))
+        return Mixtures(
+            log_weights=exact.log_weights,
+            means=exact.means,
+            sigmas=exact.sigmas,
+            lower=lower,
+            upper=upper,
+        )
+
+
+def oracle_of(manifest: DatasetManifest, inputs: Sequence[str]) -> OracleDensity | str:
+    """The exact density of a dataset, or the reason why it has none.
+
+    Args:
+        manifest: The dataset's.
+        inputs: The columns that the generator's density depends on.
+    """
+    recipes = {repr(file.simulation) for file in manifest.inputs}
+    simulation = manifest.inputs[0].simulation
+    if simulation is None or len(recipes) > 1:
+        return "its inputs are not all from one simulated sample"
+    target = manifest.target
+    if target is None or (target.numerator, target.denominator) != RESPONSE:
+        return f"its target is not {' / '.join(RESPONSE)}"
+    absent = sorted(set(inputs) - {column.name for column in manifest.columns})
+    if absent:
+        return f"it lacks {', '.join(absent)}, on which the density depends"
+    if any(f.column == TIME_VARIANCE and f.floor > SECOND_TIME_FLOOR for f in manifest.floors):
+        return f"the floor of {TIME_VARIANCE} is above the generator's {SECOND_TIME_FLOOR:g}"
+    others = [column for column, _, _ in manifest.truth_cuts if column != target.denominator]
+    if others:
+        return f"a cut on {others[0]} changes the density in a way that is not known"
+    above = [low for _, low, _ in manifest.truth_cuts if low is not None]
+    below = [high for _, _, high in manifest.truth_cuts if high is not None]
+    return OracleDensity(
+        settings=GeneratorSettings.model_validate(simulation),
+        inputs=tuple(inputs),
+        numerator=target.numerator,
+        truth_cut=(max(above, default=None), min(below, default=None)),
+    )
+
+
+RESPONSE = ("clusterE", "cluster_ENG_CALIB_TOT")
+TIME_VARIANCE = "cluster_SECOND_TIME"
+
+_sessions: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
+_sessions_lock = threading.Lock()
+
+
+def _open_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
+    """The session of a model, opened once a process; the key holds the file's checksum."""
+    with _sessions_lock:  # two threads of one worker would both load it
+        key = (path, sha256)
+        if key not in _sessions:
+            _sessions[key] = _load_session(path, sha256)
+        return _sessions[key]
+
+
+def _load_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
+    if not path.is_file() or sha256_of(path) != sha256:
+        msg = f"{path}: missing or not the file that the model card lists; train or copy it again"
+        raise UserError(msg)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the farm runs one process a core
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

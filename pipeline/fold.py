@@ -1,0 +1,117 @@
+"""Map over parts on a Dask farm and merge in a fixed order: all that the data side knows of Dask."""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from distributed import Client, Future, as_completed
+from distributed.scheduler import KilledWorker
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Summary = TypeVar("Summary")
+
+# Sums of floats depend on how they are grouped, so the width of the merge tree is a constant:
+# any number of workers, and any order of completion, gives the same bits.
+MERGE_WIDTH = 8
+RETRIES = 2
+
+
+def map_parts(
+    client: Client, function: Callable[[Item], Result], items: Sequence[Item], *, label: str
+) -> list[Result]:
+    """The function's results for all items, in the order of the items.
+
+    Args:
+        client: A farm.
+        function: Importable on the workers; raises on bad input.
+        items: Small values; data travels by path.
+        label: Names the tasks in the log and on the dashboard.
+
+    Raises:
+        Exception: What the function raised, for the first item that failed for good.
+    """
+    futures = _submit(client, function, items, label)
+    try:
+        _log_progress(futures, label)
+        return list(client.gather(futures))
+    except KilledWorker as error:
+        raise _worker_died(error, label) from error
+    finally:
+        client.cancel(futures)
+
+
+def fold(
+    client: Client,
+    summarise: Callable[[Item], Summary],
+    items: Sequence[Item],
+    merge: Callable[[Summary, Summary], Summary],
+    *,
+    label: str,
+) -> Summary:
+    """The merged summary of all items: groups of eight in order, until one is left.
+
+    The merging happens on the workers, so that large summaries do not meet in the client.
+    """
+    level = _submit(client, summarise, items, label)
+    everything = list(level)
+    try:
+        _log_progress(level, label)
+        while len(level) > 1:
+            groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
+            level = [client.submit(_merge_group, merge, g, pure=False) for g in groups]
+            everything += level
+        return level[0].result()
+    except KilledWorker as error:
+        raise _worker_died(error, label) from error
+    finally:
+        client.cancel(everything)
+
+
+def merge_in_order(
+    summaries: Sequence[Summary], merge: Callable[[Summary, Summary], Summary]
+) -> Summary:
+    """The same merge tree as `fold`, for summaries that are at hand."""
+    level = list(summaries)
+    while len(level) > 1:
+        groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
+        level = [_merge_group(merge, group) for group in groups]
+    return level[0]
+
+
+def _merge_group(merge: Callable[[Summary, Summary], Summary], group: Sequence[Summary]) -> Summary:
+    total = group[0]
+    for summary in group[1:]:
+        total = merge(total, summary)
+    return total
+
+
+def _submit(
+    client: Client, function: Callable[..., Any], items: Sequence[Any], label: str
+) -> list[Future]:
+    run = uuid.uuid4().hex[:8]  # results of an earlier fold on the same farm are not reused
+    keys = [f"{label}-{run}-{index:06d}" for index in range(len(items))]
+    return list(client.map(function, items, key=keys, retries=RETRIES))
+
+
+def _log_progress(futures: Sequence[Future], label: str) -> None:
+    done, told = 0, 0
+    for future in as_completed(futures):
+        if future.status == "error":
+            future.result()  # raises here, before the rest has run for nothing
+        done += 1
+        tenth = 10 * done // len(futures)
+        if tenth > told and len(futures) >= 10:
+            told = tenth
+            log.info("%s: %d of %d parts", label, done, len(futures))
+
+
+def _worker_died(error: KilledWorker, label: str) -> RuntimeError:
+    msg = (
+        f"{label}: the workers that ran task {error.task} died {error.allowed_failures + 1} times; "
+        "most often the memory limit of a worker is too low for dataset.rows_per_part"
+    )
+    return RuntimeError(msg)

@@ -1,0 +1,85 @@
+"""The model card: everything that using a trained model needs, beside the model itself."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.formats.columns import Feature, Target
+from pipeline.formats.records import Record
+
+CARD = "model.json"
+
+
+class Artefact(Record):
+    """A file of the model: relative path, size in bytes, checksum."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class TrainingRange(Record):
+    """Smallest and largest raw value of a feature among the training rows."""
+
+    minimum: float
+    maximum: float
+
+
+class Output(Record):
+    """One output of the model: name, unit, shape in words, meaning."""
+
+    name: str
+    unit: str
+    shape: str
+    description: str
+
+
+class ModelCard(Record):
+    """A trained model's card.
+
+    Attributes:
+        name: The model's name in its study.
+        kind: What was trained, for example "bnn".
+        artefact: "onnx"; "tables" for calibrations that are no network.
+        artefacts: By role ("model", "weights", "history"): the files.
+        density: What the outputs describe.
+        num_networks: Size of the network axis S (weight samples or members).
+        num_components: Components K of each network's mixture.
+        inputs: Raw physical features in the order of the model's input columns.
+        input_ranges: By feature: the training range.
+        targets: What is predicted.
+        target_ranges: By target: smallest and largest log10 value among the training rows.
+        outputs: Outputs of the model.
+        settings: The model's resolved settings.
+        scores: Validation scores, by name.
+        fingerprint: Of the settings and data that the model follows from.
+        data_fingerprint: The dataset's.
+        git_hash: Commit of the code; "unknown" outside a checkout.
+        versions: Software that trained and exported the model.
+        citation: How to cite.
+    """
+
+    format_version: Literal[1] = 1
+    name: str
+    kind: str
+    artefact: Literal["onnx", "tables"] = "onnx"
+    artefacts: dict[str, Artefact]
+    density: Literal["gaussian_mixture"] = "gaussian_mixture"
+    num_networks: int
+    num_components: int
+    inputs: tuple[Feature, ...]
+    input_ranges: dict[str, TrainingRange]
+    targets: tuple[Target, ...]
+    target_ranges: dict[str, tuple[float, float]]
+    outputs: tuple[Output, ...]
+    settings: dict[str, Any]
+    scores: dict[str, float]
+    fingerprint: str
+    data_fingerprint: str
+    git_hash: str
+    versions: dict[str, str]
+    citation: str = "ATLAS Collaboration, arXiv 2412.04370"
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of the model in a folder."""
+    return ModelCard.load(folder / CARD, made_by="train")

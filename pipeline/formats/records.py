@@ -1,0 +1,52 @@
+"""Frozen records that are written as JSON and read back, with errors a user can act on."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.formats.errors import UserError
+from pipeline.formats.files import write_text
+
+
+class CountsFromItsFile:
+    """Marks a path that is relative to the settings file that names it; URLs stay as they are."""
+
+
+PathText = Annotated[str, CountsFromItsFile()]
+
+
+class Record(BaseModel):
+    """A frozen value whose unknown keys are errors and whose floats may not be NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON; the file appears complete or not at all."""
+        write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path, *, made_by: str) -> Self:
+        """The record in a JSON file.
+
+        Args:
+            path: The file.
+            made_by: The job that writes such a file, named in the error when it is missing.
+
+        Raises:
+            UserError: The file is missing, is no JSON or has other fields than this version's.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            msg = f"{path}: not found; it is written by `topocal {made_by}`, run that first"
+            raise UserError(msg) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "file"
+            msg = (
+                f"{path}: {where}: {first['msg']}; the file is damaged or from another version, "
+                f"run `topocal {made_by}` again with --redo"
+            )
+            raise UserError(msg) from None

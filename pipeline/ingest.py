@@ -1,0 +1,280 @@
+"""From ROOT files to a dataset: one pass that cuts, splits, writes parts and sums statistics."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.formats.columns import IDENTITY, Column
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import (
+    SPLITS,
+    CutCount,
+    DatasetManifest,
+    FloorCount,
+    InputFile,
+    Part,
+    Split,
+)
+from pipeline.formats.scaling import ColumnStatistics
+from pipeline.identity import Ids, ids_from_columns, ids_from_file, uniform_of
+from pipeline.moments import Moments
+from pipeline.parquet import write_part
+from pipeline.read import read_blocks
+from pipeline.select import raise_to_floor, select
+from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Entries [start, stop) of one file: the unit in which statistics are summed."""
+
+    file: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """All that a worker needs to write the parts with one index."""
+
+    index: int
+    blocks: tuple[Block, ...]
+    files: tuple[InputFile, ...]
+    columns: tuple[Column, ...]
+    has_identity: bool
+    settings: DatasetSettings
+    folder: Path
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSummary:
+    """What one block adds to the manifest."""
+
+    counts: NDArray[np.int64]
+    floored: NDArray[np.int64]
+    moments: Moments
+
+    def __add__(self, other: "BlockSummary") -> "BlockSummary":
+        return BlockSummary(
+            self.counts + other.counts, self.floored + other.floored, self.moments + other.moments
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenParts:
+    """The parts of one plan and the summaries of its blocks, both in order."""
+
+    parts: tuple[Part, ...]
+    summaries: tuple[BlockSummary, ...]
+
+
+def plan_blocks(files: Sequence[InputFile], rows_per_part: int) -> list[tuple[Block, ...]]:
+    """Blocks aligned to each file, grouped in file order until a part has its rows.
+
+    The grouping follows from the files and `rows_per_part` alone, so that neither the number of
+    workers nor the size of a read changes a part.
+    """
+    groups: list[tuple[Block, ...]] = []
+    group: list[Block] = []
+    for number, file in enumerate(files):
+        for start in range(0, file.entries, STATISTICS_BLOCK):
+            group.append(Block(number, start, min(start + STATISTICS_BLOCK, file.entries)))
+            if sum(block.stop - block.start for block in group) >= rows_per_part:
+                groups.append(tuple(group))
+                group = []
+    return [*groups, tuple(group)] if group else groups
+
+
+def required_branches(settings: DatasetSettings) -> list[str]:
+    """Branches without which the dataset cannot be made, in a fixed order, each once."""
+    names = [feature.name for feature in settings.features]
+    names += [settings.target.numerator, settings.target.denominator]
+    names += [cut.column for cut in settings.cuts]
+    names += list(settings.floors)
+    return list(dict.fromkeys(names))
+
+
+def kept_columns(settings: DatasetSettings, branches: set[str]) -> tuple[Column, ...]:
+    """The columns of the parts, `cluster_id` first; extras only where every input has them."""
+    target = settings.target
+    columns = [Column(name=IDENTITY, role="identity")]
+    columns += [Column(name=f.name, unit=f.unit, role="feature") for f in settings.features]
+    named = {column.name for column in columns}
+    if target.numerator not in named:
+        columns.append(Column(name=target.numerator, unit=target.calibrated_unit, role="reference"))
+    columns.append(Column(name=target.denominator, unit=target.calibrated_unit, role="truth"))
+    columns.append(Column(name=target.name, unit=target.unit, role="target"))
+    named = {column.name for column in columns}
+    columns += [c for c in settings.extras if c.name in branches and c.name not in named]
+    return tuple(columns)
+
+
+def write_parts(plan: PartPlan) -> WrittenParts:
+    """Read a plan's blocks and write its parts; runs on a worker.
+
+    Raises:
+        UserError: An input cannot be read; the message names the file and the entries.
+    """
+    summaries: list[BlockSummary] = []
+    pieces: dict[Split, list[Arrays]] = {split: [] for split in SPLITS}
+    for block, arrays in _read_plan(plan):
+        kept, counts, floored = _clean(plan, block, arrays)
+        u_N = uniform_of(kept[IDENTITY], plan.settings.split.seed)
+        edges = np.cumsum([plan.settings.split.train, plan.settings.split.validation])
+        split_N = np.searchsorted(edges, u_N, side="right")
+        for number, split in enumerate(SPLITS):
+            pieces[split].append({k: v[split_N == number] for k, v in kept.items()})
+        summaries.append(BlockSummary(counts, floored, _moments(plan, pieces["train"][-1])))
+    parts = [
+        write_part(plan.folder, split, plan.index, table)
+        for split in SPLITS
+        if (table := _table(plan, pieces[split])).num_rows > 0
+    ]
+    return WrittenParts(tuple(parts), tuple(summaries))
+
+
+def statistics_columns(settings: DatasetSettings) -> tuple[list[str], list[str]]:
+    """Columns of which statistics are kept, and those of which log10 is taken as well."""
+    names = [feature.name for feature in settings.features] + [settings.target.name]
+    logs = [f.name for f in settings.features if f.transform == "log10_standard"]
+    return names, [*logs, settings.target.name]
+
+
+def _read_plan(plan: PartPlan) -> Iterator[tuple[Block, Arrays]]:
+    branches = required_branches(plan.settings)
+    known = {column.name for column in plan.columns} - {IDENTITY, plan.settings.target.name}
+    identity = plan.settings.identity if plan.has_identity else ()
+    wanted = list(dict.fromkeys([*branches, *sorted(known), *identity]))
+    for number in sorted({block.file for block in plan.blocks}):
+        blocks = [block for block in plan.blocks if block.file == number]
+        ranges = [(block.start, block.stop) for block in blocks]
+        path = plan.files[number].path
+        arrays = read_blocks(path, plan.settings.tree, wanted, ranges, plan.step)
+        yield from zip(blocks, arrays, strict=True)
+
+
+def _clean(
+    plan: PartPlan, block: Block, arrays: Arrays
+) -> tuple[Arrays, NDArray[np.int64], NDArray[np.int64]]:
+    """Kept rows as the columns of the parts; counts of the cut flow; counts of the floors."""
+    settings, target = plan.settings, plan.settings.target
+    ids = _identify(plan, block, arrays)
+    keep_N, counts = select(arrays, settings.cuts, required_branches(settings))
+    kept: Arrays = {IDENTITY: ids[keep_N]}
+    floored = np.zeros(len(settings.floors), dtype=np.int64)
+    ratio = arrays[target.numerator][keep_N] / arrays[target.denominator][keep_N].astype(np.float64)
+    for column in plan.columns[1:]:
+        values = ratio if column.name == target.name else arrays[column.name][keep_N]
+        kept[column.name] = values.astype(np.float32)
+    for number, (name, floor) in enumerate(settings.floors.items()):
+        if name in kept:
+            kept[name], floored[number] = raise_to_floor(kept[name], floor)
+    return kept, counts, floored
+
+
+def _identify(plan: PartPlan, block: Block, arrays: Arrays) -> Ids:
+    if plan.has_identity:
+        return ids_from_columns([arrays[name] for name in plan.settings.identity])
+    return ids_from_file(plan.files[block.file].uuid, block.start, block.stop)
+
+
+def _moments(plan: PartPlan, rows: Arrays) -> Moments:
+    names, logs = statistics_columns(plan.settings)
+    columns = [rows[name].astype(np.float64) for name in names]
+    columns += [np.log10(rows[name].astype(np.float64)) for name in logs]
+    values_NC = np.stack(columns, axis=1)
+    return Moments.of(values_NC, np.ones(len(values_NC)))
+
+
+def _table(plan: PartPlan, pieces: list[Arrays]) -> pa.Table:
+    names = [column.name for column in plan.columns]
+    return pa.table({name: np.concatenate([p[name] for p in pieces]) for name in names})
+
+
+def build_manifest(
+    plan: PartPlan,
+    total: BlockSummary,
+    parts: Sequence[Part],
+    *,
+    fingerprint: str,
+    versions: dict[str, str],
+) -> DatasetManifest:
+    """The manifest of a dataset whose parts are written.
+
+    Args:
+        plan: Any of the plans; for the settings, files and columns that they share.
+        total: The merged summary of all blocks.
+        parts: All parts written.
+        fingerprint: Of settings and inputs.
+        versions: Software.
+
+    Raises:
+        UserError: No training rows are left.
+    """
+    settings = plan.settings
+    rules = ["finite values", *(cut.rule for cut in settings.cuts)]
+    cut_flow = tuple(
+        CutCount(rule=rule, before=int(total.counts[step]), after=int(total.counts[step + 1]))
+        for step, rule in enumerate(rules)
+    )
+    if total.moments.count == 0:
+        raise _explain_empty(cut_flow)
+    return DatasetManifest(
+        fingerprint=fingerprint,
+        features=settings.features,
+        target=settings.target,
+        columns=plan.columns,
+        inputs=plan.files,
+        cut_flow=cut_flow,
+        floors=tuple(
+            FloorCount(column=name, floor=floor, rows=int(rows))
+            for (name, floor), rows in zip(settings.floors.items(), total.floored, strict=True)
+        ),
+        truth_cuts=tuple(
+            (cut.column, cut.above, cut.below)
+            for cut in settings.cuts
+            if cut.column not in {feature.name for feature in settings.features}
+        ),
+        split=settings.split.model_dump(),
+        # By split, then index: the order in which readers go through a split.
+        parts=tuple(sorted(parts, key=lambda part: (SPLITS.index(part.split), part.index))),
+        statistics=_statistics(settings, total.moments),
+        versions=versions,
+    )
+
+
+def _statistics(settings: DatasetSettings, moments: Moments) -> dict[str, ColumnStatistics]:
+    names, logs = statistics_columns(settings)
+    mean, std = moments.mean.tolist(), moments.std.tolist()
+    low, high = moments.minimum.tolist(), moments.maximum.tolist()
+    log_at = {name: len(names) + number for number, name in enumerate(logs)}
+    return {
+        name: ColumnStatistics(
+            count=moments.count,
+            sum_of_weights=moments.sum_of_weights,
+            mean=mean[at],
+            std=std[at],
+            minimum=low[at],
+            maximum=high[at],
+            max_abs=max(abs(low[at]), abs(high[at])),
+            log10_mean=mean[log_at[name]] if name in log_at else None,
+            log10_std=std[log_at[name]] if name in log_at else None,
+        )
+        for at, name in enumerate(names)
+    }
+
+
+def _explain_empty(cut_flow: Sequence[CutCount]) -> UserError:
+    steps = ", ".join(f"{step.after} after {step.rule}" for step in cut_flow)
+    return UserError(
+        f"no training clusters are left: {cut_flow[0].before} entries, {steps}; "
+        "loosen dataset.cuts or name other inputs"
+    )

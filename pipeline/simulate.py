@@ -1,0 +1,84 @@
+"""Simulated clusters as ROOT files: a flat ClusterTree with the generator's settings beside it."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import uproot
+
+from pipeline.formats.files import replacing
+from pipeline.formats.records import Record
+from pipeline.formats.seeds import derive_seed, generator
+from pipeline.generator.sample import draw_clusters
+from pipeline.generator.settings import GeneratorSettings
+from pipeline.read import SIMULATION_KEY
+from pipeline.settings import SimulateSettings
+
+SAMPLE = "sample.json"
+
+
+class SimulatedFile(Record):
+    """One file of a simulated sample."""
+
+    path: str
+    clusters: int
+    size: int
+
+
+class SimulatedSample(Record):
+    """The files of a finished simulation; written last."""
+
+    fingerprint: str
+    files: tuple[SimulatedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """All that a worker needs to write one file."""
+
+    folder: Path
+    index: int
+    num_clusters: int
+    first_event: int
+    seed: int
+    tree: str
+    settings: GeneratorSettings
+
+
+def plan_files(settings: SimulateSettings, *, folder: Path, seed: int, tree: str) -> list[FilePlan]:
+    """The files of a sample; the last one holds what is left over."""
+    size = settings.clusters_per_file
+    return [
+        FilePlan(
+            folder=folder,
+            index=index,
+            num_clusters=min(size, settings.num_clusters - start),
+            # A file has fewer events than clusters, so events are numbered without overlap.
+            first_event=start + 1,
+            seed=seed,
+            tree=tree,
+            settings=settings.generator,
+        )
+        for index, start in enumerate(range(0, settings.num_clusters, size))
+    ]
+
+
+def write_file(plan: FilePlan) -> SimulatedFile:
+    """Write one file; its content depends on the settings, the seed and its index alone."""
+    rng = generator(plan.seed, "simulate", plan.index)
+    clusters = draw_clusters(plan.settings, rng, plan.num_clusters, first_event=plan.first_event)
+    name = f"clusters-{plan.index:05d}.root"
+    words = (derive_seed(plan.seed, "file", plan.index), plan.num_clusters)
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([words, plan.settings.model_dump()]))
+    with (
+        replacing(plan.folder / name) as temporary,
+        uproot.recreate(
+            temporary, compression=uproot.LZ4(1), uuid_function=lambda: identity
+        ) as file,
+    ):
+        file[plan.tree] = clusters
+        file[SIMULATION_KEY] = plan.settings.model_dump_json()
+    return SimulatedFile(
+        path=name, clusters=plan.num_clusters, size=(plan.folder / name).stat().st_size
+    )

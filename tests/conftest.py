@@ -1,0 +1,60 @@
+"""Fixtures that several test files share."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uproot
+
+from jobs.farm import open_farm
+from jobs.study import DaskSettings
+
+
+@pytest.fixture(autouse=True)
+def _quiet_loggers():
+    """A job configures the root logger; give it back as pytest set it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def client():
+    """A farm of two processes for the whole session."""
+    with open_farm(DaskSettings(workers=2)) as farm:
+        yield farm
+
+
+def write_tree(path: Path, columns, tree="ClusterTree", **extra):
+    """A ROOT file with one flat tree."""
+    with uproot.recreate(path) as file:
+        file[tree] = columns
+        for key, value in extra.items():
+            file[key] = value
+    return str(path)
+
+
+def toy_columns(rows: int, seed: int = 0):
+    """Columns of a toy detector: signals `e_raw`, deposits `e_true` and three more observables.
+
+    The log-ratio is a two-component mixture that depends on `depth` and `e_raw`.
+    """
+    rng = np.random.default_rng(seed)
+    e_raw = 10 ** rng.normal(0.5, 0.5, rows)
+    depth = rng.exponential(300.0, rows)
+    width = rng.beta(2, 3, rows)
+    angle = rng.uniform(-2, 2, rows)
+    is_low = rng.random(rows) < 0.3
+    mean = np.where(is_low, -0.25 + 0.05 * angle, 0.02 * np.log10(e_raw) - 1e-4 * depth)
+    log_ratio = mean + np.where(is_low, 0.08, 0.04) * rng.standard_normal(rows)
+    columns = {
+        "e_raw": e_raw,
+        "e_true": e_raw / 10**log_ratio,
+        "depth": depth,
+        "width": width,
+        "angle": angle,
+    }
+    return {name: values.astype(np.float32) for name, values in columns.items()}

@@ -1,0 +1,146 @@
+"""The whole chain through its commands, on small inputs."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import bare_environment
+from conftest import toy_columns, write_tree
+from jobs import calibrate
+from jobs.cli import main
+from jobs.study import load_study
+from pipeline.calibrate import calibrated_columns
+from pipeline.formats.calibrated import read_calibrated
+from pipeline.formats.manifest import read_manifest, read_part
+from test_ingest import DATASET
+
+STAGES = ("ingest", "train", "calibrate", "evaluate", "report")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Four features, two components and a target of other names, all stages by one command."""
+    folder = tmp_path_factory.mktemp("toy")
+    inputs = [write_tree(folder / "a.root", toy_columns(20_000), tree="Hits")]
+    study = {
+        "name": "toy",
+        "output": "out",
+        "dataset": {**DATASET, "inputs": inputs},
+        "models": {
+            "net": {
+                "kind": "bnn",
+                "hidden": [16, 16],
+                "components": 2,
+                "samples": 5,
+                "epochs": 12,
+                "batch_rows": 512,
+                "optimizer": {"learning_rate": 5e-3, "milestones": [9]},
+            }
+        },
+        "dask": {"workers": 2},
+    }
+    (folder / "study.json").write_text(json.dumps(study))
+    assert main(["run", str(folder / "study.json")]) == 0
+    return folder
+
+
+def _summary(folder):
+    return json.loads((folder / "out/metrics/summary.json").read_text())
+
+
+def test_other_features_components_and_names(toy):
+    manifest = read_manifest(toy / "out/dataset")
+    assert [feature.name for feature in manifest.features] == ["e_raw", "depth", "width", "angle"]
+    calibrated = read_calibrated(toy / "out/calibrated/net")
+    names = [column.name for column in calibrated.columns]
+    assert names[:2] == ["scale", "e_cal"]
+    card = json.loads((toy / "out/models/net/model.json").read_text())
+    assert (card["num_networks"], card["num_components"], len(card["inputs"])) == (5, 2, 4)
+
+
+def test_a_small_network_beats_the_histogram(toy):
+    summary = _summary(toy)
+    assert summary["net.nll"] < summary["histogram.nll"] - 0.1
+    assert summary["net.pit_ks"] < 0.05
+    assert abs(summary["net.coverage68"] - 0.68) < 0.04
+    assert "oracle.nll" not in summary
+    assert "net.nll_excess" not in summary
+    assert np.isfinite(list(summary.values())).all()
+
+
+def test_calibrated_rows_belong_to_the_rows_of_the_dataset(toy):
+    dataset, folder = toy / "out/dataset", toy / "out/calibrated/net"
+    manifest, calibrated = read_manifest(dataset), read_calibrated(folder)
+    parts = manifest.parts_of("test")
+    assert [part.rows for part in parts] == [part.rows for part in calibrated.parts]
+    for part, other in zip(parts, calibrated.parts, strict=True):
+        rows, answers = read_part(dataset, part), read_part(folder, other)
+        assert rows["cluster_id"].equals(answers["cluster_id"])
+        energy = rows["e_raw"].to_numpy() / answers["scale"].to_numpy()
+        np.testing.assert_allclose(energy, answers["e_cal"].to_numpy(), rtol=1e-6)
+        total = np.hypot(answers["sigma_syst"].to_numpy(), answers["sigma_stat"].to_numpy())
+        np.testing.assert_allclose(total, answers["sigma_tot"].to_numpy(), rtol=1e-5)
+        assert answers["in_domain"].to_numpy().mean() > 0.99
+        listed = [column.name for column in calibrated_columns(calibrated.target, has_truth=True)]
+        assert answers.column_names == ["cluster_id", *listed]
+
+
+def test_the_report_and_the_records_are_there(toy):
+    assert "<svg" in (toy / "out/report/index.html").read_text()
+    record = json.loads((toy / "out/records/run.json").read_text())
+    assert record["study"]["name"] == "toy"
+    assert record["wall_seconds"] > 0
+
+
+def test_a_second_run_keeps_every_stage(toy, capsys):
+    before = {p: p.stat().st_mtime_ns for p in (toy / "out").rglob("*") if p.is_file()}
+    assert main(["run", str(toy / "study.json")]) == 0
+    told = capsys.readouterr().err
+    for stage in STAGES:
+        assert f"{stage}" in told
+    changed = [p for p, stamp in before.items() if p.stat().st_mtime_ns != stamp]
+    assert changed == [toy / "out/records/run.json"]
+
+
+def test_without_torch_and_ray_calibrate_gives_the_same_bytes(toy, tmp_path):
+    packages = bare_environment.make(tmp_path / "packages")
+    code = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('ray'))"
+    assert bare_environment.run(packages, "-c", code).stdout.split() == ["None", "None"]
+    shutil.copytree(toy / "out", tmp_path / "out")
+    words = [str(toy / "study.json"), f"output={tmp_path / 'out'}", "--redo"]
+    done = bare_environment.run(packages, "-m", "jobs.calibrate", *words)
+    assert done.returncode == 0, done.stderr
+    for part in read_calibrated(toy / "out/calibrated/net").parts:
+        path = f"calibrated/net/{part.path}"
+        assert (tmp_path / "out" / path).read_bytes() == (toy / "out" / path).read_bytes()
+    done = bare_environment.run(packages, "-m", "jobs.train", *words)
+    assert done.returncode == 2
+    assert "pip install 'topocal[train]'" in done.stderr
+
+
+def test_the_oracle_is_calibrated_by_the_same_job_without_torch_and_ray(tmp_path):
+    study = tmp_path / "study.json"
+    study.write_text(
+        json.dumps({
+            "name": "oracle",
+            "output": "out",
+            "simulate": {"num_clusters": 6000, "clusters_per_file": 3000},
+            "dataset": {"rows_per_part": 3000},
+            "dask": {"workers": 2},
+        })
+    )
+    packages = bare_environment.make(tmp_path / "packages")
+    for job in ("simulate", "ingest", "calibrate", "evaluate"):
+        done = bare_environment.run(packages, "-m", f"jobs.{job}", str(study))
+        assert done.returncode == 0, done.stderr
+    folder = calibrate.calibrated_folder(load_study([str(study)], []), "oracle")
+    tables = [pq.read_table(folder / part.path) for part in read_calibrated(folder).parts]
+    pit = np.concatenate([table["pit"].to_numpy() for table in tables])
+    grid = (np.arange(len(pit)) + 0.5) / len(pit)
+    assert np.abs(np.sort(pit) - grid).max() < 1.63 / np.sqrt(len(pit))
+    summary = json.loads((tmp_path / "out/metrics/summary.json").read_text())
+    assert summary["oracle.nll"] < summary["histogram.nll"]
+    assert not any("bnn" in key for key in summary)

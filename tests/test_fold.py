@@ -1,0 +1,49 @@
+import functools
+import operator
+
+import numpy as np
+import pytest
+
+from jobs.farm import open_farm
+from jobs.study import DaskSettings
+from pipeline.fold import fold, map_parts, merge_in_order
+from pipeline.formats.errors import UserError
+
+
+def _values(index: int):
+    return np.random.default_rng(index).normal(size=100) * 10.0 ** (index % 9)
+
+
+def _fail_at(index: int, *, bad: int):
+    if index == bad:
+        msg = f"part {index} is damaged"
+        raise UserError(msg)
+    return index
+
+
+def test_results_come_in_the_order_of_the_items(client):
+    assert map_parts(client, abs, [-3, 2, -1, 0], label="abs") == [3, 2, 1, 0]
+
+
+def test_a_fold_has_the_same_bits_for_any_number_of_workers(client):
+    items = list(range(70))
+    here = merge_in_order([_values(i) for i in items], operator.add)
+    two = fold(client, _values, items, operator.add, label="sum")
+    with open_farm(DaskSettings(workers=1)) as single:
+        one = fold(single, _values, items, operator.add, label="sum")
+    assert here.tobytes() == two.tobytes() == one.tobytes()
+
+
+def test_the_merge_tree_is_groups_of_eight():
+    merged = merge_in_order([str(i) for i in range(10)], lambda a, b: f"({a}+{b})")
+    assert merged == "((((((((0+1)+2)+3)+4)+5)+6)+7)+(8+9))"
+
+
+def test_an_error_of_a_part_reaches_the_caller_as_it_is(client):
+    with pytest.raises(UserError, match="part 3 is damaged"):
+        map_parts(client, functools.partial(_fail_at, bad=3), range(5), label="fail")
+
+
+def test_a_second_fold_on_the_same_farm_does_not_reuse_the_first(client):
+    assert map_parts(client, abs, [1], label="same") == [1]
+    assert map_parts(client, abs, [-2], label="same") == [2]

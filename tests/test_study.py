@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.study import load_study
+from pipeline.formats.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def _write(path, **sections):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(sections))
+    return str(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_studies_are_valid(path):
+    study = load_study([str(path)], [])
+    assert study.folder == ROOT / "runs" / path.stem
+    assert study.models
+
+
+def test_later_files_and_overrides_win(tmp_path):
+    first = _write(tmp_path / "a.yaml", name="a", output="out", seed=1, dask={"workers": 1})
+    site = _write(tmp_path / "b.yaml", seed=2, dask={"read_entries": 10})
+    study = load_study([first, site], ["dask.workers=3", "models.net.kind=bnn"])
+    assert (study.seed, study.dask.workers, study.dask.read_entries) == (2, 3, 10)
+    assert study.models["net"].kind == "bnn"
+
+
+def test_paths_count_from_the_file_that_names_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = _write(tmp_path / "x/a.yaml", name="a", output="out", dataset={"inputs": ["c.root"]})
+    site = _write(tmp_path / "y/b.yaml", output="../far")
+    study = load_study([first, site], [])
+    assert study.output == str(tmp_path / "far")
+    assert study.dataset.inputs == (str(tmp_path / "x/c.root"),)
+    study = load_study([first], ["dataset.inputs=[d.root, 'root://host//e.root']"])
+    assert study.dataset.inputs == (str(tmp_path / "d.root"), "root://host//e.root")
+
+
+def test_all_errors_are_shown_together(tmp_path):
+    path = _write(tmp_path / "a.yaml", name="a", output="o", sed=3, dask={"workers": 0})
+    with pytest.raises(UserError) as caught:
+        load_study([path], ["models.net.kind=bnn", "models.net.epochs=many"])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert f"{path}: dask.workers: input should be greater than 0, got 0" in lines
+    assert f"{path}: sed: unknown key (did you mean seed?), got 3" in lines
+    assert any(line.startswith("override: models.net.epochs:") for line in lines)
+    assert "got 'many'" in str(caught.value)
+
+
+def test_a_wrong_key_deep_in_a_model_gets_a_hint(tmp_path):
+    path = _write(tmp_path / "a.yaml", name="a", output="o", models={"n": {"kind": "bnn"}})
+    with pytest.raises(UserError, match=r"models\.n\.epoch: unknown key \(did you mean epochs\?\)"):
+        load_study([path], ["models.n.epoch=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("name", "an override is key.path=value"),
+        ("=3", "an override is key.path=value"),
+        ("name={", "is no YAML value"),
+        ("models.oracle.kind=bnn", "model name 'oracle'"),
+        ("dataset.split.train=0.5", "must be 1, they sum to 0.9"),
+        ("dataset.cuts=[]", "log10 is taken of"),
+        ("dataset.cuts=[{column: clusterE}]", "a cut needs `above` or `below`"),
+        ("dataset.extras=[{name: clusterE, role: truth}]", "more than once"),
+        ("seed=-1", "greater than or equal to 0, got -1"),
+    ],
+)
+def test_wrong_overrides_are_explained(tmp_path, override, message):
+    path = _write(tmp_path / "a.yaml", name="a", output="o")
+    with pytest.raises(UserError) as caught:
+        load_study([path], [override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "cannot be read as YAML"), ("- 1\n", "a mapping of sections, got list")],
+)
+def test_files_that_are_no_study(tmp_path, text, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_study([str(path)], [])
+    with pytest.raises(UserError, match="no such study file"):
+        load_study([str(tmp_path / "absent.yaml")], [])
