@@ -19,7 +19,6 @@ from jobs.study import Study
 from jobs.train import model_folder
 from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part, calibrated_columns
 from pipeline.density import Density, OnnxDensity, oracle_of
-from pipeline.features import TOPO_CLUSTER_FEATURES
 from pipeline.fold import map_parts
 from pipeline.formats.calibrated import CalibratedManifest, read_calibrated
 from pipeline.formats.card import read_card
@@ -93,7 +92,7 @@ def _model_source(study: Study, name: str) -> Source:
 
 
 def _oracle_source(manifest: DatasetManifest, *, quiet: bool = False) -> list[Source]:
-    density = oracle_of(manifest, [feature.name for feature in TOPO_CLUSTER_FEATURES])
+    density = oracle_of(manifest)
     if isinstance(density, str):
         if not quiet:
             log.info("calibrate: no oracle for this dataset: %s", density)

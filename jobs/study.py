@@ -64,7 +64,7 @@ class Study(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     simulate: SimulateSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
-    models: dict[str, ModelSettings] = {}
+    models: dict[str, ModelSettings] = Field(default={})
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()

@@ -1,1 +1,1 @@
-"""Topo-cluster data on their way from ROOT files to calibrated Parquet and figures; no torch, no Ray."""
+"""Topo-cluster data from ROOT files to calibrated Parquet and figures; no torch, no Ray."""

@@ -110,7 +110,7 @@ def _is_in_domain(plan: CalibrationPlan, rows: Columns) -> NDArray[np.bool_]:
     return inside
 
 
-def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColumn, ...]:  # noqa: FBT001
+def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColumn, ...]:
     """Names, units and meanings of the columns of a calibrated set, besides `cluster_id`."""
     name, unit, log = target.name, target.unit, target.transform
     rows = [

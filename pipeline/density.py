@@ -5,7 +5,7 @@ everything after them has no special case for the oracle.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import DatasetManifest
-from pipeline.generator.response import SECOND_TIME_FLOOR, response_mixture
+from pipeline.generator.features import FEATURES
+from pipeline.generator.response import (
+    FLOORED,
+    RESPONSE,
+    SECOND_TIME_FLOOR,
+    response_mixture,
+)
 from pipeline.generator.settings import GeneratorSettings
 from pipeline.mixture import Mixtures
 
@@ -94,13 +100,8 @@ class OracleDensity:
         )
 
 
-def oracle_of(manifest: DatasetManifest, inputs: Sequence[str]) -> OracleDensity | str:
-    """The exact density of a dataset, or the reason why it has none.
-
-    Args:
-        manifest: The dataset's.
-        inputs: The columns that the generator's density depends on.
-    """
+def oracle_of(manifest: DatasetManifest) -> OracleDensity | str:
+    """The exact density of a dataset, or the reason why it has none."""
     recipes = {repr(file.simulation) for file in manifest.inputs}
     simulation = manifest.inputs[0].simulation
     if simulation is None or len(recipes) > 1:
@@ -108,11 +109,11 @@ def oracle_of(manifest: DatasetManifest, inputs: Sequence[str]) -> OracleDensity
     target = manifest.target
     if target is None or (target.numerator, target.denominator) != RESPONSE:
         return f"its target is not {' / '.join(RESPONSE)}"
-    absent = sorted(set(inputs) - {column.name for column in manifest.columns})
+    absent = sorted(set(FEATURES) - {column.name for column in manifest.columns})
     if absent:
         return f"it lacks {', '.join(absent)}, on which the density depends"
-    if any(f.column == TIME_VARIANCE and f.floor > SECOND_TIME_FLOOR for f in manifest.floors):
-        return f"the floor of {TIME_VARIANCE} is above the generator's {SECOND_TIME_FLOOR:g}"
+    if any(f.column == FLOORED and f.floor > SECOND_TIME_FLOOR for f in manifest.floors):
+        return f"the floor of {FLOORED} is above the generator's {SECOND_TIME_FLOOR:g}"
     others = [column for column, _, _ in manifest.truth_cuts if column != target.denominator]
     if others:
         return f"a cut on {others[0]} changes the density in a way that is not known"
@@ -120,14 +121,11 @@ def oracle_of(manifest: DatasetManifest, inputs: Sequence[str]) -> OracleDensity
     below = [high for _, _, high in manifest.truth_cuts if high is not None]
     return OracleDensity(
         settings=GeneratorSettings.model_validate(simulation),
-        inputs=tuple(inputs),
+        inputs=FEATURES,
         numerator=target.numerator,
         truth_cut=(max(above, default=None), min(below, default=None)),
     )
 
-
-RESPONSE = ("clusterE", "cluster_ENG_CALIB_TOT")
-TIME_VARIANCE = "cluster_SECOND_TIME"
 
 _sessions: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
 _sessions_lock = threading.Lock()

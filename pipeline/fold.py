@@ -1,11 +1,11 @@
-"""Map over parts on a Dask farm and merge in a fixed order: all that the data side knows of Dask."""
+"""Map over parts on a Dask farm and merge in a fixed order: all that pipeline knows of Dask."""
 
 import logging
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from distributed import Client, Future, as_completed
+from distributed import Client, as_completed
 from distributed.scheduler import KilledWorker
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,12 @@ def fold(
             groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
             level = [client.submit(_merge_group, merge, g, pure=False) for g in groups]
             everything += level
-        return level[0].result()
+        merged: Summary = level[0].result()
     except KilledWorker as error:
         raise _worker_died(error, label) from error
     finally:
         client.cancel(everything)
+    return merged
 
 
 def merge_in_order(
@@ -91,18 +92,17 @@ def _merge_group(merge: Callable[[Summary, Summary], Summary], group: Sequence[S
 
 def _submit(
     client: Client, function: Callable[..., Any], items: Sequence[Any], label: str
-) -> list[Future]:
+) -> list[Any]:
     run = uuid.uuid4().hex[:8]  # results of an earlier fold on the same farm are not reused
     keys = [f"{label}-{run}-{index:06d}" for index in range(len(items))]
     return list(client.map(function, items, key=keys, retries=RETRIES))
 
 
-def _log_progress(futures: Sequence[Future], label: str) -> None:
-    done, told = 0, 0
-    for future in as_completed(futures):
+def _log_progress(futures: Sequence[Any], label: str) -> None:
+    told = 0
+    for done, future in enumerate(as_completed(futures), start=1):
         if future.status == "error":
             future.result()  # raises here, before the rest has run for nothing
-        done += 1
         tenth = 10 * done // len(futures)
         if tenth > told and len(futures) >= 10:
             told = tenth

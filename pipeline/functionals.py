@@ -18,6 +18,7 @@ from pipeline.fastmath import (
     SUMS,
     cut_row,
     exp64,
+    exponent_inside,
     finite_bounds,
     load_row,
     mass32,
@@ -86,9 +87,7 @@ def summarise(
     return columns
 
 
-def density_at(
-    mixtures: Mixtures, l: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def density_at(mixtures: Mixtures, l: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Natural log of the density of l = log10 R, and the distribution function, at one l per row.
 
     Args:
@@ -167,7 +166,8 @@ def _log_density(parts, x):  # type: ignore[no-untyped-def]
     top = -np.inf
     for c in range(a.size):
         z = (x - m[c]) * inverse[c]
-        top = max(top, a[c] - 0.5 * z * z)
+        exponent = a[c] - 0.5 * z * z
+        top = exponent if exponent > top else top
     total = 0.0
     for c in range(a.size):
         z = (x - m[c]) * inverse[c]
@@ -221,7 +221,7 @@ def _rough(parts):  # type: ignore[no-untyped-def]
         weight += w
         first += w * m[c]
         second += w * (m[c] * m[c] + s * s)
-        steepest = max(steepest, inverse[c])
+        steepest = inverse[c] if inverse[c] > steepest else steepest
     mean = first / weight
     return mean, np.sqrt(max(second / weight - mean * mean, 0.0)), 1.0 / steepest, weight
 
@@ -333,8 +333,8 @@ def _shift_networks(parts, low, high, tops):  # type: ignore[no-untyped-def]
     for s in range(tops.size):
         top = -np.inf
         for c in range(s * components, (s + 1) * components):
-            z = max(low - m[c], m[c] - high, 0.0) * inverse[c]
-            top = max(top, a[c] - 0.5 * z * z)
+            exponent = exponent_inside(a[c], m[c], inverse[c], low, high)
+            top = exponent if exponent > top else top
         tops[s] = top
         for c in range(s * components, (s + 1) * components):
             a[c] -= top

@@ -46,4 +46,4 @@ def ids_from_file(file_uuid: str, start: int, stop: int, index: int = 0) -> Ids:
 def uniform_of(ids: Ids, seed: int) -> NDArray[np.float64]:
     """A number in [0, 1) for each identity; another seed gives an independent one."""
     salt = mix(np.array([seed % 2**64], np.uint64))
-    return (mix(ids ^ salt) >> np.uint64(11)) * 2.0**-53
+    return (mix(ids ^ salt) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -162,9 +162,7 @@ def _intersection(
     return np.maximum(low, lower), np.minimum(high, upper)
 
 
-def _finite_bounds(
-    mixtures: Mixtures, lower: Doubles, upper: Doubles
-) -> tuple[Doubles, Doubles]:
+def _finite_bounds(mixtures: Mixtures, lower: Doubles, upper: Doubles) -> tuple[Doubles, Doubles]:
     """Infinite bounds replaced by points beyond which no component has any mass."""
     _, means, sigmas = _components(mixtures)
     far_left = np.minimum((means - _FAR * sigmas).min(axis=(0, 2)), upper - 1.0)

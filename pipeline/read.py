@@ -29,7 +29,8 @@ def list_inputs(patterns: Sequence[str]) -> tuple[str, ...]:
     """
     paths: list[str] = []
     for pattern in patterns:
-        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        # Path.glob takes no absolute pattern
+        found = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207
         if not found:
             msg = f"dataset.inputs: no file matches {pattern}; check the path"
             raise UserError(msg)

@@ -92,7 +92,7 @@ class DatasetSettings(Record):
         Cut(column="cluster_CENTER_LAMBDA", above=0.0),
         Cut(column="cluster_FIRST_ENG_DENS", above=0.0),
     )
-    floors: dict[str, Annotated[float, Field(gt=0)]] = {"cluster_SECOND_TIME": 1e-3}
+    floors: dict[str, Annotated[float, Field(gt=0)]] = Field(default={"cluster_SECOND_TIME": 1e-3})
     identity: tuple[str, ...] = ("runNumber", "eventNumber", "clusterIndex")
     split: SplitSettings = SplitSettings()
     rows_per_part: Annotated[int, Field(gt=0)] = 2 * STATISTICS_BLOCK

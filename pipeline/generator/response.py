@@ -27,6 +27,8 @@ from pipeline.mixture import Mixtures
 Vector = NDArray[np.float64]
 
 COMPONENTS = ("em", "hadronic", "mip", "pileup", "gap", "low", "resistant")  # the last one optional
+RESPONSE = ("clusterE", "cluster_ENG_CALIB_TOT")  # R is the ratio of these columns
+FLOORED = "cluster_SECOND_TIME"
 SECOND_TIME_FLOOR = 1e-3  # ns^2; the response knows no smaller variance of the cell times
 _LATE_NS = BUNCH_SPACING_NS / 2.0
 _CLOSED = 1e-7  # value of a closed gate, so that every weight has a logarithm
