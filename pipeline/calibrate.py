@@ -63,7 +63,7 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     """Calibrate the rows of one part of a dataset and write them; runs on a worker."""
     target = plan.target
     wanted = [IDENTITY, target.numerator, *plan.density.inputs]
-    wanted += [target.name] if plan.has_truth else []
+    wanted += [target.denominator] if plan.has_truth else []
     table = read_part(plan.dataset, plan.part, list(dict.fromkeys(wanted)))
     rows = {name: table[name].to_numpy() for name in table.column_names}
     slabs = [
@@ -96,7 +96,10 @@ def _calibrate_rows(plan: CalibrationPlan, rows: Columns) -> Columns:
     columns[plan.target.calibrated] = (rows[plan.target.numerator] / central).astype(np.float32)
     columns["in_domain"] = _is_in_domain(plan, rows)
     if plan.has_truth:
-        truth = np.log10(rows[plan.target.name].astype(np.float64))
+        # From both columns: the ratio in float32 may pass the bound of an exact density.
+        truth = np.log10(
+            rows[plan.target.numerator].astype(np.float64) / rows[plan.target.denominator]
+        )
         log_density, pit = density_at(mixtures, truth)
         # float64: a float32 would round the sum of five million rows' scores in its sixth digit.
         columns["log_density"], columns["pit"] = log_density, pit

@@ -1,35 +1,40 @@
 """Branch-free exp and Gaussian tails that LLVM turns into vector instructions, and row loading.
 
-With the exp and erfc of libm the loops over components stay scalar, five to ten times slower. No
-function here may be given fastmath's "reassoc": the rounding trick of the exponentials needs
-(t + c) - c to be done as it is written. Numba's cache does not see a change in an imported file:
-after editing this one, remove the __pycache__ of the package.
+With the exp and erfc of libm the loops over components stay scalar, five to ten times slower. The
+exponentials must not be compiled with fastmath's "reassoc": their rounding trick needs (t + c) - c
+to be done as it is written.
 """
 
 import math
 
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
+
+from pipeline.compiled import kernel, summing_kernel
+
+Vector = NDArray[np.float64]
+Vector32 = NDArray[np.float32]
+Parts = tuple[Vector, Vector, Vector]  # log weights, means, 1 / sigma of the components of a row
+Parts32 = tuple[Vector32, Vector32, Vector32]
+Parameters = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 LN10 = math.log(10.0)
 SQRT_2PI = math.sqrt(2.0 * math.pi)
 FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
 
-SUMS = {"reassoc", "contract", "nsz", "nnan"}  # fastmath of loops that reduce; NaN is kept out
 _F = np.float32
 _CENTRE = 3.75 * math.sqrt(2.0)  # the map (z - c) / (z + c) brings [0, inf) to [-1, 1)
 _ROOT2 = math.sqrt(2.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def exp64(x):  # type: ignore[no-untyped-def]  # numba infers the types
+@kernel
+def exp64(x: float) -> float:
     """exp(x) to 1e-15 relative; x outside [-708, 700] counts as that bound.
 
     exp(x) = 2^n exp(r) with |r| < ln(2) / 2: adding 1.5 * 2^52 leaves n in the low bits, which
     become the exponent; Chebyshev fit of degree 10 for exp(r).
     """
-    x = x if x > -708.0 else -708.0  # not max(), which minds NaN
-    x = x if x < 700.0 else 700.0
+    x = min(max(x, -708.0), 700.0)
     shifted = x * 1.4426950408889634 + 6755399441056767.0  # 1.5 * 2^52 + 1023
     n = shifted - 6755399441056767.0
     r = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10
@@ -47,11 +52,10 @@ def exp64(x):  # type: ignore[no-untyped-def]  # numba infers the types
     return p * np.int64(np.float64(shifted).view(np.int64) << np.int64(52)).view(np.float64)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def exp32(x):  # type: ignore[no-untyped-def]
+@kernel
+def exp32(x: np.float32) -> np.float32:
     """exp(x) in float32 to 1e-7 relative; x outside [-87, 87] counts as that bound."""
-    x = x if x > _F(-87.0) else _F(-87.0)
-    x = x if x < _F(87.0) else _F(87.0)
+    x = min(max(x, _F(-87.0)), _F(87.0))
     shifted = x * _F(1.4426950408889634) + _F(12583039.0)  # 1.5 * 2^23 + 127
     n = shifted - _F(12583039.0)
     r = (x - n * _F(0.693359375)) + n * _F(2.12194440e-4)
@@ -65,8 +69,8 @@ def exp32(x):  # type: ignore[no-untyped-def]
     return p * np.int32(np.float32(shifted).view(np.int32) << np.int32(23)).view(np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def tail64(z):  # type: ignore[no-untyped-def]
+@kernel
+def tail64(z: float) -> float:
     """(1 - Phi(z)) exp(z^2 / 2) for 0 <= z < inf, to 1e-12 relative.
 
     It is erfcx(z / sqrt 2) / 2; (1 + sqrt(2) z) times it is a Chebyshev fit of degree 16 in
@@ -96,8 +100,8 @@ def tail64(z):  # type: ignore[no-untyped-def]
     return 0.5 * (even + t * odd) * (z + _CENTRE) * inverse
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def tail32(z):  # type: ignore[no-untyped-def]
+@kernel
+def tail32(z: np.float32) -> np.float32:
     """(1 - Phi(z)) exp(z^2 / 2) in float32: 1 - Phi(z) to 1e-7, relative to 2e-3 in the tail."""
     y = _F(1.0) + _F(_ROOT2) * z
     inverse = _F(1.0) / ((z + _F(3.0)) * y)
@@ -114,55 +118,78 @@ def tail32(z):  # type: ignore[no-untyped-def]
     return (even + t * odd) * (z + _F(3.0)) * inverse
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def load_row(source, row, parts):  # type: ignore[no-untyped-def]
-    """Copies one row of the three [S, N, K] arrays into float64 buffers of S * K components.
+def load_rows(parameters: Parameters, first: int, last: int) -> NDArray[np.float64]:
+    """Some rows of the parameters, float64 and contiguous; the other kernels start from it.
+
+    It is the only one compiled for each type and layout that comes in.
 
     Args:
-        source: log weights, means, sigmas as they came, float32 or float64.
-        row: which row.
-        parts: buffers [S * K] that become log weights, means and 1 / sigma.
+        parameters: log weights, means, sigmas, each [S, N, K], float32 or float64, of any strides.
+        first: first row.
+        last: one past the last row.
 
     Returns:
-        Whether every parameter was usable: finite means, positive finite sigmas, weights below
-        infinity (a weight of zero, log weight -inf, counts as exp(-1e4)).
+        Log weight, mean and 1 / sigma, [rows, 3, S * K]. NaN in rows with a mean that is not
+        finite, a sigma that is not positive and finite, or a log weight that is NaN or infinity;
+        a weight of zero, log weight -inf, counts as exp(-1e4).
     """
-    (log_weights, means, sigmas), (a, m, inverse) = source, parts
+    networks, num_rows, components = parameters[0].shape
+    last = min(last, num_rows)
+    block = np.empty((last - first, 3, networks * components))
+    _load_rows(parameters, first, block)
+    return block
+
+
+@kernel
+def _load_rows(parameters: Parameters, first: int, block: Vector) -> None:
+    # Rows within networks: the other way each step would jump to another page of memory.
+    log_weights, means, sigmas = parameters
     networks, _, components = log_weights.shape
     for s in range(networks):
-        for k in range(components):
-            c = s * components + k
-            a[c] = log_weights[s, row, k]
-            m[c] = means[s, row, k]
-            inverse[c] = sigmas[s, row, k]
-    return _check(a, m, inverse)
+        for i in range(len(block)):
+            for k in range(components):
+                c = s * components + k
+                block[i, 0, c] = log_weights[s, first + i, k]
+                block[i, 1, c] = means[s, first + i, k]
+                block[i, 2, c] = sigmas[s, first + i, k]
+    for i in range(len(block)):
+        if not _check(block[i, 0], block[i, 1], block[i, 2]):
+            block[i] = np.nan
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _check(a, m, inverse):  # type: ignore[no-untyped-def]
+@kernel
+def _check(a: Vector, m: Vector, inverse: Vector) -> bool:
     """Bounds the log weights from below, inverts the sigmas, and tells whether all is usable."""
     faults = 0
+    for c in range(a.size):  # comparisons with NaN are false
+        is_good = (a[c] < np.inf) & (abs(m[c]) < np.inf)
+        faults += 1 - int(is_good & (inverse[c] > 1e-300) & (inverse[c] < np.inf))
     for c in range(a.size):
-        a[c] = -1e4 if a[c] < -1e4 else a[c]
         inverse[c] = 1.0 / inverse[c]
-        # x - x is NaN where x is infinite or NaN
-        is_good = a[c] - a[c] + (m[c] - m[c]) + (inverse[c] - inverse[c]) == 0.0
-        faults += 0 if is_good and inverse[c] > 0.0 else 1
+    for c in range(a.size):
+        a[c] = max(a[c], -1e4)
     return faults == 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def exponent_inside(a, m, inverse, lower, upper):  # type: ignore[no-untyped-def]
+@kernel
+def take_row(block: Vector, row: int, parts: Parts) -> bool:
+    """Copies a row of load_rows into three buffers that may be changed; False if it is bad."""
+    for i in range(3):
+        parts[i][:] = block[row, i]
+    return not np.isnan(block[row, 0, 0])
+
+
+@kernel
+def exponent_inside(a: float, m: float, inverse: float, lower: float, upper: float) -> float:
     """Largest value of a - z^2 / 2 within the bounds."""
-    # Conditional expressions and not max(): that one minds NaN and stays scalar in a loop.
-    below, above = lower - m, m - upper
-    distance = below if below > above else above
-    distance = distance if distance > 0.0 else 0.0
-    return a - 0.5 * (distance * inverse) * (distance * inverse)
+    z = max(lower - m, m - upper, 0.0) * inverse
+    return a - 0.5 * z * z
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def cut_row(parts, offsets, lower, upper):  # type: ignore[no-untyped-def]
+@kernel
+def cut_row(
+    parts: Parts, offsets: tuple[Vector, Vector], lower: float, upper: float
+) -> tuple[float, float, float]:
     """Prepares the mass between lower and a point, for mass64 and mass32.
 
     Log weights are shifted so that the largest value within the bounds is one: nothing underflows
@@ -174,14 +201,27 @@ def cut_row(parts, offsets, lower, upper):  # type: ignore[no-untyped-def]
         lower and upper, infinite ones replaced by far points, and the mass between them.
     """
     a, m, inverse = parts
-    above, below = offsets
+    above, _ = offsets
     top = -np.inf
     for c in range(a.size):
-        exponent = exponent_inside(a[c], m[c], inverse[c], lower, upper)
-        top = exponent if exponent > top else top
-    lower, upper = finite_bounds(parts, lower, upper)
+        top = max(top, exponent_inside(a[c], m[c], inverse[c], lower, upper))
     for c in range(a.size):
         a[c] -= top
+    _split(parts, offsets, lower)
+    start, end = finite_bounds(parts, lower, upper)
+    total = above.sum() if upper == np.inf else mass64(parts, offsets, end)[0]
+    return start, end, total
+
+
+@kernel
+def _split(parts: Parts, offsets: tuple[Vector, Vector], lower: float) -> None:
+    a, m, inverse = parts
+    above, below = offsets
+    if lower == -np.inf:
+        below[:] = 0.0
+        for c in range(a.size):
+            above[c] = exp64(a[c])
+        return
     # One array written per loop: with more, LLVM gives up on proving that none overlaps.
     for c in range(a.size):
         z = (lower - m[c]) * inverse[c]
@@ -190,27 +230,23 @@ def cut_row(parts, offsets, lower, upper):  # type: ignore[no-untyped-def]
         # Factors instead of branches, into which LLVM would move the exponential.
         is_inside = 1.0 if lower < m[c] else 0.0
         above[c] = is_inside * exp64(a[c]) + (2.0 * is_inside - 1.0) * below[c]
-    return lower, upper, mass64(parts, offsets, upper)[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def finite_bounds(parts, lower, upper):  # type: ignore[no-untyped-def]
+@kernel
+def finite_bounds(parts: Parts, lower: float, upper: float) -> tuple[float, float]:
     """Bounds with infinite ones replaced by points beyond which no component has any mass."""
-    if lower > -np.inf and upper < np.inf:  # no isfinite: SUMS lets the compiler drop its NaN test
+    if lower > -np.inf and upper < np.inf:
         return lower, upper
     _, m, inverse = parts
-    left, right = np.inf, -np.inf
-    for c in range(m.size):
-        start, end = m[c] - FAR / inverse[c], m[c] + FAR / inverse[c]
-        left = start if start < left else left
-        right = end if end > right else right
+    reach = FAR / inverse.min()
+    left, right = m.min() - reach, m.max() + reach
     start = lower if lower > -np.inf else min(left, upper - 1.0)
     end = upper if upper < np.inf else max(right, lower + 1.0)
     return start, end
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def mass64(parts, offsets, x):  # type: ignore[no-untyped-def]
+@summing_kernel
+def mass64(parts: Parts, offsets: tuple[Vector, Vector], x: float) -> tuple[float, float, float]:
     """Mass between lower and x, and the density and its slope at x, in the units of cut_row."""
     a, m, inverse = parts
     above, below = offsets
@@ -226,8 +262,10 @@ def mass64(parts, offsets, x):  # type: ignore[no-untyped-def]
     return mass, density / SQRT_2PI, slope / SQRT_2PI
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def mass32(parts, offsets, x):  # type: ignore[no-untyped-def]
+@summing_kernel
+def mass32(
+    parts: Parts32, offsets: tuple[Vector32, Vector32], x: np.float32
+) -> tuple[float, float, float]:
     """The same in float32, to 3e-7 of the total weight."""
     a, m, inverse = parts
     above, below = offsets
@@ -240,4 +278,4 @@ def mass32(parts, offsets, x):  # type: ignore[no-untyped-def]
         e *= inverse[c]
         density += e
         slope -= z * inverse[c] * e
-    return mass, density / SQRT_2PI, slope / SQRT_2PI
+    return float(mass), float(density) / SQRT_2PI, float(slope) / SQRT_2PI

@@ -1,6 +1,7 @@
-"""Gaussian mixtures of l = log10 of the target, one per row and network, and what follows from them.
+"""Gaussian mixtures of l = log10 of the target, one per row and network, and what follows.
 
-Everything here is float64 NumPy that states the definitions; pipeline/functionals.py is the fast twin.
+Everything here is float64 NumPy that states the definitions; pipeline/functionals.py is the fast
+twin.
 
 Shapes: S networks (weight samples or members), N rows, K components.
 """
@@ -21,7 +22,9 @@ _FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
 
 @dataclass(frozen=True, slots=True)
 class Mixtures:
-    """Per row, the average over S networks of K Gaussians in l, cut to [lower, upper] and renormalised.
+    """Per row the average over S networks of K Gaussians in l, cut to [lower, upper].
+
+    The cut acts on the average, which is then renormalised.
 
     Attributes:
         log_weights: [S, N, K], normalised over K for each network and row.
@@ -55,12 +58,12 @@ class Moments:
     @property
     def sigma_syst(self) -> Doubles:
         """[N], root of the mean variance of a network (arXiv 2412.04370, Eq. 41)."""
-        return np.sqrt(self.network_variances.mean(axis=0))
+        return np.asarray(np.sqrt(self.network_variances.mean(axis=0)), np.float64)
 
     @property
     def sigma_stat(self) -> Doubles:
         """[N], standard deviation, 1 / S, of the means (arXiv 2412.04370, Eq. 42)."""
-        return self.network_means.std(axis=0)
+        return np.asarray(self.network_means.std(axis=0), np.float64)
 
     @property
     def sigma_tot(self) -> Doubles:
@@ -68,9 +71,9 @@ class Moments:
         return np.hypot(self.sigma_syst, self.sigma_stat)
 
 
-def log_density(mixtures: Mixtures, l: Floats) -> Doubles:
-    """Natural log of the density of l, [N], at one l per row [N]; -inf outside [lower, upper]."""
-    points = np.asarray(l, np.float64)
+def log_density(mixtures: Mixtures, points: Floats) -> Doubles:
+    """Natural log of the density of l, [N], at one point a row; -inf outside [lower, upper]."""
+    points = np.asarray(points, np.float64)
     weights, means, sigmas = _components(mixtures)
     z = (points[:, None] - means) / sigmas
     terms = weights - 0.5 * z**2 - np.log(sigmas) - 0.5 * np.log(2 * np.pi)
@@ -78,11 +81,11 @@ def log_density(mixtures: Mixtures, l: Floats) -> Doubles:
     return np.where(inside, _sum_log(terms) - _log_total(mixtures), -np.inf)
 
 
-def cdf(mixtures: Mixtures, l: Floats) -> Doubles:
-    """Probability, [N], of less than one l per row [N]."""
+def cdf(mixtures: Mixtures, points: Floats) -> Doubles:
+    """Probability, [N], of an l below one point a row."""
     lower, upper = _bounds(mixtures)
-    points = np.clip(np.asarray(l, np.float64), lower, upper)
-    masses = _log_masses(_components(mixtures), lower, points)
+    clipped = np.clip(np.asarray(points, np.float64), lower, upper)
+    masses = _log_masses(_components(mixtures), lower, clipped)
     return np.minimum(np.exp(_sum_log(masses) - _log_total(mixtures)), 1.0)
 
 

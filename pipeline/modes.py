@@ -10,10 +10,19 @@ grid of step s / 2 has a point with f >= exp(-1/32) f_max = 0.969 f_max next to 
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.fastmath import LN10, SUMS, exp32, exp64, exponent_inside, load_row
+from pipeline.compiled import kernel, summing_kernel
+from pipeline.fastmath import (
+    LN10,
+    Parts,
+    Parts32,
+    Vector,
+    exp32,
+    exp64,
+    exponent_inside,
+    take_row,
+)
 
 Floats = NDArray[np.floating]
 
@@ -25,33 +34,37 @@ _CELLS = 96
 _KEPT = 0.94  # of the best value; below 0.969 by what float32 may lose
 _F = np.float32
 
+Grid = tuple[float, float, int]  # first point, last point, number of cells
+Cells = tuple[Vector, Vector, Vector]  # density at the points; per cell see _mark_narrow
+
 
 def find_modes(
-    parameters: tuple[Floats, Floats, Floats], low: Floats, high: Floats, *, linear: bool
+    block: NDArray[np.float64], low: Floats, high: Floats, *, linear: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Most probable l = log10 R of each row within [low, high].
 
     Args:
-        parameters: log weights, means, sigmas, each [S, N, K].
+        block: log weight, mean and 1 / sigma, [N, 3, S * K], as from fastmath.load_rows.
         low: [N], in l.
         high: [N], in l.
         linear: search the maximum of the density of R, which is that of p(l) 10^-l, instead of
             that of p(l).
 
     Returns:
-        l [N], and [N] whether it is one of the bounds. NaN and False where a parameter is not
-        finite or the range is empty.
+        l [N], and [N] whether it is one of the bounds. NaN and False where the row is NaN or the
+        range is empty.
     """
     modes = np.full(low.shape, np.nan)
     at_bound = np.zeros(low.shape, dtype=np.bool_)
-    _search_rows(parameters, (low, high), LN10 if linear else 0.0, (modes, at_bound))
+    _search_rows(block, (low, high), LN10 if linear else 0.0, (modes, at_bound))
     return modes, at_bound
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _search_rows(source, bounds, tilt, out):  # type: ignore[no-untyped-def]  # numba infers them
-    networks, num_rows, components = source[0].shape
-    size = networks * components
+@kernel
+def _search_rows(
+    block: Vector, bounds: tuple[Floats, Floats], tilt: float, out: tuple[Vector, NDArray[np.bool_]]
+) -> None:
+    num_rows, _, size = block.shape
     parts = (np.empty(size), np.empty(size), np.empty(size))
     coarse = (np.empty(size, _F), np.empty(size, _F), np.empty(size, _F))
     heights = np.empty(size)
@@ -59,7 +72,7 @@ def _search_rows(source, bounds, tilt, out):  # type: ignore[no-untyped-def]  # 
     found = np.empty((2 * size + 8, 4))
     for row in range(num_rows):
         low, high = bounds[0][row], bounds[1][row]
-        if not (load_row(source, row, parts) and low < high):
+        if not (take_row(block, row, parts) and low < high):
             continue
         if tilt != 0.0:
             _tilt(parts, tilt)
@@ -75,14 +88,15 @@ def _search_rows(source, bounds, tilt, out):  # type: ignore[no-untyped-def]  # 
         best = _fill_cells(small, reference, grid, cells)
         best = max(best, peak)
         _mark_narrow(kept, heights[:count], peak, grid, cells)
+        _mark_bounds(grid, cells, best, low, high)
         num_found = _scan(small, reference, grid, cells, best, found)
         mode = _best_of(kept, found[:num_found])
         out[0][row] = mode
         out[1][row] = mode in (low, high)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _tilt(parts, tilt):  # type: ignore[no-untyped-def]
+@kernel
+def _tilt(parts: Parts, tilt: float) -> None:
     """Turns the components of p(l) into those of p(l) exp(-tilt l), same widths."""
     a, m, inverse = parts
     for c in range(a.size):
@@ -91,8 +105,8 @@ def _tilt(parts, tilt):  # type: ignore[no-untyped-def]
         m[c] -= shift / inverse[c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def _prune(parts, heights, low, high):  # type: ignore[no-untyped-def]
+@kernel
+def _prune(parts: Parts, heights: Vector, low: float, high: float) -> tuple[int, float]:
     """Keeps, at the front of the buffers, the components that can be seen within the range.
 
     Log weights are shifted by a constant; heights become each component's largest value within
@@ -106,7 +120,7 @@ def _prune(parts, heights, low, high):  # type: ignore[no-untyped-def]
     top = -np.inf
     for c in range(a.size):
         heights[c] = exponent_inside(a[c], m[c], inverse[c], low, high)
-        top = heights[c] if heights[c] > top else top
+        top = max(top, heights[c])
     for c in range(a.size):
         heights[c] = inverse[c] * exp64(heights[c] - top)
     peak = heights.max()
@@ -119,8 +133,8 @@ def _prune(parts, heights, low, high):  # type: ignore[no-untyped-def]
     return count, peak
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def _grid(parts, heights, peak, low, high):  # type: ignore[no-untyped-def]
+@kernel
+def _grid(parts: Parts, heights: Vector, peak: float, low: float, high: float) -> Grid:
     """First point, last point and number of cells of the even grid."""
     _, m, inverse = parts
     left, right, steepest = high, low, 0.0
@@ -139,8 +153,8 @@ def _grid(parts, heights, peak, low, high):  # type: ignore[no-untyped-def]
     return left, right, int(cells)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def _density(parts, x):  # type: ignore[no-untyped-def]
+@summing_kernel
+def _density(parts: Parts32, x: np.float32) -> np.float32:
     """Sum over components of exp(a - z^2 / 2) / s in float32, without 1 / sqrt(2 pi)."""
     a, m, inverse = parts
     total = _F(0.0)
@@ -150,8 +164,8 @@ def _density(parts, x):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=SUMS)
-def _slopes(parts, x):  # type: ignore[no-untyped-def]
+@summing_kernel
+def _slopes(parts: Parts, x: float) -> tuple[float, float, float]:
     """The same sum in float64 with its first and second derivative."""
     a, m, inverse = parts
     value, first, second = 0.0, 0.0, 0.0
@@ -165,8 +179,8 @@ def _slopes(parts, x):  # type: ignore[no-untyped-def]
     return value, first, second
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fill_cells(parts, reference, grid, cells):  # type: ignore[no-untyped-def]
+@kernel
+def _fill_cells(parts: Parts32, reference: float, grid: Grid, cells: Cells) -> float:
     """Density at the grid points into cells[0]; the rest is cleared. Returns the largest."""
     left, right, num_cells = grid
     step = (right - left) / num_cells
@@ -179,8 +193,8 @@ def _fill_cells(parts, reference, grid, cells):  # type: ignore[no-untyped-def]
     return best
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _mark_narrow(parts, heights, peak, grid, cells):  # type: ignore[no-untyped-def]
+@kernel
+def _mark_narrow(parts: Parts, heights: Vector, peak: float, grid: Grid, cells: Cells) -> None:
     """Per cell, what components too narrow for the grid may add, and the largest 1 / s of them."""
     _, m, inverse = parts
     left, right, num_cells = grid
@@ -196,8 +210,24 @@ def _mark_narrow(parts, heights, peak, grid, cells):  # type: ignore[no-untyped-
             cells[2][i] = max(cells[2][i], inverse[c])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _scan(parts, reference, grid, cells, best, found):  # type: ignore[no-untyped-def]
+@kernel
+def _mark_bounds(grid: Grid, cells: Cells, best: float, low: float, high: float) -> None:
+    """Has the first or last cell divided where a bound itself may be the maximum.
+
+    Between a bound from which the density falls and a maximum inside there need not be a step.
+    """
+    left, right, num_cells = grid
+    step = (right - left) / num_cells
+    for is_bound, point, cell in ((left == low, 0, 0), (right == high, num_cells, num_cells - 1)):
+        if is_bound and cells[0][point] > _KEPT * best:
+            cells[1][cell] += best
+            cells[2][cell] = max(cells[2][cell], 8.0 / step)
+
+
+@kernel
+def _scan(
+    parts: Parts32, reference: float, grid: Grid, cells: Cells, best: float, found: Vector
+) -> int:
     """Walks over the grid, in finer steps where a narrow peak could win, and notes the maxima.
 
     Returns:
@@ -218,7 +248,7 @@ def _scan(parts, reference, grid, cells, best, found):  # type: ignore[no-untype
             x2, f2 = right, -1.0  # one point past the last closes the walk
             if j < parts_of_cell:
                 x2 = left + (i + j / parts_of_cell) * step
-                f2 = _density(parts, _F(x2 - reference))
+                f2 = float(_density(parts, _F(x2 - reference)))
             elif i < num_cells:
                 x2 = right if i + 1 == num_cells else left + (i + 1) * step
                 f2 = cells[0][i + 1]
@@ -230,8 +260,8 @@ def _scan(parts, reference, grid, cells, best, found):  # type: ignore[no-untype
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _best_of(parts, found):  # type: ignore[no-untyped-def]
+@kernel
+def _best_of(parts: Parts, found: Vector) -> float:
     """The highest refined maximum; the leftmost of equals, whatever the order of summation."""
     threshold = _KEPT * found[:, 3].max()
     mode, highest = np.nan, 0.0
@@ -245,8 +275,8 @@ def _best_of(parts, found):  # type: ignore[no-untyped-def]
     return mode
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _refine(parts, left, x, right):  # type: ignore[no-untyped-def]
+@kernel
+def _refine(parts: Parts, left: float, x: float, right: float) -> float:
     """Zero of the derivative in [left, right] from x on, or an end that is the maximum."""
     is_end = x in (left, right)
     is_left = x == left

@@ -16,9 +16,9 @@ from pipeline.formats.records import Record
 from pipeline.formats.scaling import ColumnStatistics
 
 MANIFEST = "manifest.json"
-SPLITS = ("train", "validation", "test")
-
 Split = Literal["train", "validation", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Part(Record):
