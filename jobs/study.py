@@ -43,13 +43,14 @@ class RaySettings(Record):
     Attributes:
         address: "local": an embedded Ray of this job alone.
         workers: Data-parallel workers.
-        threads: Compute threads of a worker; None: the cores shared out among the workers.
+        threads: Compute threads of a worker, beside the one that makes its noise. Threads that
+            wait for each other within a step lose far more than they win on a shared machine.
         gpu: Train on GPUs, one a worker.
     """
 
     address: Literal["local"] = "local"
     workers: Annotated[int, Field(gt=0)] = 1
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0)] = 1
     gpu: bool = False
 
 

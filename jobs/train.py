@@ -6,12 +6,12 @@ history.jsonl and, last, model.json. A run that was stopped goes on from its las
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
 from jobs.ingest import dataset_folder
 from jobs.launch import Run, run_job
+from jobs.signals import stop_requests
 from jobs.study import ModelSettings, Study
 from pipeline.formats.card import CARD, read_card
 from pipeline.formats.errors import UserError
@@ -55,18 +55,20 @@ def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> Non
         msg = f"{error.name} is not installed; training needs it: pip install 'topocal[train]'"
         raise UserError(msg) from None
     ray = study.ray
-    card = train_model(
-        dataset_folder(study),
-        settings,
-        name=name,
-        seed=study.seed,
-        folder=model_folder(study, name),
-        fingerprint=wanted,
-        num_workers=ray.workers,
-        threads_per_worker=ray.threads or max(1, (os.cpu_count() or 1) // ray.workers),
-        use_gpu=ray.gpu,
-        address=ray.address,
-    )
+    with stop_requests() as should_stop:
+        card = train_model(
+            dataset_folder(study),
+            settings,
+            name=name,
+            seed=study.seed,
+            folder=model_folder(study, name),
+            fingerprint=wanted,
+            num_workers=ray.workers,
+            threads_per_worker=ray.threads,
+            use_gpu=ray.gpu,
+            address=ray.address,
+            should_stop=should_stop,
+        )
     scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
     log.info("train: %s is exported (%s)", name, scores)
 

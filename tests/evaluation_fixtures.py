@@ -1,4 +1,4 @@
-"""A small sample with a known density: a log-normal response, exactly and slightly wrongly known."""
+"""A small sample whose density is known: exactly, and slightly wrongly."""
 
 import math
 from collections.abc import Mapping
@@ -70,10 +70,13 @@ def make_calibrated(
     """All columns of a calibrated set; exact unless the density is shifted or stretched."""
     numerator = table[target.numerator].astype(np.float64) / scale
     mean, sigma = density(numerator, table["fraction"].astype(np.float64))
-    mean, sigma = mean + shift, sigma * stretch
+    exact = shift == 0.0 and stretch == 1.0
+    # The width of a wrong density varies by 5%, differently for each, without any pattern.
+    level = ((977.0 + 1e5 * shift) * table["fraction"].astype(np.float64)) % 1.0
+    sway = 1.0 if exact else 1 + 0.05 * ndtri(np.clip(level, 0.001, 0.999))
+    mean, sigma = mean + shift, sigma * stretch * sway
     pull = (np.log10(table[target.name].astype(np.float64)) - mean) / sigma
     central = 10**mean
-    exact = shift == 0.0 and stretch == 1.0
     syst = sigma if exact else sigma * math.sqrt(0.96)
     stat = np.zeros_like(sigma) if exact else sigma * 0.2
     factor = central * math.log(10)
@@ -88,8 +91,12 @@ def make_calibrated(
             name: 10 ** (mean + ndtri(level) * sigma)
             for name, level in (("q025", 0.025), ("q16", 0.16), ("q84", 0.84), ("q975", 0.975))
         },
-        **{"sigma_syst": factor * syst, "sigma_stat": factor * stat, "sigma_tot": factor * sigma},
-        **{"sigma_syst_log10": syst, "sigma_stat_log10": stat, "sigma_tot_log10": sigma},
+        "sigma_syst": factor * syst,
+        "sigma_stat": factor * stat,
+        "sigma_tot": factor * sigma,
+        "sigma_syst_log10": syst,
+        "sigma_stat_log10": stat,
+        "sigma_tot_log10": sigma,
         "log_density": -(pull**2) / 2 - np.log(sigma) - 0.5 * math.log(2 * math.pi),
         "pit": ndtr(pull),
     }
@@ -99,7 +106,11 @@ def make_calibrated(
 
 
 def make_manifest(
-    table: Mapping[str, NDArray[Any]], *, target: Target = TOPO, simulated: bool = True
+    table: Mapping[str, NDArray[Any]],
+    *,
+    target: Target = TOPO,
+    simulated: bool = True,
+    cut: float = 0.3,
 ) -> DatasetManifest:
     """The manifest of a dataset whose training rows are these."""
     rows = len(table[target.name])
@@ -139,11 +150,11 @@ def make_manifest(
             ),
         ),
         cut_flow=(
-            CutCount(rule=f"{target.denominator} > 0.3", before=2 * rows, after=rows + 10),
+            CutCount(rule=f"{target.denominator} > {cut:g}", before=2 * rows, after=rows + 10),
             CutCount(rule=f"{target.numerator} > 0", before=rows + 10, after=rows),
         ),
         floors=(FloorCount(column="fraction", floor=1e-3, rows=12),),
-        truth_cuts=((target.denominator, 0.3, None),),
+        truth_cuts=((target.denominator, cut, None),),
         split={"train": 0.6, "validation": 0.034, "test": 0.366, "seed": 0},
         parts=parts,
         statistics=statistics,

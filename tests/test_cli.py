@@ -3,8 +3,8 @@ import subprocess
 import sys
 
 import pytest
-
 from conftest import toy_columns, write_tree
+
 from jobs.cli import JOBS, main
 
 

@@ -3,19 +3,19 @@
 import json
 import shutil
 
+import bare_environment
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-
-import bare_environment
 from conftest import toy_columns, write_tree
+from test_ingest import DATASET
+
 from jobs import calibrate
 from jobs.cli import main
 from jobs.study import load_study
 from pipeline.calibrate import calibrated_columns
 from pipeline.formats.calibrated import read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
-from test_ingest import DATASET
 
 STAGES = ("ingest", "train", "calibrate", "evaluate", "report")
 

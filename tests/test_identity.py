@@ -47,7 +47,7 @@ def test_an_entry_range_gives_the_same_identities_as_the_whole_file():
 def test_uniform_and_independent_of_another_seed():
     ids = ids_from_file(UUID, 0, 200_000)
     u, v = uniform_of(ids, 0), uniform_of(ids, 1)
-    assert 0.0 <= u.min()
+    assert u.min() >= 0.0
     assert u.max() < 1.0
     counts = np.histogram2d(u, v, bins=10, range=[[0, 1], [0, 1]])[0]
     chi2 = ((counts - 2000) ** 2 / 2000).sum()

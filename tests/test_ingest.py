@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
-
 from conftest import toy_columns, write_tree
+
 from jobs import ingest
 from jobs.launch import Run
 from jobs.study import load_study

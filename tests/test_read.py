@@ -2,8 +2,8 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-
 from conftest import toy_columns, write_tree
+
 from pipeline.formats.errors import UserError
 from pipeline.read import inspect_file, list_inputs, read_blocks
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -35,7 +36,10 @@ def test_the_content_does_not_depend_on_the_number_of_workers(tmp_path):
     study = _study(tmp_path)
     simulate.main(study, Run())
     wider = study.model_copy(
-        update={"output": str(tmp_path / "wide"), "dask": study.dask.model_copy(update={"workers": 3})}
+        update={
+            "output": str(tmp_path / "wide"),
+            "dask": study.dask.model_copy(update={"workers": 3}),
+        }
     )
     simulate.main(wider, Run())
     for one, three in zip(_clusters(study), _clusters(wider), strict=True):
@@ -59,7 +63,7 @@ def test_events_are_numbered_without_overlap_and_share_their_pile_up(tmp_path):
     study = _study(tmp_path)
     simulate.main(study, Run())
     files = _clusters(study)
-    for first, second in zip(files, files[1:], strict=False):
+    for first, second in itertools.pairwise(files):
         assert first["eventNumber"].max() < second["eventNumber"].min()
     for file in files:
         _, start = np.unique(file["eventNumber"], return_index=True)

@@ -1,0 +1,200 @@
+"""Reduce the calibrated sets to binned metrics and headline figures, beside the truth.
+
+Run: topocal evaluate STUDY.yaml
+Reads <output>/dataset and <output>/calibrated/*; writes <output>/metrics/*.parquet,
+summary.json and, last, manifest.json.
+"""
+
+import functools
+import json
+import logging
+import operator
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from distributed import Client
+from numpy.typing import NDArray
+
+from jobs.calibrate import calibrated_folder, calibrated_names
+from jobs.farm import open_farm
+from jobs.ingest import dataset_folder
+from jobs.launch import Run, run_job
+from jobs.study import Study
+from jobs.train import model_folder
+from pipeline.evaluation.baseline import BaselineHistogram
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.plan import EvaluationPlan, NeededColumns, needed_columns, plan_evaluation
+from pipeline.fold import fold
+from pipeline.formats.calibrated import CalibratedManifest, read_calibrated
+from pipeline.formats.card import read_card
+from pipeline.formats.errors import UserError
+from pipeline.formats.files import clear_output, replacing, write_text
+from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_manifest, read_part
+from pipeline.formats.records import Record
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # raised when the same calibrated sets give other figures
+SUMMARY = "summary.json"
+
+
+class MetricsManifest(Record):
+    """The tables of an evaluation; written last."""
+
+    fingerprint: str
+    tables: tuple[str, ...]
+    summary: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedPart:
+    """One part of the dataset and the parts of the calibrated sets that belong to its rows."""
+
+    dataset: Path
+    part: Part
+    calibrated: dict[str, tuple[Path, Part]]
+
+
+def metrics_folder(study: Study) -> Path:
+    """Where the metrics of a study are."""
+    return study.folder / "metrics"
+
+
+def read_metrics(study: Study) -> MetricsManifest:
+    """The manifest of a finished evaluation."""
+    return MetricsManifest.load(metrics_folder(study) / MANIFEST, made_by="evaluate")
+
+
+def main(study: Study, run: Run) -> None:
+    """Evaluate every calibrated set of the study in one pass over the test rows."""
+    folder = metrics_folder(study)
+    manifest = read_manifest(dataset_folder(study))
+    names = calibrated_names(study, manifest)
+    if not names:
+        msg = "the study has no models and its dataset no exact density: there is nothing to judge"
+        raise UserError(msg)
+    sets = {name: _read_set(study, manifest, name) for name in names}
+    wanted = _fingerprint(study, manifest, sets)
+    found = read_metrics(study).fingerprint if (folder / MANIFEST).exists() else None
+    if run.keeps("evaluate", folder, found, wanted):
+        return
+    clear_output(folder, MANIFEST)
+    with open_farm(study.dask) as client:
+        evaluation = _evaluate(client, study, manifest, sets)
+    summary = evaluation.summary(reduced_inputs=_reduced_inputs(study, manifest))
+    tables = evaluation.tables()
+    for name, table in tables.items():
+        with replacing(folder / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary)
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    done = MetricsManifest(fingerprint=wanted, tables=tuple(tables), summary=summary)
+    done.save(folder / MANIFEST)
+    run.counts["rows"] = manifest.rows_of(study.calibrate.split)
+    for key, value in summary.items():
+        log.info("evaluate: %-40s %.4f", key, value)
+
+
+def _read_set(study: Study, manifest: DatasetManifest, name: str) -> CalibratedManifest:
+    folder = calibrated_folder(study, name)
+    calibrated = read_calibrated(folder)
+    if calibrated.dataset_fingerprint != manifest.fingerprint:
+        msg = f"{folder}: made from another dataset; run `topocal calibrate` again"
+        raise UserError(msg)
+    if calibrated.split != study.calibrate.split:
+        msg = f"{folder}: holds the {calibrated.split} split, the study asks for another one; "
+        raise UserError(msg + "run `topocal calibrate` again")
+    return calibrated
+
+
+def _fingerprint(
+    study: Study, manifest: DatasetManifest, sets: dict[str, CalibratedManifest]
+) -> str:
+    return fingerprint(
+        stage="evaluate",
+        version=VERSION,
+        settings=study.evaluate,
+        dataset=manifest.fingerprint,
+        calibrated={name: calibrated.fingerprint for name, calibrated in sets.items()},
+    )
+
+
+def _evaluate(
+    client: Client,
+    study: Study,
+    manifest: DatasetManifest,
+    sets: dict[str, CalibratedManifest],
+) -> Evaluation:
+    dataset = dataset_folder(study)
+    plan = plan_evaluation(study.evaluate, manifest)
+    needed = needed_columns(study.evaluate, manifest)
+    baseline = None
+    if study.evaluate.baseline is not None:
+        summarise = functools.partial(_fill_baseline, dataset=dataset, plan=plan, needed=needed)
+        parts = manifest.parts_of("train")
+        baseline = fold(client, summarise, parts, operator.add, label="baseline")
+    aligned = _align(study, manifest, sets)
+    evaluate = functools.partial(_evaluate_part, plan=plan, needed=needed, baseline=baseline)
+    merged: Evaluation = fold(client, evaluate, aligned, operator.add, label="evaluate")
+    return merged
+
+
+def _align(
+    study: Study, manifest: DatasetManifest, sets: dict[str, CalibratedManifest]
+) -> list[AlignedPart]:
+    by_index = {
+        name: {part.index: part for part in calibrated.parts} for name, calibrated in sets.items()
+    }
+    return [
+        AlignedPart(
+            dataset=dataset_folder(study),
+            part=part,
+            calibrated={
+                name: (calibrated_folder(study, name), by_index[name][part.index]) for name in sets
+            },
+        )
+        for part in manifest.parts_of(study.calibrate.split)
+    ]
+
+
+def _fill_baseline(
+    part: Part, *, dataset: Path, plan: EvaluationPlan, needed: NeededColumns
+) -> BaselineHistogram:
+    return BaselineHistogram.of(_columns(dataset, part, needed.dataset), plan)
+
+
+def _evaluate_part(
+    aligned: AlignedPart,
+    *,
+    plan: EvaluationPlan,
+    needed: NeededColumns,
+    baseline: BaselineHistogram | None,
+) -> Evaluation:
+    table = _columns(aligned.dataset, aligned.part, needed.dataset)
+    calibrated = {
+        name: _columns(folder, part, needed.calibrated)
+        for name, (folder, part) in aligned.calibrated.items()
+    }
+    return Evaluation.of(table, calibrated, plan, baseline=baseline)
+
+
+def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    table = read_part(folder, part, names)
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _reduced_inputs(study: Study, manifest: DatasetManifest) -> frozenset[str]:
+    """Models that see fewer features than the dataset has."""
+    every = {feature.name for feature in manifest.features}
+    return frozenset(
+        name
+        for name in study.models
+        if {feature.name for feature in read_card(model_folder(study, name)).inputs} < every
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("evaluate", main, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Evaluation of calibrated sets against the truth: one pass over the parts, merged with `+`."""

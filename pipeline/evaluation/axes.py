@@ -1,0 +1,171 @@
+"""Axes and regions of one dataset: columns by name, edges from settings or training rows."""
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from pipeline.evaluation.settings import Axis, Column, Condition
+from pipeline.evaluation.spacing import Floats, Spacing
+from pipeline.formats.columns import Target
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import DatasetManifest
+from pipeline.formats.records import Record
+
+BINS_PER_DECADE = 10
+LINEAR_BINS = 50
+LOG_SPAN = 30.0
+
+Scale = Literal["log", "linear"]
+
+
+class ResolvedAxis(Record):
+    """An axis with its column and edges."""
+
+    name: str
+    column: str
+    unit: str
+    scale: Scale
+    edges: tuple[float, ...]
+
+    @property
+    def num_bins(self) -> int:
+        """Bins with both flow bins: 0 is below the first edge."""
+        return len(self.edges) + 1
+
+
+class ResolvedCondition(Record):
+    """A condition with its column."""
+
+    column: str
+    lower: float | None
+    upper: float | None
+    absolute: bool
+
+
+def resolve_condition(
+    region: str, condition: Condition, manifest: DatasetManifest
+) -> ResolvedCondition:
+    """One condition of a region, its column checked.
+
+    Raises:
+        UserError: The dataset lacks the column.
+    """
+    return ResolvedCondition(
+        column=_column_name(f"evaluate.regions.{region}", condition, manifest),
+        lower=condition.lower,
+        upper=condition.upper,
+        absolute=condition.absolute,
+    )
+
+
+def resolve_axis(name: str, axis: Axis, manifest: DatasetManifest) -> ResolvedAxis:
+    """An axis with its edges.
+
+    Raises:
+        UserError: The dataset lacks the column, or its range is neither given nor known, or a
+            log axis does not start above 0.
+    """
+    where = f"evaluate.axes.{name}"
+    column = _column_name(where, axis, manifest)
+    low, high = axis.range or _known_range(where, column, manifest)
+    scale = axis.scale or _feature_scale(column, manifest) or _natural_scale(low, high)
+    if scale == "log" and low <= 0:
+        msg = f"{where}: a log axis starts above 0, its range is [{low:g}, {high:g}]"
+        raise UserError(msg)
+    edges = _edges(low, high, scale, axis)
+    unit = next(c.unit for c in manifest.columns if c.name == column)
+    return ResolvedAxis(
+        name=name, column=column, unit=unit, scale=scale, edges=tuple(edges.tolist())
+    )
+
+
+def even_spacing(column: str, cells: int, manifest: DatasetManifest) -> Spacing:
+    """Cells over the training range of a column.
+
+    Raises:
+        UserError: The range is not known.
+    """
+    low, high = _known_range("evaluate.baseline", column, manifest)
+    return Spacing(scale=_natural_scale(low, high), low=low, high=high, cells=cells)
+
+
+def slightly_above(value: float) -> float:
+    """A little more, so that the largest value lies below the last edge."""
+    return value + max(abs(value) * 1e-6, 1e-12)
+
+
+def _edges(low: float, high: float, scale: Scale, axis: Axis) -> Floats:
+    if scale == "linear":
+        return np.linspace(low, high, (axis.bins or LINEAR_BINS) + 1)
+    if axis.bins is not None or axis.range is not None:
+        bins = axis.bins or max(1, round(BINS_PER_DECADE * math.log10(high / low)))
+        return np.geomspace(low, high, bins + 1)
+    # Edges at whole tenths of a decade are the same in every study.
+    first = math.floor(BINS_PER_DECADE * math.log10(low))
+    last = math.ceil(BINS_PER_DECADE * math.log10(high))
+    return np.asarray(10 ** (np.arange(first, last + 1) / BINS_PER_DECADE))
+
+
+def _known_range(where: str, column: str, manifest: DatasetManifest) -> tuple[float, float]:
+    target = _target(manifest)
+    statistics = manifest.statistics.get(column)
+    if statistics is not None:
+        low, high = statistics.minimum, statistics.maximum
+    elif column == target.denominator and target.numerator in manifest.statistics:
+        low, high = _denominator_range(manifest, target)
+    else:
+        msg = (
+            f"{where}: the dataset keeps no statistics of {column}, "
+            "so its range must be given: range: [low, high]"
+        )
+        raise UserError(msg)
+    return low, slightly_above(high)
+
+
+def _denominator_range(manifest: DatasetManifest, target: Target) -> tuple[float, float]:
+    """What numerator and target allow, within the cuts; wider than the rows, never narrower."""
+    numerator, ratio = manifest.statistics[target.numerator], manifest.statistics[target.name]
+    ends = [
+        n / r
+        for n in (numerator.minimum, numerator.maximum)
+        for r in (ratio.minimum, ratio.maximum)
+    ]
+    low, high = min(ends), max(ends)
+    for column, lower, upper in manifest.truth_cuts:
+        if column == target.denominator:
+            low = low if lower is None else max(low, lower)
+            high = high if upper is None else min(high, upper)
+    return low, high
+
+
+def _feature_scale(column: str, manifest: DatasetManifest) -> Scale | None:
+    """A feature is shown as a network sees it."""
+    transforms = {feature.name: feature.transform for feature in manifest.features}
+    if column not in transforms:
+        return None
+    return "log" if transforms[column] == "log10_standard" else "linear"
+
+
+def _natural_scale(low: float, high: float) -> Scale:
+    return "log" if low > 0 and high > LOG_SPAN * low else "linear"
+
+
+def _target(manifest: DatasetManifest) -> Target:
+    assert manifest.target is not None  # noqa: S101 - plan_evaluation has refused that
+    return manifest.target
+
+
+def _column_name(where: str, given: Column, manifest: DatasetManifest) -> str:
+    target = _target(manifest)
+    places: dict[str, str] = {
+        "target": target.name,
+        "numerator": target.numerator,
+        "denominator": target.denominator,
+    }
+    name = places[given.of] if given.of is not None else given.column
+    known = [column.name for column in manifest.columns]
+    if name is None or name not in known:
+        msg = f"{where}: the dataset has no column {name}; it has {', '.join(known)}"
+        raise UserError(msg)
+    return name

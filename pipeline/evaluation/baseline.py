@@ -1,0 +1,94 @@
+"""The density that a network must beat: a histogram of log10 of the target in numerator bins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.evaluation.spacing import Floats, Spacing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaselineHistogram:
+    """Training rows in bins of the numerator and cells of log10 of the target.
+
+    Attributes:
+        bins: Of the numerator; the flow bins count as bins.
+        rows: The histogram.
+    """
+
+    bins: Spacing
+    rows: FineHistogram
+
+    @classmethod
+    def empty(cls, plan: EvaluationPlan) -> Self:
+        """The identity of `+`.
+
+        Raises:
+            ValueError: The plan has no baseline.
+        """
+        if plan.baseline_bins is None or plan.baseline_cells is None:
+            msg = "the settings ask for no baseline (evaluate.baseline is null)"
+            raise ValueError(msg)
+        bins = plan.baseline_bins
+        return cls(bins, FineHistogram.empty(plan.baseline_cells, bins.cells + 2))
+
+    @classmethod
+    def of(cls, table: Mapping[str, NDArray[Any]], plan: EvaluationPlan) -> Self:
+        """The histogram of one part of the training split.
+
+        Args:
+            table: Columns [N]: the target, its numerator and the weight, if there is one.
+            plan: From `plan_evaluation`.
+        """
+        bins, rows = (empty := cls.empty(plan)).bins, empty.rows
+        weights = None if plan.weight is None else table[plan.weight].astype(np.float64)
+        filled = FineHistogram.of(
+            _log10(table[plan.target.name]),
+            rows.spacing,
+            bins=bins.index(table[plan.target.numerator]),
+            num_bins=rows.num_bins,
+            weights=weights,
+        )
+        return cls(bins, filled)
+
+    def __add__(self, other: "BaselineHistogram") -> "BaselineHistogram":
+        return BaselineHistogram(self.bins, self.rows + other.rows)
+
+    def log_density(
+        self, numerator: NDArray[np.floating], target: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Natural log of the density of log10 of the target [N], finite for every row."""
+        log_table = np.log(self._density())
+        cell = self.rows.spacing.index(_log10(target)) - 1
+        cell = np.clip(cell, 0, self.rows.spacing.cells - 1)
+        return np.asarray(log_table[self.bins.index(numerator), cell])
+
+    def _density(self) -> Floats:
+        """[bins, cells], each bin integrating to 1 over the cells.
+
+        So that no cell is empty, one row of mean weight is added to the inclusive histogram,
+        spread evenly, and one to each bin, spread as the inclusive histogram. Rows beyond the
+        outermost cells, a margin past the training range, count as in those cells.
+        """
+        spacing, num_bins = self.rows.spacing, self.rows.num_bins
+        dense = np.zeros(num_bins * (spacing.cells + 2))
+        dense[self.rows.cells] = self.rows.weights
+        table = dense.reshape(num_bins, -1)[:, 1:-1].copy()
+        num_rows = int(self.rows.counts.sum())
+        unit = float(self.rows.weights.sum()) / num_rows if num_rows else 1.0
+        inclusive = table.sum(axis=0) + unit / spacing.cells
+        table += unit * inclusive / inclusive.sum()
+        return np.asarray(table / (table.sum(axis=1, keepdims=True) * spacing.resolution))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain values."""
+        return {"bins": self.bins.model_dump(), "rows": self.rows.to_dict()}
+
+
+def _log10(target: NDArray[np.floating]) -> Floats:
+    return np.log10(target.astype(np.float64))

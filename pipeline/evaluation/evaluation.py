@@ -1,0 +1,127 @@
+"""The evaluation of a study: one accumulator that holds every figure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import pyarrow as pa
+
+from pipeline.evaluation.baseline import BaselineHistogram
+from pipeline.evaluation.fill import fill_baseline, fill_pair, fill_set, fill_truth
+from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.moments import BinMoments
+from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.evaluation.rows import Columns, Key, Leaf, Rows, check_aligned
+from pipeline.evaluation.summary import summarise
+from pipeline.evaluation.tables import make_tables
+
+Kind = TypeVar("Kind", FineHistogram, BinMoments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """All figures of the parts merged so far.
+
+    A figure that does not apply (a set without a density, no reference) has no key.
+
+    Attributes:
+        plan: What is measured.
+        histograms: Fine histograms by (figure, set, axis or population).
+        moments: Means and spreads, likewise.
+    """
+
+    plan: EvaluationPlan
+    histograms: dict[Key, FineHistogram]
+    moments: dict[Key, BinMoments]
+
+    @classmethod
+    def empty(cls, plan: EvaluationPlan) -> Self:
+        """The identity of `+`."""
+        return cls(plan, {}, {})
+
+    @classmethod
+    def of(
+        cls,
+        table: Columns,
+        calibrated: Mapping[str, Columns],
+        plan: EvaluationPlan,
+        *,
+        baseline: BaselineHistogram | None = None,
+    ) -> Self:
+        """The evaluation of one part.
+
+        Args:
+            table: The columns [N] of a dataset's part that `needed_columns` names.
+            calibrated: By name: the columns [N] of a calibrated set, row by row.
+            plan: From `plan_evaluation`.
+            baseline: Filled from the training split; None for none.
+
+        Raises:
+            ValueError: A calibrated set does not belong to the rows.
+        """
+        for name, columns in calibrated.items():
+            check_aligned(table, name, columns, plan)
+        rows = Rows.of(table, plan)
+        reference = plan.settings.reference
+        leaves: dict[Key, Leaf] = dict(fill_truth(rows))
+        for name, columns in calibrated.items():
+            other = None if name == reference else calibrated.get(reference)
+            leaves.update(fill_set(rows, name, columns, other))
+        if baseline is not None:
+            leaves.update(fill_baseline(rows, baseline, calibrated.get(reference)))
+        for first, second in plan.settings.pairs:
+            if first in calibrated and second in calibrated:
+                leaves.update(fill_pair(rows, first, second, calibrated))
+        return cls(
+            plan,
+            {key: leaf for key, leaf in leaves.items() if isinstance(leaf, FineHistogram)},
+            {key: leaf for key, leaf in leaves.items() if isinstance(leaf, BinMoments)},
+        )
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        if self.plan != other.plan:
+            msg = "evaluations of different plans cannot be merged"
+            raise ValueError(msg)
+        return Evaluation(
+            self.plan,
+            _merge(self.histograms, other.histograms),
+            _merge(self.moments, other.moments),
+        )
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The calibrated sets, in the order in which they were given."""
+        return tuple(dict.fromkeys(k.name for k in self.moments if k.figure == "delta_r"))
+
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """All rows, then the regions."""
+        return tuple(dict.fromkeys(k.where for k in self.histograms if k.figure == "ratio_in"))
+
+    def summary(self, *, reduced_inputs: frozenset[str] = frozenset()) -> dict[str, float]:
+        """The headline figures, as `{"bnn.nll": -0.98, ...}`.
+
+        Args:
+            reduced_inputs: Models that see fewer features than the exact density is of; an
+                excess over it says nothing about them and is left out.
+        """
+        return summarise(self, reduced_inputs)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """By name: the numbers behind every figure."""
+        return make_tables(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain values."""
+        leaves: dict[Key, Leaf] = {**self.histograms, **self.moments}
+        return {
+            "plan": self.plan.model_dump(mode="json"),
+            "figures": {"/".join(key): leaf.to_dict() for key, leaf in leaves.items()},
+        }
+
+
+def _merge(first: dict[Key, Kind], second: dict[Key, Kind]) -> dict[Key, Kind]:
+    merged = dict(first)
+    for key, leaf in second.items():
+        merged[key] = merged[key] + leaf if key in merged else leaf
+    return merged

@@ -1,0 +1,129 @@
+"""The headline figures of an evaluation as one flat object of numbers."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.fit import fit_core
+from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, Key
+from pipeline.evaluation.spacing import Floats, Indices
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluation import Evaluation
+
+Figures = Iterator[tuple[str, float]]
+
+
+def summarise(evaluation: "Evaluation", reduced_inputs: frozenset[str]) -> dict[str, float]:
+    """`NAME.figure` over all rows and `NAME.figure.REGION`; what does not apply is missing."""
+    found: dict[str, float] = {}
+    for name in (*evaluation.sets, BASELINE):
+        for population in evaluation.populations:
+            suffix = "" if population == EVERYWHERE else f".{population}"
+            figures = dict(_population_figures(evaluation, name, population))
+            if name in reduced_inputs:
+                figures.pop("nll_excess", None)
+            found |= {f"{name}.{figure}{suffix}": value for figure, value in figures.items()}
+        found |= {f"{name}.{figure}": value for figure, value in _closure(evaluation, name)}
+    for pair in evaluation.plan.settings.pairs:
+        name = "_vs_".join(pair)
+        found |= {f"{name}.{figure}": value for figure, value in _pair(evaluation, name)}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def ks_distance(pit: FineHistogram) -> float:
+    """Largest distance of the distribution of a PIT from the uniform one, at the cells' edges.
+
+    The distance over all values is larger by at most one cell's width.
+    """
+    edges, _, weights, _ = pit.rebinned(1)
+    reached = np.cumsum(weights) / weights.sum()
+    return float(np.abs(reached - edges[1:]).max())
+
+
+def population_resolution(evaluation: "Evaluation", name: str, where: str) -> float | None:
+    """sigma_rel of a whole population; None if it has too few rows."""
+    histogram = evaluation.histograms.get(Key("ratio_in", name, where))
+    if histogram is None or histogram.rows[0] < evaluation.plan.settings.min_rows_per_bin:
+        return None
+    return histogram.distribution().relative_resolution()[0]
+
+
+def _population_figures(evaluation: "Evaluation", name: str, where: str) -> Figures:
+    enough = evaluation.plan.settings.min_rows_per_bin
+    means = {"nll": "nll", "nll_excess": "excess"} | {key: key for key in COVERAGES}
+    for figure, key in means.items():
+        moments = evaluation.moments.get(Key(key, name, where))
+        if moments is not None and moments.counts[0] >= enough:
+            yield figure, float(moments.mean[0])
+    pit = evaluation.histograms.get(Key("pit", name, where))
+    if pit is not None and pit.rows[0] >= enough:
+        yield "pit_ks", ks_distance(pit)
+    change = evaluation.histograms.get(Key("sigma_ratio", name, where))
+    if change is not None and change.rows[0] >= enough:
+        yield "sigma_log10_ratio_median", change.distribution().quantile(0.5)
+    pull = evaluation.histograms.get(Key("t_log", name, where))
+    if pull is not None and (fit := fit_core(pull)) is not None:
+        yield "pull_width", fit.width
+    if where != EVERYWHERE:
+        yield from _population_ratio(evaluation, name, where)
+
+
+def _population_ratio(evaluation: "Evaluation", name: str, where: str) -> Figures:
+    own = population_resolution(evaluation, name, where)
+    uncalibrated = population_resolution(evaluation, UNCALIBRATED, where)
+    if own is not None and uncalibrated:
+        yield "resolution_ratio_to_em", own / uncalibrated
+
+
+def _closure(evaluation: "Evaluation", name: str) -> Figures:
+    """Largest deviations of binned medians, and the typical gain in resolution."""
+    bins = closure_bins(evaluation)
+    own = _truth_profile(evaluation, "ratio", name)
+    if own is None or not len(bins):
+        return
+    medians = _medians(own, bins)
+    yield "closure_max", float(np.abs(medians - 1).max())
+    reference = evaluation.plan.settings.reference
+    exact = _truth_profile(evaluation, "ratio", reference)
+    if exact is not None and name != reference:
+        yield "closure_vs_oracle_max", float(np.abs(medians - _medians(exact, bins)).max())
+    uncalibrated = _truth_profile(evaluation, "ratio", UNCALIBRATED)
+    if uncalibrated is not None:
+        gains = _resolutions(own, bins) / _resolutions(uncalibrated, bins)
+        yield "resolution_ratio_to_em", float(np.median(gains))
+
+
+def closure_bins(evaluation: "Evaluation") -> Indices:
+    """Bins of the denominator that closure counts: high and full enough; flow bins never."""
+    settings, axis = evaluation.plan.settings, evaluation.plan.truth_axis
+    truth = _truth_profile(evaluation, "ratio", UNCALIBRATED)
+    if axis is None or truth is None:
+        return np.zeros(0, dtype=np.int64)
+    high_enough = np.asarray(axis.edges[:-1]) >= settings.closure_from * (1 - 1e-9)
+    full_enough = truth.rows[1:-1] >= settings.closure_min_rows
+    return np.flatnonzero(high_enough & full_enough) + 1
+
+
+def _pair(evaluation: "Evaluation", name: str) -> Figures:
+    change = evaluation.histograms.get(Key("pair_sigma", name, EVERYWHERE))
+    if change is not None and (fit := fit_core(change)) is not None:
+        yield "sigma_core_width", fit.width
+    shifts, bins = _truth_profile(evaluation, "pair_central", name), closure_bins(evaluation)
+    if shifts is not None and len(bins):
+        yield "central_max", float(np.abs(_medians(shifts, bins)).max())
+
+
+def _truth_profile(evaluation: "Evaluation", figure: str, name: str) -> FineHistogram | None:
+    axis = evaluation.plan.truth_axis
+    return None if axis is None else evaluation.histograms.get(Key(figure, name, axis.name))
+
+
+def _medians(profile: FineHistogram, bins: Indices) -> Floats:
+    return np.array([profile.distribution(int(i)).quantile(0.5) for i in bins])
+
+
+def _resolutions(profile: FineHistogram, bins: Indices) -> Floats:
+    return np.array([profile.distribution(int(i)).relative_resolution()[0] for i in bins])

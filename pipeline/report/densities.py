@@ -1,0 +1,189 @@
+"""Panels of distributions: pulls with their fits, probability transforms and uncertainties."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+
+from pipeline.evaluation.rows import EVERYWHERE
+from pipeline.report.canvas import Panel, add_legend, new_axes, plain_log
+from pipeline.report.profiles import as_steps
+from pipeline.report.scene import Column, Look, Scene, Series, select, series
+
+PULL_LABELS = {
+    "t_log": r"$t_\mathrm{log}$ = log$_\mathrm{10}$(predicted / true) / $\sigma_\mathrm{log}$",
+    "t_tot": r"$t_\mathrm{tot}$ = (predicted $-$ true) / $\sigma_\mathrm{tot}$",
+}
+SIGMA_LABELS = {
+    "sigma_tot": (r"$\sigma_\mathrm{tot}$", "total"),
+    "sigma_syst": (r"$\sigma_\mathrm{syst}$", "systematic"),
+    "sigma_stat": (r"$\sigma_\mathrm{stat}$", "statistical"),
+}
+
+
+def pull_panels(scene: Scene) -> Iterator[Panel]:
+    """Pulls in logarithmic and linear space with their core fits (Fig. 12b, Eqs. 19 and 20)."""
+    for figure_name, label in PULL_LABELS.items():
+        table = select(scene.tables["pull"], figure=figure_name, population=EVERYWHERE)
+        fits = select(scene.tables["pull_fit"], figure=figure_name, population=EVERYWHERE)
+        names = [name for name in scene.sets if len(series(table, set=name))]
+        if not names:
+            continue
+        figure, axes = new_axes(scene.sample)
+        for name in names:
+            bins, fit = series(table, set=name), series(fits, set=name)
+            look = scene.look(name)
+            width = f", width {(fit['left'][0] + fit['right'][0]) / 2:.2f}" if len(fit) else ""
+            _draw_density(axes, bins, look, look.label + width)
+            _draw_fit(axes, fit, look)
+        plain_log(axes, "y")
+        axes.set_xlim(*_core(series(table), 1e-4))
+        axes.set_xlabel(label)
+        axes.set_ylabel("fraction of rows per unit")
+        add_legend(figure, axes, columns=2)
+        yield Panel(
+            name=figure_name.replace("_", "-"),
+            caption="Pull with the two-sided Gaussian fitted to its core (thick)",
+            figure=figure,
+            table=pa.concat_tables([select(table, set=name) for name in names]),
+        )
+
+
+def pit_panels(scene: Scene) -> Iterator[Panel]:
+    """The probability integral transform against the uniform density."""
+    for population in scene.populations:
+        table = select(scene.tables["pit"], population=population)
+        names = [name for name in scene.sets if len(series(table, set=name))]
+        if not names:
+            continue
+        figure, axes = new_axes(scene.sample)
+        axes.axhline(1.0, color="#999999", linewidth=0.8)
+        for name in names:
+            bins, look = series(table, set=name), scene.look(name)
+            _draw_density(axes, bins, look, look.label)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(*_around_one(series(table)))
+        axes.set_xlabel("probability integral transform")
+        axes.set_ylabel("density")
+        add_legend(figure, axes)
+        where = "" if population == EVERYWHERE else f"-{population}"
+        yield Panel(
+            name=f"pit{where}",
+            caption=f"PIT of {_words(population)}",
+            figure=figure,
+            table=pa.concat_tables([select(table, set=name) for name in names]),
+        )
+
+
+def sigma_panels(scene: Scene) -> Iterator[Panel]:
+    """Spectra of total, systematic and statistical uncertainty (Fig. 13)."""
+    for figure_name, (symbol, kind) in SIGMA_LABELS.items():
+        table = select(scene.tables["sigma"], figure=figure_name)
+        names = [name for name in scene.sets if len(series(table, set=name))]
+        if not names:
+            continue
+        figure, axes = new_axes(scene.sample)
+        for name in names:
+            bins, look = series(table, set=name), scene.look(name)
+            _draw_fraction(axes, bins, look)
+        _log_axes(axes, series(table))
+        unit = "" if scene.target.unit == "1" else f" [{scene.target.unit}]"
+        axes.set_xlabel(f"{symbol} of {scene.symbol(scene.target.name)}{unit}")
+        add_legend(figure, axes)
+        yield Panel(
+            name=figure_name.replace("_", "-"),
+            caption=f"Spectrum of the {kind} uncertainty",
+            figure=figure,
+            table=pa.concat_tables([select(table, set=name) for name in names]),
+        )
+
+
+def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
+    """The total uncertainty in log10 over that of the reference, row by row."""
+    table = select(scene.tables["sigma_ratio"], population=EVERYWHERE)
+    names = [name for name in scene.models if len(series(table, set=name))]
+    if not names:
+        return
+    figure, axes = new_axes(scene.sample)
+    for name in names:
+        bins, look = series(table, set=name), scene.look(name)
+        _draw_fraction(axes, bins, look)
+    axes.axvline(1.0, color="#999999", linewidth=0.8)
+    _log_axes(axes, series(table))
+    low, high = _core(series(table), 1e-4)
+    plain_log(axes, "x", (min(low, 0.5), max(high, 2.0)))
+    axes.set_xlabel(
+        r"$\sigma_\mathrm{log}$ / that of the " + scene.look(scene.settings.reference).label
+    )
+    add_legend(figure, axes)
+    yield Panel("sigma-ratio", "Uncertainty over the exact one", figure, table)
+
+
+def pair_panels(scene: Scene) -> Iterator[Panel]:
+    """Relative difference of two sets' uncertainties with its core fit (Fig. 11b)."""
+    for pair in dict.fromkeys(scene.tables["pair_sigma"]["set"].to_pylist()):
+        table = select(scene.tables["pair_sigma"], set=pair, population=EVERYWHERE)
+        fit = series(scene.tables["pull_fit"], figure="pair_sigma", set=pair, population=EVERYWHERE)
+        first, _, second = pair.partition("_vs_")
+        one, two = scene.look(first), scene.look(second)
+        figure, axes = new_axes(scene.sample)
+        bins = series(table)
+        _draw_density(axes, bins, one, f"{one.label} over {two.label}")
+        _draw_fit(axes, fit, one)
+        for line in (-0.1, 0.0, 0.1):
+            axes.axvline(line, color="#999999", linewidth=0.8, linestyle=":" if line else "-")
+        low, high = _core(bins, 1e-3)
+        axes.set_xlim(min(low, -0.2), max(high, 0.2))
+        axes.set_xlabel(rf"$\sigma_\mathrm{{tot}}$ of {one.label} / {two.label} $-$ 1")
+        axes.set_ylabel("fraction of rows per unit")
+        add_legend(figure, axes)
+        yield Panel(f"pair-{pair.replace('_', '-')}", "Relative difference", figure, table)
+
+
+def _draw_density(axes: Axes, bins: Series, look: Look, label: str) -> None:
+    values = bins["fraction"] / (bins["high"] - bins["low"])
+    values = np.where(bins["rows"] > 0, values, np.nan)
+    x, y = as_steps(bins["low"], bins["high"], values)
+    axes.plot(x, y, color=look.colour, linestyle=look.line, linewidth=1.2, label=label)
+
+
+def _draw_fraction(axes: Axes, bins: Series, look: Look) -> None:
+    values = np.where(bins["rows"] > 0, bins["fraction"], np.nan)
+    x, y = as_steps(bins["low"], bins["high"], values)
+    axes.plot(x, y, color=look.colour, linestyle=look.line, linewidth=1.2, label=look.label)
+
+
+def _draw_fit(axes: Axes, fit: Series, look: Look) -> None:
+    if not len(fit):
+        return
+    x = np.linspace(fit["low"][0], fit["high"][0], 200)
+    width = np.where(x < fit["mean"][0], fit["left"][0], fit["right"][0])
+    y = fit["height"][0] * np.exp(-(((x - fit["mean"][0]) / width) ** 2) / 2)
+    axes.plot(x, y, color=look.colour, linewidth=3.0, alpha=0.35)
+
+
+def _core(bins: Series, share: float) -> tuple[float, float]:
+    """The range outside which less than this share lies at either end."""
+    order = np.argsort(bins["low"], kind="stable")
+    reached = np.cumsum(bins["fraction"][order]) / bins["fraction"].sum()
+    low = bins["low"][order][np.searchsorted(reached, share)]
+    high = bins["high"][order][min(int(np.searchsorted(reached, 1 - share)), len(order) - 1)]
+    return float(low), float(high)
+
+
+def _around_one(bins: Series) -> tuple[float, float]:
+    values: Column = bins["fraction"] / (bins["high"] - bins["low"])
+    reach = 1.15 * max(float(np.abs(values - 1).max()), 0.05)
+    return max(1 - reach, 0.0), 1 + reach
+
+
+def _log_axes(axes: Axes, bins: Series) -> None:
+    low, high = float(bins["low"].min()), float(bins["high"].max())
+    plain_log(axes, "x", (low, high))
+    plain_log(axes, "y")
+    axes.set_ylabel("fraction of rows per bin")
+
+
+def _words(population: str) -> str:
+    return "all rows" if population == EVERYWHERE else f"the region {population}"

@@ -1,0 +1,187 @@
+"""The tables of the page: headline figures with their meaning, rows, cuts and models."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.evaluation.rows import BASELINE, EVERYWHERE
+from pipeline.formats.card import ModelCard
+from pipeline.formats.manifest import SPLITS, DatasetManifest
+from pipeline.report.scene import Scene
+
+MISSING = "\u2013"
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlTable:
+    """A table of words.
+
+    Attributes:
+        caption: One line above it.
+        head: Titles of the columns.
+        rows: Cells; the first of a row names it.
+        notes: A last column of words; empty for none.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a headline figure is and how it is written."""
+
+    title: str
+    words: str
+    percent: bool = False
+    digits: int = 3
+
+
+MEANINGS = {
+    "nll": Meaning("score", "mean negative log density of log10 of the target; lower is better"),
+    "nll_excess": Meaning(
+        "score above exact", "information lost against the exact density; 0 is the limit"
+    ),
+    "pit_ks": Meaning("PIT distance", "largest deviation of the PIT from uniform; 0 is perfect"),
+    "coverage68": Meaning(
+        "68% coverage", "share of true values inside the central 68% interval", True, 1
+    ),
+    "coverage95": Meaning(
+        "95% coverage", "share of true values inside the central 95% interval", True, 1
+    ),
+    "sigma_log10_ratio_median": Meaning(
+        "uncertainty over exact", "median of the total uncertainty in log10 over the exact one"
+    ),
+    "closure_max": Meaning(
+        "closure", "largest binned median deviation of calibrated from true", True, 2
+    ),
+    "closure_vs_oracle_max": Meaning(
+        "closure against exact", "the same after subtracting the exact density's own", True, 2
+    ),
+    "resolution_ratio_to_em": Meaning(
+        "resolution over uncalibrated", "median ratio of relative resolutions; below 1 is a gain"
+    ),
+    "pull_width": Meaning(
+        "pull width", "fitted core width of the pull; compare with the exact density's, not with 1"
+    ),
+    "sigma_core_width": Meaning(
+        "width of relative difference", "of the two sets' uncertainties, fitted core", True, 1
+    ),
+    "central_max": Meaning(
+        "largest shift", "of the two sets' central values, binned medians", True, 2
+    ),
+}
+
+
+def headline_tables(scene: Scene, summary: Mapping[str, float]) -> list[HtmlTable]:
+    """The summary with models beside the reference: all rows, then each region, then pairs."""
+    names = [*scene.sets, BASELINE]
+    tables = []
+    for population in scene.populations:
+        suffix = "" if population == EVERYWHERE else f".{population}"
+        words = "All test rows" if population == EVERYWHERE else f"Region {population}"
+        tables.append(_figures(scene, summary, words, names, suffix))
+    pairs = dict.fromkeys(key.split(".")[0] for key in summary if "_vs_" in key.split(".")[0])
+    if pairs:
+        tables.append(_figures(scene, summary, "Pairs of models", list(pairs), ""))
+    return [table for table in tables if table.rows]
+
+
+def dataset_tables(manifest: DatasetManifest) -> list[HtmlTable]:
+    """Rows by split, the cut flow and floored rows."""
+    total = sum(part.rows for part in manifest.parts)
+    splits = [
+        [split, _whole(rows), _share(rows, total), str(len(manifest.parts_of(split)))]
+        for split in SPLITS
+        if (rows := manifest.rows_of(split))
+    ]
+    cuts = [
+        [cut.rule, _whole(cut.before), _whole(cut.after), _share(cut.after, cut.before)]
+        for cut in manifest.cut_flow
+    ]
+    floors = [
+        [floor.column, f"{floor.floor:g}", _whole(floor.rows), _share(floor.rows, total)]
+        for floor in manifest.floors
+    ]
+    tables = [
+        HtmlTable("Rows by split", ("split", "rows", "share", "parts"), splits),
+        HtmlTable("Cuts in order", ("cut", "rows before", "rows after", "kept"), cuts),
+        HtmlTable("Values raised to a floor", ("column", "floor", "rows", "share"), floors),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def model_table(scene: Scene, cards: Mapping[str, ModelCard]) -> HtmlTable:
+    """What was trained, from the models' cards."""
+    rows = [
+        [
+            scene.look(name).label,
+            card.kind,
+            str(len(card.inputs)),
+            f"{card.num_networks} x {card.num_components}",
+            card.git_hash[:12] + ("+" if card.git_hash.endswith("+changes") else ""),
+            ", ".join(f"{key} {value:.4g}" for key, value in card.scores.items()) or MISSING,
+        ]
+        for name, card in cards.items()
+    ]
+    head = ("model", "kind", "features", "networks x components", "commit", "validation")
+    return HtmlTable("Models", head, rows)
+
+
+def score_table(scene: Scene, scores: pa.Table) -> HtmlTable:
+    """Scores with their statistical errors, by set and population."""
+    rows = []
+    lines = [row for row in scores.to_pylist() if row["nll"] is not None]
+    bare = any(row["rows_without_density"] for row in lines)
+    for row in lines:
+        errors = ("nll", "nll_excess", "coverage68", "coverage95")
+        cells = [_with_error(row[name], row[name + "_error"]) for name in errors]
+        domain = MISSING if row["in_domain"] is None else f"{100 * row['in_domain']:.2f}%"
+        label = scene.look(row["set"]).label
+        last = [str(row["rows_without_density"])] if bare else []
+        rows.append([label, row["population"], _whole(row["rows"]), *cells, domain, *last])
+    head = (
+        *("set", "population", "rows", "score", "above exact", "68% coverage", "95% coverage"),
+        *(("in training range", "rows of density 0") if bare else ("in training range",)),
+    )
+    return HtmlTable("Scores with statistical errors", head, rows)
+
+
+def _figures(
+    scene: Scene, summary: Mapping[str, float], caption: str, names: list[str], suffix: str
+) -> HtmlTable:
+    rows, notes = [], []
+    for figure, meaning in MEANINGS.items():
+        found = [summary.get(f"{name}.{figure}{suffix}") for name in names]
+        if any(value is not None for value in found):
+            rows.append([meaning.title, *(_number(value, meaning) for value in found)])
+            notes.append(meaning.words)
+    labels = [" / ".join(scene.look(part).label for part in name.split("_vs_")) for name in names]
+    return HtmlTable(caption, ("figure", *labels, "meaning"), rows, notes)
+
+
+def _number(value: float | None, meaning: Meaning) -> str:
+    if value is None:
+        return MISSING
+    if meaning.percent:
+        return f"{100 * value:.{meaning.digits}f}%"
+    return f"{value:.{meaning.digits}f}"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None or error is None:
+        return MISSING
+    digits = 4 if error == 0 else min(max(-math.floor(math.log10(error)), 0), 6)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _whole(number: int) -> str:
+    return f"{number:,}".replace(",", "\u202f")  # a thin space, which no reader takes for a comma
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f}%" if whole else MISSING

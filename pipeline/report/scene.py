@@ -1,0 +1,155 @@
+"""What every figure is drawn from: the tables, the names of the sets and how each one looks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
+from pipeline.formats.columns import Target
+from pipeline.report.settings import ReportSettings
+
+# Okabe and Ito's palette, told apart with any colour vision; grey and black are not models.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+Column = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a set is drawn, the same in all figures."""
+
+    label: str
+    colour: str
+    marker: str
+    line: str = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The evaluation's tables with the words of the report.
+
+    Attributes:
+        tables: As `Evaluation.tables` makes them.
+        settings: Of the report.
+        target: What is predicted.
+        sample: Words over each figure.
+    """
+
+    tables: Mapping[str, pa.Table]
+    settings: ReportSettings
+    target: Target
+    sample: str
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Calibrated sets without the reference, in the order of the tables."""
+        special = {UNCALIBRATED, BASELINE, self.settings.reference}
+        return tuple(name for name in self._names if name not in special)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The models, then the reference if there is one."""
+        reference = self.settings.reference
+        return (*self.models, *((reference,) if reference in self._names else ()))
+
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """All rows, then the regions."""
+        return distinct(self.tables["scores"], "population")
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return distinct(self.tables["delta_e"], "set") or distinct(self.tables["scores"], "set")
+
+    def look(self, name: str) -> Look:
+        """How a set is drawn."""
+        label = self.settings.set_labels.get(name, name)
+        if name == UNCALIBRATED:
+            return Look(label, "#7f7f7f", "x", ":")
+        if name == BASELINE:
+            return Look(label, "#a6761d", "+", "-.")
+        if name == self.settings.reference:
+            return Look(label, "#000000", ".", "--")
+        at = self.models.index(name) if name in self.models else 0
+        return Look(label, COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)])
+
+    def symbol(self, column: str) -> str:
+        """A column's symbol; its name where the settings know none."""
+        return self.settings.column_labels.get(column, column)
+
+    def axes(self) -> Iterator["AxisView"]:
+        """The axes of the evaluation."""
+        for row in self.tables["axes"].to_pylist():
+            unit = "" if row["unit"] == "1" else f" [{row['unit']}]"
+            label = self.symbol(row["column"]) + unit
+            yield AxisView(
+                row["axis"], row["column"], label, row["scale"] == "log", row["closure_from"]
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class AxisView:
+    """An axis with its label.
+
+    Attributes:
+        name: In the tables.
+        column: What it shows.
+        label: With the unit.
+        is_log: On a log scale.
+        closure_from: Where the bins begin that the headline closure counts, if any do.
+    """
+
+    name: str
+    column: str
+    label: str
+    is_log: bool
+    closure_from: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Rows of a table as arrays; missing numbers are NaN."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+
+def select(table: pa.Table, **equal: str) -> pa.Table:
+    """The rows in which columns of text equal the given values."""
+    for column, value in equal.items():
+        table = table.filter(pc.equal(table[column], value))
+    return table
+
+
+def series(table: pa.Table, **equal: str) -> Series:
+    """The same as arrays."""
+    chosen = select(table, **equal)
+    return Series({
+        name: chosen[name].to_numpy(zero_copy_only=False)
+        if pa.types.is_string(chosen.schema.field(name).type)
+        else chosen[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        for name in chosen.column_names
+    })
+
+
+def distinct(table: pa.Table, column: str) -> tuple[str, ...]:
+    """The values of a column of text, in order of appearance."""
+    return tuple(dict.fromkeys(table[column].to_pylist()))
+
+
+def centres(low: Column, high: Column, *, log: bool, share: float = 0.5) -> Column:
+    """A point in each bin, at this share of its width as drawn."""
+    if log:
+        return np.asarray(low ** (1 - share) * high**share)
+    return np.asarray(low + share * (high - low))

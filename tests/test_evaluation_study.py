@@ -1,0 +1,301 @@
+"""The whole evaluation: streamed against in memory, known cases, weights and other names."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from evaluation_fixtures import OTHER, TOPO, make_calibrated, make_manifest, make_table, take
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.evaluation.baseline import BaselineHistogram
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.plan import plan_evaluation
+from pipeline.evaluation.rows import Key
+from pipeline.evaluation.schemas import SCHEMAS
+from pipeline.evaluation.settings import EvaluateSettings
+
+GIVEN = {
+    "regions": {"low": {"of": "numerator", "to": 3.0}},
+    "pairs": [["re", "bnn"]],
+    "min_rows_per_bin": 50,
+    "closure_min_rows": 300,
+}
+ROWS = 20_000
+
+
+def make_study(rows=ROWS, *, target=TOPO, weighted=False, scale=1.0, **changes):
+    """Table, calibrated sets, plan and baseline."""
+    options = {"target": target, "weighted": weighted, "scale": scale}
+    table = make_table(rows, **options)
+    manifest = make_manifest(table, target=target, cut=0.3 * scale)
+    plan = plan_evaluation(EvaluateSettings.model_validate(GIVEN | changes), manifest)
+    sets = {
+        "bnn": make_calibrated(table, target=target, scale=scale, shift=0.004, stretch=1.1),
+        "re": make_calibrated(table, target=target, scale=scale, shift=-0.002, stretch=1.05),
+        "oracle": make_calibrated(table, target=target, scale=scale),
+    }
+    baseline = BaselineHistogram.of(make_table(rows, seed=2, **options), plan)
+    return table, sets, plan, baseline
+
+
+def evaluate(table, sets, plan, baseline, slices):
+    """One accumulator an interval of rows, in order."""
+    return [
+        Evaluation.of(
+            take(table, rows),
+            {name: take(columns, rows) for name, columns in sets.items()},
+            plan,
+            baseline=baseline,
+        )
+        for rows in slices
+    ]
+
+
+@pytest.fixture(scope="module")
+def study():
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def whole(study):
+    return Evaluation.of(study[0], study[1], study[2], baseline=study[3])
+
+
+@pytest.fixture(scope="module")
+def summary(whole):
+    return whole.summary()
+
+
+def check_close(first, second):
+    assert first.histograms.keys() == second.histograms.keys()
+    assert first.moments.keys() == second.moments.keys()
+    for key, leaf in first.histograms.items():
+        other = second.histograms[key]
+        np.testing.assert_array_equal(leaf.cells, other.cells)
+        np.testing.assert_array_equal(leaf.counts, other.counts)
+        np.testing.assert_allclose(leaf.weights, other.weights, rtol=1e-11)
+    for key, leaf in first.moments.items():
+        other = second.moments[key]
+        np.testing.assert_array_equal(leaf.counts, other.counts)
+        np.testing.assert_allclose(leaf.mean, other.mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(leaf.spread, other.spread, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [7_000, 7_001, 15_000], list(range(2_500, ROWS, 2_500))])
+def test_streamed_equals_in_memory(study, whole, summary, cuts):
+    slices = [slice(low, high) for low, high in itertools.pairwise([0, *cuts, ROWS])]
+    parts = evaluate(*study, slices)
+    merged = sum(parts[1:], parts[0])
+    check_close(merged, whole)
+    for name, value in merged.summary().items():
+        assert value == pytest.approx(summary[name], rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.integers(1, 1_999), min_size=2, max_size=2, unique=True))
+def test_merge_is_associative_with_an_identity(cuts):
+    study = make_study(2_000)
+    low, high = sorted(cuts)
+    one, two, three = evaluate(*study, [slice(0, low), slice(low, high), slice(high, 2_000)])
+    check_close((one + two) + three, one + (two + three))
+    empty = Evaluation.empty(study[2])
+    assert (one + empty).to_dict() == (empty + one).to_dict() == one.to_dict()
+
+
+def test_the_summary_has_the_figures_of_a_study(summary):
+    for name in ("bnn", "re"):
+        for figure in (
+            *("nll", "nll_excess", "pit_ks", "coverage68", "coverage95", "pull_width"),
+            *("sigma_log10_ratio_median", "closure_max", "closure_vs_oracle_max"),
+            *("resolution_ratio_to_em", "nll.low", "resolution_ratio_to_em.low"),
+        ):
+            assert math.isfinite(summary[f"{name}.{figure}"])
+    assert {"histogram.nll", "histogram.nll.low", "oracle.nll", "oracle.pull_width"} <= set(summary)
+    assert {"re_vs_bnn.central_max", "re_vs_bnn.sigma_core_width"} <= set(summary)
+    assert not {"oracle.nll_excess", "oracle.closure_vs_oracle_max", "em.nll"} & set(summary)
+    assert all(math.isfinite(value) for value in summary.values())
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_the_exact_density_is_honest(summary):
+    assert summary["oracle.pit_ks"] < 1.63 / math.sqrt(ROWS) + 1 / 2_000
+    error = math.sqrt(0.68 * 0.32 / ROWS)
+    assert abs(summary["oracle.coverage68"] - 0.68) < 4 * error
+    assert abs(summary["oracle.coverage95"] - 0.95) < 4 * math.sqrt(0.95 * 0.05 / ROWS)
+    assert summary["oracle.pull_width"] == pytest.approx(1, abs=0.04)
+
+
+def test_the_wrong_density_is_seen(study, summary):
+    bnn, exact = study[1]["bnn"], study[1]["oracle"]
+    excess = np.mean(exact["log_density"].astype(float) - bnn["log_density"].astype(float))
+    assert summary["bnn.nll_excess"] == pytest.approx(excess, rel=1e-9)
+    assert summary["bnn.nll_excess"] > summary["re.nll_excess"] > 0
+    assert summary["histogram.nll"] > summary["bnn.nll"] > summary["oracle.nll"]
+    ratio = np.median(bnn["sigma_tot_log10"] / exact["sigma_tot_log10"])
+    assert summary["bnn.sigma_log10_ratio_median"] == pytest.approx(ratio, rel=2e-3)
+    assert summary["bnn.pull_width"] == pytest.approx(1 / 1.1, rel=0.05)
+
+
+def test_closure_against_exact_medians(study, whole, summary):
+    table, sets, plan, _ = study
+    edges = np.array(plan.truth_axis.edges)
+    at = np.digitize(table[TOPO.denominator], edges)
+    medians = {}
+    for name in ("bnn", "oracle"):
+        ratio = sets[name]["energy"].astype(float) / table[TOPO.denominator]
+        medians[name] = np.array([
+            np.median(ratio[at == i])
+            for i in range(1, len(edges))
+            if edges[i - 1] >= 0.5 and np.sum(at == i) >= 300
+        ])
+    assert summary["bnn.closure_max"] == pytest.approx(np.abs(medians["bnn"] - 1).max(), abs=2e-3)
+    difference = np.abs(medians["bnn"] - medians["oracle"]).max()
+    assert summary["bnn.closure_vs_oracle_max"] == pytest.approx(difference, abs=3e-3)
+    assert whole.histograms[Key("ratio", "bnn", "denominator")].rows.sum() == ROWS
+
+
+def test_a_region_is_its_rows_alone(study, summary):
+    table, sets, plan, baseline = study
+    chosen = np.flatnonzero(table["clusterE"] < 3.0)
+    alone = Evaluation.of(
+        take(table, chosen), {n: take(c, chosen) for n, c in sets.items()}, plan, baseline=baseline
+    ).summary()
+    for figure in ("bnn.nll", "oracle.pit_ks", "re.coverage68", "histogram.nll", "bnn.pull_width"):
+        assert summary[f"{figure}.low"] == pytest.approx(alone[figure], rel=1e-9)
+
+
+def test_weights_scale_and_select():
+    table, sets, plan, _ = make_study(6_000, weighted=True)
+    heavy = Evaluation.of(table | {"w": 8 * table["w"]}, sets, plan).summary()
+    light = Evaluation.of(table, sets, plan).summary()
+    for name, value in light.items():
+        assert heavy[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    # Rows of weight 2 count as two rows.
+    twice = np.arange(6_000) % 2
+    weighted = Evaluation.of(table | {"w": (1 + twice).astype(np.float32)}, sets, plan).summary()
+    rows = np.sort(np.concatenate([np.arange(6_000), np.flatnonzero(twice)]))
+    doubled = Evaluation.of(
+        take(table, rows) | {"w": np.ones(len(rows), dtype=np.float32)},
+        {name: take(columns, rows) for name, columns in sets.items()},
+        plan,
+    ).summary()
+    for name in ("bnn.nll", "bnn.coverage68", "oracle.pit_ks", "bnn.sigma_log10_ratio_median"):
+        assert weighted[name] == pytest.approx(doubled[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_target_of_other_names_and_units(scale):
+    few = {"closure_from": 0.5 * scale, "closure_min_rows": 100}
+    study = make_study(6_000, target=OTHER, scale=scale, **few)
+    evaluation = Evaluation.of(study[0], study[1], study[2], baseline=study[3])
+    found = evaluation.summary()
+    assert found["oracle.closure_max"] < 0.3
+    assert found["histogram.nll"] > found["oracle.nll"]
+    tables = evaluation.tables()
+    assert tables["delta_e"].num_rows > 20
+    assert tables["plane"].num_rows > 100
+
+
+def test_a_set_without_a_density_has_no_scores(study):
+    table, sets, plan, _ = study
+    point = {name: sets["bnn"][name] for name in ("cluster_id", "response", "energy")}
+    evaluation = Evaluation.of(table, {"lookup": point, "oracle": sets["oracle"]}, plan)
+    found = evaluation.summary()
+    assert {key.split(".")[1] for key in found if key.startswith("lookup.")} == {
+        *("closure_max", "closure_vs_oracle_max", "resolution_ratio_to_em"),
+    }
+    assert evaluation.tables()["delta_e"].num_rows > 0
+
+
+def test_without_the_reference_nothing_is_compared_with_it(study):
+    table, sets, plan, _ = study
+    found = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).summary()
+    assert "bnn.nll" in found
+    assert not [name for name in found if "excess" in name or "oracle" in name or "ratio_m" in name]
+
+
+def test_a_model_with_fewer_features_has_no_excess(whole):
+    found = whole.summary(reduced_inputs=frozenset({"re"}))
+    assert "bnn.nll_excess" in found
+    assert not [name for name in found if name.startswith("re.nll_excess")]
+
+
+def test_rows_of_density_zero_are_counted_not_summed(study):
+    table, sets, plan, _ = study
+    broken = sets["bnn"]["log_density"].copy()
+    broken[:7] = -np.inf
+    evaluation = Evaluation.of(table, {"bnn": sets["bnn"] | {"log_density": broken}}, plan)
+    assert math.isfinite(evaluation.summary()["bnn.nll"])
+    scores = evaluation.tables()["scores"].to_pylist()
+    line = next(r for r in scores if (r["set"], r["population"]) == ("bnn", "all"))
+    assert line["rows_without_density"] == 7
+
+
+def test_too_few_rows_give_no_estimates():
+    table, sets, plan, baseline = make_study(40)
+    evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
+    assert evaluation.summary() == {}
+    assert evaluation.tables()["delta_e"].num_rows == 0
+    nothing = Evaluation.of(
+        take(table, slice(0, 0)), {n: take(c, slice(0, 0)) for n, c in sets.items()}, plan
+    )
+    assert nothing.summary() == {}
+    assert Evaluation.empty(plan).summary() == {}
+
+
+def test_tables_have_their_columns_and_no_nan(whole):
+    tables = whole.tables()
+    assert tables.keys() == SCHEMAS.keys()
+    for name, table in tables.items():
+        assert table.schema.equals(SCHEMAS[name])
+        assert table.num_rows, name
+        for column in table.column_names:
+            values = table[column].drop_null().to_numpy()
+            if values.dtype.kind == "f":
+                assert np.isfinite(values).all(), (name, column)
+
+
+def test_tables_against_exact_values(study, whole):
+    table, sets, plan, _ = study
+    edges = np.array(plan.truth_axis.edges)
+    at = np.digitize(table[TOPO.denominator], edges)
+    lines = [
+        line
+        for line in whole.tables()["delta_r"].to_pylist()
+        if line["axis"] == "denominator" and line["set"] == "bnn"
+    ]
+    assert len(lines) > 15
+    for line in lines:
+        chosen = at == np.searchsorted(edges, line["low"]) + 1
+        delta = sets["bnn"]["response"][chosen].astype(float) / table["response"][chosen] - 1
+        assert line["rows"] == chosen.sum()
+        median = np.quantile(delta, 0.5, method="inverted_cdf")
+        assert line["median"] == pytest.approx(median, abs=1e-3 * (1 + median) + 1e-6)
+        assert line["mean"] == pytest.approx(delta.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["em", "histogram", "target"])
+def test_taken_names_are_refused(study, name):
+    table, sets, plan, _ = study
+    with pytest.raises(ValueError, match="cannot be called"):
+        Evaluation.of(table, {name: sets["bnn"]}, plan)
+
+
+def test_rows_of_another_part_are_refused(study):
+    table, sets, plan, _ = study
+    with pytest.raises(ValueError, match="does not hold the rows"):
+        Evaluation.of(table, {"bnn": take(sets["bnn"], slice(0, 10))}, plan)
+    moved = sets["bnn"] | {"cluster_id": sets["bnn"]["cluster_id"] + 1}
+    with pytest.raises(ValueError, match="does not hold the rows"):
+        Evaluation.of(table, {"bnn": moved}, plan)
+    with pytest.raises(ValueError, match="no column energy"):
+        Evaluation.of(table, {"bnn": {"response": sets["bnn"]["response"]}}, plan)
+
+
+def test_different_plans_do_not_merge(study):
+    other = study[2].model_copy(update={"weight": "w"})
+    with pytest.raises(ValueError, match="different plans"):
+        Evaluation.empty(study[2]) + Evaluation.empty(other)

@@ -1,0 +1,251 @@
+"""The report: drawn from tables alone, complete, self-contained and the same every time."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from evaluation_fixtures import OTHER, TOPO, make_calibrated, make_manifest, make_table
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("mplhep")
+pytest.importorskip("jinja2")
+
+from pipeline.evaluation.baseline import BaselineHistogram
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.plan import plan_evaluation
+from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.formats.card import ModelCard
+from pipeline.report.canvas import Panel, house_style, new_axes, save_panel
+from pipeline.report.settings import ReportSettings
+from pipeline.report.write import write_report
+
+SVG = "{http://www.w3.org/2000/svg}"
+HISTORY = [
+    {
+        "epoch": epoch,
+        "learning_rate": 1e-3 if epoch < 8 else 1e-4,
+        "train_nll": -1.0 + 0.5**epoch,
+        "kl": 0.01,
+        "validation_nll": -0.9 + 0.5**epoch,
+        "seconds": 1.0,
+    }
+    for epoch in range(12)
+]
+
+
+def make_card(manifest):
+    return ModelCard(
+        name="bnn",
+        kind="bnn",
+        artefacts={},
+        num_networks=50,
+        num_components=3,
+        inputs=manifest.features,
+        input_ranges={},
+        targets=(manifest.target,),
+        target_ranges={},
+        outputs=(),
+        settings={},
+        scores={"nll": -1.2},
+        fingerprint="a",
+        data_fingerprint="b",
+        git_hash="0123456789abcdef+changes",
+        versions={},
+    )
+
+
+def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re")):
+    """What a study leaves for its report."""
+    table = make_table(rows, target=target)
+    manifest = make_manifest(table, target=target)
+    plan = plan_evaluation(EvaluateSettings.model_validate(given or {}), manifest)
+    sets = {
+        name: make_calibrated(table, target=target, shift=0.004 * at, stretch=1.1)
+        for at, name in enumerate(models, 1)
+    }
+    sets["oracle"] = make_calibrated(table, target=target)
+    baseline = BaselineHistogram.of(make_table(rows, seed=2, target=target), plan)
+    evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
+    return {
+        "study_name": "small <study> & more",
+        "manifest": manifest,
+        "summary": evaluation.summary(),
+        "tables": evaluation.tables(),
+        "cards": {"bnn": make_card(manifest)},
+        "histories": {"bnn": HISTORY},
+        "settings": ReportSettings(dpi=72),
+    }
+
+
+def keep_only(tables, *names):
+    """The tables, all empty but these: a report with few panels."""
+    return {name: table if name in names else table.slice(0, 0) for name, table in tables.items()}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return make_inputs(
+        given={
+            "regions": {"low": {"of": "numerator", "to": 3.0}},
+            "pairs": [["re", "bnn"]],
+            "axes": {"denominator": {"of": "denominator"}},
+            "closure_min_rows": 100,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def report(inputs, tmp_path_factory):
+    """The report, drawn from tables that were written and read back."""
+    folder = tmp_path_factory.mktemp("study")
+    tables = {}
+    for name, table in inputs["tables"].items():
+        pq.write_table(table, folder / f"{name}.parquet")
+        tables[name] = pq.read_table(folder / f"{name}.parquet")
+    write_report(folder / "report", **(inputs | {"tables": tables}))
+    return folder / "report"
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return (report / "index.html").read_text(encoding="utf-8")
+
+
+def tree_of(text):
+    return ET.fromstring(text.removeprefix("<!DOCTYPE html>"))  # noqa: S314 - likewise
+
+
+def num_points(vector):
+    """Points of curves, markers and images inside the axes of an SVG; frame and ticks are none."""
+    axes = next(g for g in tree_of(vector).iter(f"{SVG}g") if g.get("id") == "axes_1")
+    points = 50 * sum(1 for _ in axes.iter(f"{SVG}image"))
+    for mark in axes.iter():
+        if mark.get("clip-path"):
+            points += sum(1 for _ in mark.iter(f"{SVG}use"))
+            for path in mark.iter(f"{SVG}path"):
+                points += len(re.findall(r"[MLC]", path.get("d", "")))
+    return points
+
+
+def test_the_page_is_well_formed_and_names_the_study(page):
+    tree = tree_of(page)
+    assert tree.find("head/title").text == "small <study> & more"
+    titles = [heading.text for heading in tree.iter("h2")]
+    assert titles[0] == "Headline figures"
+    assert titles[-2:] == ["Training", "Dataset"]
+    assert len(titles) == 11
+    for section in tree.iter("section"):
+        assert section.find("p").text.strip().endswith(".")
+
+
+def test_identifiers_are_unique_and_references_resolve(page):
+    tree = tree_of(page)
+    ids = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r'(?:href="#|url\(#)([^")]+)', page))
+    assert references <= set(ids)
+    assert len(references) > 100
+
+
+def test_nothing_is_fetched_from_outside(page):
+    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
+    assert all(source.startswith(("figures/", "data:")) for source in sources)
+    assert "<script" not in page
+    assert "@import" not in page
+
+
+def test_no_nan_reaches_a_reader(page, report):
+    words = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert not re.search(r"\b(nan|none|inf)\b", words, re.IGNORECASE)
+    for vector in report.glob("figures/*.svg"):
+        assert not re.search(r'[ "](nan|inf)[ "]', vector.read_text(encoding="utf-8"))
+
+
+def test_links_lead_to_files(page, report):
+    links = re.findall(r'href="(figures/[^"]+)"', page)
+    assert len(links) == 3 * page.count("<figure")
+    for link in links:
+        assert (report / link).stat().st_size > 0
+    assert {f"figures/{path.name}" for path in (report / "figures").iterdir()} == set(links)
+
+
+def test_every_panel_has_data(report):
+    vectors = sorted(report.glob("figures/*.svg"))
+    assert len(vectors) > 15
+    for vector in vectors:
+        assert num_points(vector.read_text(encoding="utf-8")) > 10, vector.name
+
+
+def test_a_panel_without_data_would_be_noticed(tmp_path):
+    with house_style():
+        figure, axes = new_axes("nothing")
+        axes.axhline(0.0)
+        empty = save_panel(Panel("empty", "", figure, pa.table({"a": [1]})), tmp_path, 72)
+    assert num_points(empty) <= 10
+
+
+def test_the_csv_of_a_panel_holds_its_numbers(report, inputs):
+    written = pyarrow.csv.read_csv(report / "figures" / "delta-e-denominator.csv")
+    assert set(written["set"].to_pylist()) == {"em", "bnn", "re", "oracle"}
+    assert written.num_rows == inputs["tables"]["delta_e"].num_rows
+    for table in report.glob("figures/*.csv"):
+        assert pyarrow.csv.read_csv(table).num_rows > 0
+
+
+def test_the_headline_table_shows_the_summary(page, inputs):
+    tree = tree_of(page)
+    first = next(tree.iter("table"))
+    head = [cell.text for cell in first.iter("th") if cell.get("scope") == "col"]
+    assert head == ["figure", "BNN", "RE", "exact density", "histogram", "meaning"]
+    score = next(row for row in first.iter("tr") if row.findtext("th") == "score")
+    cells = [cell.text for cell in score.iter("td")]
+    names = ("bnn", "re", "oracle", "histogram")
+    assert cells[:4] == [f"{inputs['summary'][f'{name}.nll']:.3f}" for name in names]
+    closure = next(r for r in first.iter("tr") if r.findtext("th") == "closure against exact")
+    assert [cell.text for cell in closure.iter("td")][2:4] == ["\u2013", "\u2013"]
+
+
+def test_the_dataset_is_told(page):
+    for words in ("cluster_ENG_CALIB_TOT &gt; 0.3", "8\u202f000", "16\u202f000", "fraction"):
+        assert words in page
+
+
+def test_the_same_input_gives_the_same_bytes(inputs, report, tmp_path):
+    some = inputs | {"tables": keep_only(inputs["tables"], "axes", "scores", "plane")}
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "old.svg").write_text("of an earlier report")
+    write_report(tmp_path, **some)
+    drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert {"plane-denominator-bnn.svg", "nll.pdf", "loss-bnn.svg"} <= set(drawn)
+    assert "old.svg" not in drawn
+    for name in drawn:
+        first, second = report / "figures" / name, tmp_path / "figures" / name
+        assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_another_target_without_cards_and_histories(tmp_path):
+    given = {"axes": {"denominator": {"of": "denominator"}}, "min_rows_per_bin": 20}
+    inputs = make_inputs(target=OTHER, rows=3_000, models=("net",), given=given)
+    tables = keep_only(inputs["tables"], "axes", "scores", "delta_e")
+    write_report(tmp_path, **(inputs | {"tables": tables, "cards": {}, "histories": {}}))
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "light_yield = charge / true_charge" in page
+    assert "cluster" not in page
+    tree_of(page)
+
+
+def test_an_evaluation_of_too_few_rows_still_has_a_page(tmp_path):
+    inputs = make_inputs(rows=30)
+    assert inputs["summary"] == {}
+    tables = keep_only(inputs["tables"], "axes", "scores", "delta_e", "delta_r", "pull_fit")
+    write_report(tmp_path, **(inputs | {"histories": {}, "tables": tables}))
+    tree_of((tmp_path / "index.html").read_text(encoding="utf-8"))
+
+
+def test_a_dataset_without_truth_has_no_report(inputs, tmp_path):
+    bare = inputs["manifest"].model_copy(update={"target": None})
+    with pytest.raises(ValueError, match="without truth"):
+        write_report(tmp_path, **(inputs | {"manifest": bare}))

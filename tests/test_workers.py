@@ -1,0 +1,156 @@
+"""The Ray wiring; one test starts Ray, the others its surroundings."""
+
+import os
+import signal
+import stat
+import time
+
+import psutil
+import pytest
+import torch
+from training_fixtures import tiny_settings, write_tiny_dataset
+
+from training.checkpoint import newest_checkpoint
+from training.data import read_training_data
+from training.history import read_history, showing_progress, write_history
+from training.loop import train_network
+from training.ray_environment import (
+    OwnerChanged,
+    ensure_token,
+    own_signals,
+    ray_environment,
+    worker_environment,
+)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_token_is_made_for_its_owner_alone(home):
+    ensure_token()
+    token = home / ".ray" / "auth_token"
+    assert len(token.read_text()) == 64
+    assert (mode_of(token), mode_of(token.parent)) == (0o600, 0o700)
+
+
+def test_existing_token_keeps_its_content(home):
+    token = home / ".ray" / "auth_token"
+    token.parent.mkdir(parents=True, mode=0o755)
+    token.write_text("mine")
+    token.chmod(0o644)
+    ensure_token()
+    assert token.read_text() == "mine"
+    assert (mode_of(token), mode_of(token.parent)) == (0o600, 0o700)
+
+
+def test_token_of_the_environment_is_used(home, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "elsewhere"))
+    ensure_token()
+    assert not home.exists()
+
+
+def test_environment_is_restored(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    before = dict(os.environ)
+    with ray_environment("local"):
+        assert "RAY_AUTH_MODE" not in os.environ
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+        assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "0.2"
+    assert dict(os.environ) == before
+    with ray_environment("auto"):
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_only_local_workers_are_bound_to_the_loopback_interface():
+    assert worker_environment("local")["GLOO_SOCKET_IFNAME"] in {"lo", "lo0"}
+    assert "GLOO_SOCKET_IFNAME" not in worker_environment("auto")
+
+
+def test_signal_handlers_are_kept():
+    before = signal.getsignal(signal.SIGTERM)
+    with own_signals():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("content", [None, "another fit"])
+def test_workers_stop_when_their_fit_is_gone(tmp_path, content):
+    owner = tmp_path / "owner"
+    owner.write_text("this fit")
+    changed = OwnerChanged(owner, "this fit")
+    time.sleep(0.25)
+    assert not changed()
+    owner.unlink() if content is None else owner.write_text(content)
+    time.sleep(0.25)
+    assert changed()
+
+
+def test_progress_ends_with_the_last_epoch(tmp_path, caplog):
+    keys = ("train_nll", "kl", "validation_nll", "rows_per_second", "seconds_left")
+    records = [{"epoch": epoch} | dict.fromkeys(keys, 61.0) for epoch in range(1, 4)]
+    with caplog.at_level("INFO"), showing_progress(tmp_path, 3):
+        write_history(tmp_path, records)
+    assert "epoch 3/3" in caplog.text
+    assert "1:01 left" in caplog.text
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
+    from training.workers import fit
+
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")  # must not be joined
+    dataset = write_tiny_dataset(tmp_path / "dataset")
+    settings = tiny_settings(epochs=4)
+    handler = signal.getsignal(signal.SIGTERM)
+    dashboards = set()
+
+    def look_at_dashboard():
+        import ray
+        from ray._private.worker import global_worker
+
+        if ray.is_initialized():
+            dashboards.add(global_worker.node.webui_url)
+        return False
+
+    fit(
+        dataset,
+        settings,
+        name="two",
+        seed=3,
+        folder=tmp_path / "models" / "two",
+        fingerprint="x",
+        num_workers=2,
+        use_gpu=False,
+        threads_per_worker=1,
+        address="local",
+        should_stop=look_at_dashboard,
+    )
+    train_network(
+        read_training_data(dataset, None),
+        settings,
+        seed=3,
+        fingerprint="x",
+        folder=tmp_path / "one",
+    )
+    two = newest_checkpoint(tmp_path / "models" / "two", "x")
+    one = newest_checkpoint(tmp_path / "one", "x")
+    assert (two.epoch, two.world_size) == (4, 2)
+    torch.testing.assert_close(two.theta_P, one.theta_P, rtol=0.0, atol=2e-4)
+    assert [record["epoch"] for record in read_history(tmp_path / "models" / "two")] == [1, 2, 3, 4]
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"two"}
+    assert {url.split(":")[0] for url in dashboards} == {"127.0.0.1"}
+    assert mode_of(home / ".ray" / "auth_token") == 0o600
+    assert signal.getsignal(signal.SIGTERM) == handler
+    children = psutil.Process().children(recursive=True)
+    assert not [child for child in children if "ray" in child.name()]

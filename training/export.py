@@ -1,0 +1,219 @@
+"""The model that leaves the training: drawn networks as ONNX, all weights, and the card.
+
+Shape letters: S samples, N rows, F features, K components, P parameters.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.formats.card import CARD, Artefact, ModelCard, Output, TrainingRange
+from pipeline.formats.columns import Feature, Target
+from pipeline.formats.files import replacing, sha256_of
+from pipeline.formats.manifest import DatasetManifest, read_manifest
+from pipeline.formats.seeds import derive_seed
+from pipeline.formats.versions import git_hash, versions_of
+from training.checkpoint import Checkpoint, newest_checkpoint
+from training.data import Rows, read_split, scalings_of, select_features
+from training.graph import Density, SampledNetworks
+from training.history import HISTORY
+from training.network import FixedLayer, Layer, draw_weights, split_parameters
+from training.objective import log_density
+from training.onnx_file import check_onnx, write_onnx
+from training.settings import BnnSettings
+
+MODEL, WEIGHTS = "model.onnx", "weights.safetensors"
+HEADER = "model"  # key of the JSON text in the header of the weights
+SEARCH_MARGIN = 0.3  # beyond the training range of log10 of the target
+SLAB_ROWS = 512  # of one evaluation of all networks
+CHECK_ROWS = 300
+
+
+def export_model(
+    dataset: Path, settings: BnnSettings, *, name: str, seed: int, folder: Path, fingerprint: str
+) -> ModelCard:
+    """Write the model of a finished training into its folder, the card last.
+
+    Raises:
+        RuntimeError: The training is not finished, or the file written disagrees with torch.
+    """
+    checkpoint = newest_checkpoint(folder, fingerprint)
+    if checkpoint is None or checkpoint.epoch != settings.epochs:
+        msg = f"{folder}: no checkpoint after epoch {settings.epochs} with this fingerprint"
+        raise RuntimeError(msg)
+    manifest = read_manifest(dataset)
+    features = select_features(manifest, settings.features)
+    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    weight_sets = draw_weight_sets(layers, seed, settings.samples)
+    model = _model_of(manifest, features, weight_sets, settings)
+    validation = read_split(dataset, manifest, features, "validation")
+    scores = {**_scores_of(model, validation), **_last_record(checkpoint)}
+    with replacing(folder / WEIGHTS) as temporary:
+        _write_weights(temporary, layers, weight_sets, _header_of(settings, features, fingerprint))
+    with replacing(folder / MODEL) as temporary:
+        write_onnx(model, temporary)
+        check_onnx(temporary, model, _random_rows(manifest, features, seed))
+    card = _card_of(manifest, features, settings, name=name, folder=folder, scores=scores)
+    card = card.model_copy(update={"fingerprint": fingerprint})
+    card.save(folder / CARD)
+    return card
+
+
+def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[list[FixedLayer]]:
+    """Weight sets drawn from the posterior; set s depends on the seed and s alone."""
+    return [
+        draw_weights(layers, torch.Generator().manual_seed(derive_seed(seed, "export", sample)))
+        for sample in range(samples)
+    ]
+
+
+def _model_of(
+    manifest: DatasetManifest,
+    features: Sequence[Feature],
+    weight_sets: Sequence[Sequence[FixedLayer]],
+    settings: BnnSettings,
+) -> SampledNetworks:
+    low, high = manifest.log10_target_range()
+    density = Density(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))
+    return SampledNetworks(scalings_of(manifest, features), weight_sets, density).eval()
+
+
+@torch.no_grad()
+def _scores_of(model: SampledNetworks, rows: Rows) -> dict[str, float]:
+    """Validation NLL of the averaged density and the mean NLL of its single networks."""
+    weight_N = torch.ones(len(rows)) if rows.weight_N is None else rows.weight_N
+    averaged, single = 0.0, 0.0
+    for first in range(0, len(rows), SLAB_ROWS):
+        slab = slice(first, first + SLAB_ROWS)
+        mixture_SNK = model.mixture_of_scaled(rows.x_NF[slab])
+        target_SN = rows.target_N[slab].expand(len(mixture_SNK), -1)
+        log_p_SN = log_density(mixture_SNK, target_SN, model.density.log_variance_bounds).double()
+        log_p_N = torch.logsumexp(log_p_SN, dim=0) - math.log(len(log_p_SN))
+        averaged -= (weight_N[slab] * log_p_N).sum().item()
+        single -= (weight_N[slab] * log_p_SN.mean(dim=0)).sum().item()
+    return {
+        "validation_nll": averaged / len(rows),
+        "validation_nll_single": single / len(rows),
+    }
+
+
+def _last_record(checkpoint: Checkpoint) -> dict[str, float]:
+    last = checkpoint.history[-1]
+    return {
+        "validation_nll_mean_weights": last["validation_nll"],
+        "train_nll": last["train_nll"],
+        "kl_per_row": last["kl"],
+    }
+
+
+def _header_of(
+    settings: BnnSettings, features: Sequence[Feature], fingerprint: str
+) -> dict[str, str]:
+    """One entry, because the order of several would differ from run to run."""
+    content = {
+        "git_hash": git_hash(),
+        "settings": settings.model_dump(mode="json"),
+        "features": [feature.name for feature in features],
+        "fingerprint": fingerprint,
+    }
+    return {HEADER: json.dumps(content)}
+
+
+def _write_weights(
+    path: Path,
+    layers: Sequence[Layer],
+    weight_sets: Sequence[Sequence[FixedLayer]],
+    header: dict[str, str],
+) -> None:
+    """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F]."""
+    tensors: dict[str, Tensor] = {}
+    for index, layer in enumerate(layers):
+        tensors[f"mean.{index}"] = layer.mean_OF.contiguous()
+        tensors[f"log_variance.{index}"] = layer.log_variance_OF.contiguous()
+        tensors[f"bias.{index}"] = layer.bias_O.contiguous()
+        drawn = torch.stack([weights[index].weight_OF for weights in weight_sets])
+        tensors[f"drawn_weight.{index}"] = drawn
+    save_file({key: tensor.clone() for key, tensor in tensors.items()}, path, metadata=header)
+
+
+def _random_rows(manifest: DatasetManifest, features: Sequence[Feature], seed: int) -> Tensor:
+    """Raw features [N, F], evenly spread over the training ranges."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "export check"))
+    ranges = [manifest.statistics[feature.name] for feature in features]
+    low_F = torch.tensor([column.minimum for column in ranges], dtype=torch.float64)
+    high_F = torch.tensor([column.maximum for column in ranges], dtype=torch.float64)
+    share_NF = torch.rand(CHECK_ROWS, len(ranges), generator=generator, dtype=torch.float64)
+    return (low_F + (high_F - low_F) * share_NF).float()
+
+
+def _card_of(
+    manifest: DatasetManifest,
+    features: Sequence[Feature],
+    settings: BnnSettings,
+    *,
+    name: str,
+    folder: Path,
+    scores: dict[str, float],
+) -> ModelCard:
+    if manifest.target is None:
+        msg = "a dataset without target was trained on"
+        raise RuntimeError(msg)
+    ranges = {feature.name: manifest.statistics[feature.name] for feature in features}
+    files = {"model": MODEL, "weights": WEIGHTS, "history": HISTORY}
+    return ModelCard(
+        name=name,
+        kind=settings.kind,
+        artefacts={role: _artefact(folder, path) for role, path in files.items()},
+        num_networks=settings.samples,
+        num_components=settings.components,
+        inputs=tuple(features),
+        input_ranges={
+            key: TrainingRange(minimum=column.minimum, maximum=column.maximum)
+            for key, column in ranges.items()
+        },
+        targets=(manifest.target,),
+        target_ranges={manifest.target.name: manifest.log10_target_range()},
+        outputs=_outputs_of(manifest.target, settings.components),
+        settings=settings.model_dump(mode="json"),
+        scores=scores,
+        fingerprint="",
+        data_fingerprint=manifest.fingerprint,
+        git_hash=git_hash(),
+        versions=versions_of("torch", "ray", "onnx", "onnxscript", "onnxruntime", "safetensors"),
+    )
+
+
+def _artefact(folder: Path, path: str) -> Artefact:
+    return Artefact(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
+
+
+def _outputs_of(target: Target, components: int) -> tuple[Output, ...]:
+    name, unit = target.name, target.unit
+    within = f"within the training range of log10 {name} and {SEARCH_MARGIN} on either side"
+    mixture = (
+        f"{components} means, {components} natural logs of the variance and {components} natural "
+        f"logs of the weight of each network's Gaussian mixture in log10 {name}"
+    )
+    described = {
+        "mean": f"mean of {name} over networks and density, {within}",
+        "sigma_syst": f"root of the networks' mean variance of {name}, {within} (Eq. 41)",
+        "sigma_stat": f"standard deviation of the networks' means of {name}, {within} (Eq. 42)",
+        "central": f"most probable {name} of the averaged density, {within}",
+    }
+    return (
+        Output(
+            name="mixture",
+            unit=f"log10({unit})",
+            shape="[network, row, 3 x components]",
+            description=mixture,
+        ),
+        *(
+            Output(name=key, unit=unit, shape="[row]", description=text)
+            for key, text in described.items()
+        ),
+    )

@@ -1,0 +1,98 @@
+"""All drawn networks with scaling and summaries as one module, the source of the ONNX file.
+
+Shape letters: S networks, N rows, F features, H units of a layer, K components.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.formats.scaling import Scaling
+from training.mode import LN10, linear_mode
+from training.moments import sigmas_within
+from training.network import FixedLayer, forward_fixed
+from training.objective import split_outputs
+
+INPUT = "features"
+OUTPUTS = ("mixture", "mean", "sigma_syst", "sigma_stat", "central")
+
+
+@dataclass(frozen=True)
+class Density:
+    """How the outputs are read.
+
+    Attributes:
+        log_variance_bounds: Limits of the components' log sigma^2.
+        search_range: Bounds of log10 of the target for modes and moments.
+    """
+
+    log_variance_bounds: tuple[float, float]
+    search_range: tuple[float, float]
+
+
+class SampledNetworks(nn.Module):
+    """Raw features [N, F] to the mixtures of all networks and their summaries in R."""
+
+    shift_F: Tensor
+    factor_F: Tensor
+    is_log_F: Tensor
+
+    def __init__(
+        self,
+        scalings: Sequence[Scaling],
+        weight_sets: Sequence[Sequence[FixedLayer]],
+        density: Density,
+    ) -> None:
+        super().__init__()
+        self.density = density
+        self.register_buffer("shift_F", _column(scaling.shift for scaling in scalings))
+        self.register_buffer("factor_F", _column(scaling.factor for scaling in scalings))
+        is_log = [scaling.function == "log10" for scaling in scalings]
+        self.register_buffer("is_log_F", torch.tensor(is_log))
+        by_layer = list(zip(*weight_sets, strict=True))
+        self.weights = nn.ParameterList([
+            torch.stack([layer.weight_OF for layer in layers]) for layers in by_layer
+        ])
+        self.biases = nn.ParameterList([
+            torch.stack([layer.bias_O for layer in layers]).unsqueeze(1) for layers in by_layer
+        ])
+        self.requires_grad_(requires_grad=False)
+
+    def scaled(self, features_NF: Tensor) -> Tensor:
+        """Scaled features, computed in float64 as for training."""
+        wide_NF = features_NF.double()
+        positive_NF = torch.where(self.is_log_F, wide_NF, torch.ones_like(wide_NF))
+        value_NF = torch.where(self.is_log_F, torch.log(positive_NF) / LN10, wide_NF)
+        return ((value_NF - self.shift_F) / self.factor_F).float()
+
+    def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
+        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features."""
+        layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
+        outputs = forward_fixed(layers, x_NF.unsqueeze(0))
+        return torch.cat(split_outputs(outputs, self.density.log_variance_bounds), dim=-1)
+
+    def forward(self, features_NF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The mixture [S, N, 3K], then mean, sigma_syst, sigma_stat and central of R, [N]."""
+        mixture_SNK = self.mixture_of_scaled(self.scaled(features_NF))
+        mean, log_variance, log_weight = mixture_SNK.chunk(3, dim=-1)
+        search_range = self.density.search_range
+        mean_N, syst_N, stat_N = sigmas_within(mean, log_variance, log_weight, search_range)
+        l_N = linear_mode(
+            _all_components(mean),
+            _all_components(log_variance),
+            _all_components(log_weight),
+            search_range,
+        )
+        central_N = torch.exp(l_N * LN10)
+        return mixture_SNK, mean_N, syst_N, stat_N, central_N
+
+
+def _column(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
+
+
+def _all_components(part_SNK: Tensor) -> Tensor:
+    """The components of all networks side by side, [N, S K]."""
+    return part_SNK.permute(1, 0, 2).flatten(1)

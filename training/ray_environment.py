@@ -1,0 +1,105 @@
+"""What surrounds Ray in this process and in its workers: environment, token, signals, ownership."""
+
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCAL = "local"
+POLL_SECONDS = 0.2
+AUTH_MODE = "RAY_AUTH_MODE"
+
+_DRIVER = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_SECONDS),  # 2 s by default, paid at each end
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+_WORKERS = {  # glibc would give each activation back to the kernel, 20 % of a step
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+}
+
+
+def worker_environment(address: str) -> dict[str, str]:
+    """Environment of the workers; those of a local Ray talk over the loopback interface only."""
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    return _WORKERS | ({"GLOO_SOCKET_IFNAME": loopback} if address == LOCAL else {})
+
+
+@contextmanager
+def ray_environment(address: str) -> Iterator[None]:
+    """Ray's settings, which it takes from the environment only.
+
+    A local Ray asks for a token unless the environment says otherwise; so nothing is said here,
+    and what somebody else has switched off does not count.
+    """
+    before = {key: os.environ.get(key) for key in (*_DRIVER, AUTH_MODE)}
+    os.environ.update(_DRIVER)
+    if address == LOCAL and before[AUTH_MODE] != "token":
+        os.environ.pop(AUTH_MODE, None)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Keep this process's signal handlers, which Ray replaces when it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ensure_token() -> None:
+    """Make sure that a token guards Ray and that only its owner can read it.
+
+    An existing token keeps its content; a token given in the environment is used as it is.
+    """
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        path.chmod(0o600)
+        return
+    with os.fdopen(file, "w", encoding="utf-8") as opened:
+        opened.write(secrets.token_hex(32))
+
+
+class OwnerChanged:
+    """Tells, looking at most once per poll interval, whether another fit, or none, owns a run."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        self.path = path
+        self.owner = owner
+        self.changed = False
+        self.looked_at = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether the training should stop."""
+        if time.monotonic() - self.looked_at > POLL_SECONDS:
+            self.looked_at = time.monotonic()
+            try:
+                self.changed = self.path.read_text(encoding="utf-8") != self.owner
+            except FileNotFoundError:
+                self.changed = True
+        return self.changed

@@ -1,0 +1,78 @@
+"""Settings of the trained networks; no torch here, so that a study is checked without it."""
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.formats.records import Record
+
+
+class OptimizerSettings(Record):
+    """Adam without weight decay and a learning rate that falls at milestones.
+
+    The rate is a function of the epoch alone, so that nothing of it needs to be saved.
+
+    Attributes:
+        learning_rate: Before the first milestone.
+        milestones: Completed epochs after which the rate is multiplied by gamma.
+        gamma: The factor of each milestone.
+    """
+
+    learning_rate: PositiveFloat = 1e-4
+    milestones: tuple[NonNegativeInt, ...] = (25, 100)
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _milestones_rise(self) -> Self:
+        if any(late <= early for early, late in pairwise(self.milestones)):
+            msg = f"milestones must rise, got {list(self.milestones)}"
+            raise ValueError(msg)
+        return self
+
+    def rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        passed = sum(milestone <= epoch for milestone in self.milestones)
+        return float(self.learning_rate * self.gamma**passed)
+
+
+class BnnSettings(Record):
+    """A Bayesian network with a Gaussian-mixture output; defaults of arXiv 2412.04370.
+
+    Attributes:
+        features: Inputs, a subset of the dataset's features; None means all of them.
+        hidden: Units of each hidden layer.
+        components: Gaussians of the mixture.
+        samples: Weight sets that are drawn once and exported.
+        prior_sigma: Width of the weights' Gaussian prior.
+        initial_log_variance: Where log sigma^2 of the weights starts.
+        log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
+        epochs: Passes over the training rows.
+        batch_rows: Rows of a global batch, over all workers.
+        optimizer: How the weights are updated.
+    """
+
+    kind: Literal["bnn"] = "bnn"
+    features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64, 64, 64)
+    components: PositiveInt = 3
+    samples: PositiveInt = 50
+    prior_sigma: PositiveFloat = 1.0
+    initial_log_variance: Annotated[float, Field(ge=-30, le=10)] = -9.0
+    log_variance_bounds: tuple[
+        Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
+    ] = (-14.0, 0.0)
+    epochs: PositiveInt = 150
+    batch_rows: PositiveInt = 4096
+    optimizer: OptimizerSettings = OptimizerSettings()
+
+    @model_validator(mode="after")
+    def _bounds_and_names(self) -> Self:
+        low, high = self.log_variance_bounds
+        if low >= high:
+            msg = f"log_variance_bounds must be (low, high) with low < high, got ({low}, {high})"
+            raise ValueError(msg)
+        if self.features is not None and len(set(self.features)) < len(self.features):
+            msg = f"features must differ, got {list(self.features)}"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,89 @@
+"""Train a network on a dataset and export it: the one function that jobs call."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.formats.card import CARD, ModelCard
+from pipeline.formats.files import TEMPORARY
+from training.data import read_training_data
+from training.epoch import Worker
+from training.export import export_model
+from training.history import showing_progress
+from training.loop import train_network
+from training.settings import BnnSettings
+
+
+def _never() -> bool:
+    return False
+
+
+def train_model(  # noqa: PLR0913 - wiring
+    dataset: Path,
+    settings: BnnSettings,
+    *,
+    name: str,
+    seed: int,
+    folder: Path,
+    fingerprint: str,
+    num_workers: int,
+    threads_per_worker: int,
+    use_gpu: bool,
+    address: str,
+    in_process: bool = False,
+    should_stop: Callable[[], bool] = _never,
+) -> ModelCard:
+    """Train, or continue, and export a network; its card.
+
+    Args:
+        dataset: The folder of the manifest.
+        settings: Of the network and its training.
+        name: Of the model in its study.
+        seed: All random numbers follow from it.
+        folder: Of the model; checkpoints of the same fingerprint in it are continued.
+        fingerprint: Of settings and data.
+        num_workers: Processes that share each batch.
+        threads_per_worker: Compute threads of each.
+        use_gpu: One GPU for each worker.
+        address: Of a Ray cluster; "local" starts one that ends with the training.
+        in_process: Train in this process with one worker and without Ray.
+        should_stop: Asked often; True ends the training at its last complete epoch.
+
+    Raises:
+        UserError: The dataset or a setting is at fault, or the loss is not finite.
+        StoppedBySignal: should_stop returned True; run again to continue.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
+    if in_process:
+        worker = Worker(threads=threads_per_worker)
+        with showing_progress(folder, settings.epochs):
+            train_network(
+                read_training_data(dataset, settings.features),
+                settings,
+                seed=seed,
+                fingerprint=fingerprint,
+                folder=folder,
+                worker=worker,
+                should_stop=should_stop,
+            )
+    else:
+        from training.workers import fit  # noqa: PLC0415 - importing Ray takes seconds
+
+        fit(
+            dataset,
+            settings,
+            name=name,
+            seed=seed,
+            folder=folder,
+            fingerprint=fingerprint,
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            threads_per_worker=threads_per_worker,
+            address=address,
+            should_stop=should_stop,
+        )
+    return export_model(
+        dataset, settings, name=name, seed=seed, folder=folder, fingerprint=fingerprint
+    )
