@@ -136,15 +136,16 @@ def _evaluate(
         summarise = functools.partial(_fill_baseline, dataset=dataset, plan=plan, needed=needed)
         parts = manifest.parts_of("train")
         baseline = fold(client, summarise, parts, operator.add, label="baseline")
-    aligned = _align(study, manifest, sets)
-    evaluate = functools.partial(_evaluate_part, plan=plan, needed=needed, baseline=baseline)
+    aligned = align_parts(study, manifest, sets)
+    evaluate = functools.partial(evaluate_part, plan=plan, needed=needed, baseline=baseline)
     merged: Evaluation = fold(client, evaluate, aligned, operator.add, label="evaluate")
     return merged
 
 
-def _align(
+def align_parts(
     study: Study, manifest: DatasetManifest, sets: dict[str, CalibratedManifest]
 ) -> list[AlignedPart]:
+    """The parts of the study's split, each with the parts of the calibrated sets."""
     by_index = {
         name: {part.index: part for part in calibrated.parts} for name, calibrated in sets.items()
     }
@@ -166,13 +167,14 @@ def _fill_baseline(
     return BaselineHistogram.of(_columns(dataset, part, needed.dataset), plan)
 
 
-def _evaluate_part(
+def evaluate_part(
     aligned: AlignedPart,
     *,
     plan: EvaluationPlan,
     needed: NeededColumns,
     baseline: BaselineHistogram | None,
 ) -> Evaluation:
+    """The evaluation of one part; runs on a worker."""
     table = _columns(aligned.dataset, aligned.part, needed.dataset)
     calibrated = {
         name: _columns(folder, part, needed.calibrated)

@@ -143,9 +143,11 @@ def write_parts(plan: PartPlan) -> WrittenParts:
 
 def statistics_columns(settings: DatasetSettings) -> tuple[list[str], list[str]]:
     """Columns of which statistics are kept, and those of which log10 is taken as well."""
-    names = [feature.name for feature in settings.features] + [settings.target.name]
+    target = settings.target
+    names = [feature.name for feature in settings.features]
+    names += [target.numerator, target.denominator, target.name]
     logs = [f.name for f in settings.features if f.transform == "log10_standard"]
-    return names, [*logs, settings.target.name]
+    return list(dict.fromkeys(names)), [*logs, target.name]
 
 
 def _read_plan(plan: PartPlan) -> Iterator[tuple[Block, Arrays]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
+from pipeline.formats.card import SEARCH_MARGIN
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import Split
 from pipeline.formats.records import PathText, Record
@@ -135,4 +136,4 @@ class CalibrateSettings(Record):
     split: Split = "test"
     central: Literal["mode_linear", "mode_log10", "median", "mean"] = "mode_linear"
     sigma: Literal["moments", "linearised"] = "moments"
-    margin: Annotated[float, Field(ge=0)] = 0.3
+    margin: Annotated[float, Field(ge=0)] = SEARCH_MARGIN

@@ -124,7 +124,8 @@ def make_manifest(
     }
     units = {target.numerator: "GeV", target.denominator: "GeV"}
     statistics = {
-        name: statistics_of(table[name]) for name in (target.numerator, "fraction", target.name)
+        name: statistics_of(table[name])
+        for name in (target.numerator, target.denominator, "fraction", target.name)
     }
     parts = tuple(
         Part(path=f"split={split}/part-0.parquet", split=split, index=0, rows=n, size=9, sha256="")

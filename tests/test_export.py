@@ -12,18 +12,18 @@ import torch
 from safetensors import safe_open
 from training_fixtures import FEATURES, TARGET, tiny_settings, write_tiny_dataset
 
-from pipeline.formats.card import read_card
+from pipeline.formats.card import SEARCH_MARGIN, read_card
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.scaling import Scaling, scale
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data, scalings_of
-from training.export import HEADER, SEARCH_MARGIN, draw_weight_sets, export_model
+from training.export import HEADER, draw_weight_sets, export_model
 from training.graph import Density, SampledNetworks
 from training.loop import train_network
-from training.network import forward_fixed, split_parameters
+from training.network import FixedLayer, forward_fixed, split_parameters
 from training.objective import log_density, split_outputs
-from training.onnx_file import check_onnx
+from training.onnx_file import check_onnx, write_onnx
 from training.settings import BnnSettings
 from training.train import train_model
 
@@ -219,6 +219,18 @@ def test_file_that_disagrees_with_torch_is_refused(folder, raw):
     other = SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-1.0, 1.0)))
     with pytest.raises(RuntimeError, match="output mixture differs"):
         check_onnx(folder / "model.onnx", other, torch.from_numpy(stacked(raw, names)))
+
+
+def test_components_far_outside_the_range_count_alike_in_torch_and_in_the_file(tmp_path):
+    scalings = [Scaling(name="x", function="identity", shift=0.0, factor=1.0)]
+    # means, log variances and logits: nearly all weight lies 19 sigma above the range
+    far = torch.tensor([0.32, 2.832, 2.785, -14.0, -4.7154, -6.2679, -20.57, -7.0, -0.0009])
+    near = torch.tensor([0.0, 0.5, 0.2, -8.0, -4.0, -5.0, 0.0, -1.0, -2.0])
+    weight_sets = [[FixedLayer(torch.zeros(9, 1), bias)] for bias in (far, near)]
+    model = SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-0.74, 1.97))).eval()
+    path = tmp_path / "far.onnx"
+    write_onnx(model, path)
+    check_onnx(path, model, torch.ones(2, 1))
 
 
 def test_exporting_again_writes_the_same_bytes(dataset, folder, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.formats.card import CARD, Artefact, ModelCard, Output, TrainingRange
+from pipeline.formats.card import CARD, SEARCH_MARGIN, Artefact, ModelCard, Output, TrainingRange
 from pipeline.formats.columns import Feature, Target
 from pipeline.formats.files import replacing, sha256_of
 from pipeline.formats.manifest import DatasetManifest, read_manifest
@@ -24,12 +24,11 @@ from training.graph import Density, SampledNetworks
 from training.history import HISTORY
 from training.network import FixedLayer, Layer, draw_weights, split_parameters
 from training.objective import log_density
-from training.onnx_file import check_onnx, write_onnx
+from training.onnx_file import check_onnx, write_mixture_part, write_onnx
 from training.settings import BnnSettings
 
-MODEL, WEIGHTS = "model.onnx", "weights.safetensors"
+MODEL, MIXTURE, WEIGHTS = "model.onnx", "mixture.onnx", "weights.safetensors"
 HEADER = "model"  # key of the JSON text in the header of the weights
-SEARCH_MARGIN = 0.3  # beyond the training range of log10 of the target
 SLAB_ROWS = 512  # of one evaluation of all networks
 CHECK_ROWS = 300
 
@@ -58,6 +57,8 @@ def export_model(
     with replacing(folder / MODEL) as temporary:
         write_onnx(model, temporary)
         check_onnx(temporary, model, _random_rows(manifest, features, seed))
+        with replacing(folder / MIXTURE) as part:
+            write_mixture_part(temporary, part)
     card = _card_of(manifest, features, settings, name=name, folder=folder, scores=scores)
     card = card.model_copy(update={"fingerprint": fingerprint})
     card.save(folder / CARD)
@@ -164,7 +165,7 @@ def _card_of(
         msg = "a dataset without target was trained on"
         raise RuntimeError(msg)
     ranges = {feature.name: manifest.statistics[feature.name] for feature in features}
-    files = {"model": MODEL, "weights": WEIGHTS, "history": HISTORY}
+    files = {"model": MODEL, "mixture": MIXTURE, "weights": WEIGHTS, "history": HISTORY}
     return ModelCard(
         name=name,
         kind=settings.kind,

@@ -16,7 +16,8 @@ from training.network import FixedLayer, forward_fixed
 from training.objective import split_outputs
 
 INPUT = "features"
-OUTPUTS = ("mixture", "mean", "sigma_syst", "sigma_stat", "central")
+MIXTURE_OUTPUT = "mixture"
+OUTPUTS = (MIXTURE_OUTPUT, "mean", "sigma_syst", "sigma_stat", "central")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 LN10 = math.log(10.0)
 LARGEST_EXPONENT = 80.0
 SMALLEST_MASS = 1e-6  # of a component; below it the component counts as a point at its centre
+EXPM1_SMALL, EXPM1_TERMS = 0.5, 9  # the series is right to 3e-9 below 0.5
 OUTSIDE_WEIGHT = 1e-12  # what a component outside the range keeps, so that no network is empty
 
 # ln(erfc(x) / t) + x^2 as a polynomial in t = 1 / (1 + x / 2): relative error of erfc 1.2e-7 for
@@ -50,6 +51,15 @@ def mass_between(low: Tensor, high: Tensor) -> Tensor:
     return torch.where((low <= 0.0) & (high >= 0.0), 1.0 - tail_low - tail_high, same_side)
 
 
+def _expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1 for x >= 0; ONNX would take the difference, which is rounding for a small x."""
+    series = torch.ones_like(x)
+    for order in range(EXPM1_TERMS, 1, -1):
+        series = 1.0 + series * x / order
+    is_small = x < EXPM1_SMALL
+    return torch.where(is_small, x * series, torch.exp(x) - 1.0)
+
+
 def moments_within(
     mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
@@ -75,9 +85,10 @@ def moments_within(
     point = torch.exp(mean.clamp(low, high) * LN10)
     centre = torch.where(is_inside, scale * first, point)
     # E2 / E0 - (E1 / E0)^2 without the difference of two numbers near 1 for a narrow component
-    spread = scale * scale * (torch.expm1(tilt * tilt) * second + (second - first * first))
+    spread = scale * scale * (_expm1(tilt * tilt) * second + (second - first * first))
     spread = torch.where(is_inside, spread.clamp(min=0.0), torch.zeros_like(spread))
-    share = torch.exp(log_weight) * (mass + OUTSIDE_WEIGHT)
+    # a clamp: the exporter takes an addition of so little for one of nothing and drops it
+    share = torch.exp(log_weight) * mass.clamp(min=OUTSIDE_WEIGHT)
     share = share / share.sum(dim=-1, keepdim=True)
     average = (share * centre).sum(dim=-1)
     variance = (share * (spread + (centre - average.unsqueeze(-1)) ** 2)).sum(dim=-1)
@@ -93,6 +104,8 @@ def sigmas_within(
     their means, divided by S.
     """
     average_SN, variance_SN = moments_within(mean, log_variance, log_weight, search_range)
-    mean_N = average_SN.mean(dim=0)
-    stat_N = ((average_SN - mean_N) ** 2).mean(dim=0).sqrt()
-    return mean_N, variance_SN.mean(dim=0).sqrt(), stat_N
+    # sums, since the exporter would call a mean `mean`, as one of the outputs is called
+    count = len(average_SN)
+    mean_N = average_SN.sum(dim=0) / count
+    stat_N = (((average_SN - mean_N) ** 2).sum(dim=0) / count).sqrt()
+    return mean_N, (variance_SN.sum(dim=0) / count).sqrt(), stat_N

@@ -108,35 +108,14 @@ def _edges(low: float, high: float, scale: Scale, axis: Axis) -> Floats:
 
 
 def _known_range(where: str, column: str, manifest: DatasetManifest) -> tuple[float, float]:
-    target = _target(manifest)
     statistics = manifest.statistics.get(column)
-    if statistics is not None:
-        low, high = statistics.minimum, statistics.maximum
-    elif column == target.denominator and target.numerator in manifest.statistics:
-        low, high = _denominator_range(manifest, target)
-    else:
+    if statistics is None:
         msg = (
             f"{where}: the dataset keeps no statistics of {column}, "
             "so its range must be given: range: [low, high]"
         )
         raise UserError(msg)
-    return low, slightly_above(high)
-
-
-def _denominator_range(manifest: DatasetManifest, target: Target) -> tuple[float, float]:
-    """What numerator and target allow, within the cuts; wider than the rows, never narrower."""
-    numerator, ratio = manifest.statistics[target.numerator], manifest.statistics[target.name]
-    ends = [
-        n / r
-        for n in (numerator.minimum, numerator.maximum)
-        for r in (ratio.minimum, ratio.maximum)
-    ]
-    low, high = min(ends), max(ends)
-    for column, lower, upper in manifest.truth_cuts:
-        if column == target.denominator:
-            low = low if lower is None else max(low, lower)
-            high = high if upper is None else min(high, upper)
-    return low, high
+    return statistics.minimum, slightly_above(statistics.maximum)
 
 
 def _feature_scale(column: str, manifest: DatasetManifest) -> Scale | None:

@@ -8,6 +8,10 @@ from pipeline.formats.records import Record
 
 CARD = "model.json"
 
+# Modes are searched and moments integrated within the training range of log10 of the target and
+# this much on either side: far from the data one wide component of weight 1e-3 would decide both.
+SEARCH_MARGIN = 0.3
+
 
 class Artefact(Record):
     """A file of the model: relative path, size in bytes, checksum."""
@@ -40,7 +44,8 @@ class ModelCard(Record):
         name: The model's name in its study.
         kind: What was trained, for example "bnn".
         artefact: "onnx"; "tables" for calibrations that are no network.
-        artefacts: By role ("model", "weights", "history"): the files.
+        artefacts: By role: "model" is the ONNX file with all outputs, "mixture" the same networks
+            with the mixture alone, for bulk work; then "weights" and "history".
         density: What the outputs describe.
         num_networks: Size of the network axis S (weight samples or members).
         num_components: Components K of each network's mixture.

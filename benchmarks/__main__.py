@@ -1,0 +1,66 @@
+"""Measure and write benchmarks/latest.json and a dated copy.
+
+Run: make bench
+"""
+
+from benchmarks.data_side import limit_threads
+
+limit_threads()
+
+import datetime as dt  # noqa: E402 - after the threads are limited
+import json  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from benchmarks import data_side, training_side  # noqa: E402
+from jobs.cli import main as topocal  # noqa: E402
+from jobs.simulate import simulated_inputs  # noqa: E402
+from jobs.study import load_study  # noqa: E402
+from pipeline.formats.files import write_text  # noqa: E402
+from pipeline.formats.versions import git_hash, versions_of  # noqa: E402
+
+FOLDER = Path(__file__).parent
+STUDY = str(FOLDER.parent / "configs/demo.yaml")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        # A network of one epoch: its speed does not depend on what it has learned.
+        words = [
+            f"output={scratch}/out",
+            "models.bnn.epochs=1",
+            "models.bnn.optimizer.milestones=[]",
+        ]
+        for job in ("simulate", "ingest", "train", "calibrate"):
+            if topocal([job, STUDY, *words]) != 0:
+                msg = f"the job {job} failed"
+                raise RuntimeError(msg)
+        study = load_study([STUDY], words)
+        figures = {
+            **data_side.measure_simulation(),
+            **data_side.measure_ingest(study, simulated_inputs(study), Path(scratch)),
+            **data_side.measure_calibration(study, "bnn", Path(scratch) / "calibrated"),
+            **data_side.measure_evaluation(study),
+            **training_side.measure_bnn_step(),
+        }
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    record = {
+        **{name: round(value, 3) for name, value in sorted(figures.items())},
+        "date": today,
+        "git_hash": git_hash(),
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "versions": versions_of("torch", "onnxruntime", "numba", "pyarrow", "uproot", "dask"),
+    }
+    write_text(FOLDER / "latest.json", json.dumps(record, indent=1) + "\n")
+    shutil.copy(FOLDER / "latest.json", FOLDER / f"{today}.json")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()

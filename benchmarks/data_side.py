@@ -1,0 +1,170 @@
+"""Simulation, ingest, calibration and evaluation, each against the least that the work needs."""
+
+import itertools
+import os
+import resource
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import uproot
+
+from benchmarks.measure import interleave, ratio
+from jobs import evaluate, ingest
+from jobs.calibrate import calibrated_folder
+from jobs.farm import open_farm
+from jobs.study import DaskSettings, Study
+from pipeline.calibrate import CalibrationPlan, calibrate_part
+from pipeline.density import OnnxDensity
+from pipeline.evaluation.plan import needed_columns, plan_evaluation
+from pipeline.fold import map_parts
+from pipeline.formats.calibrated import read_calibrated
+from pipeline.formats.card import read_card
+from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.formats.seeds import generator
+from pipeline.generator.sample import draw_clusters
+from pipeline.generator.settings import GeneratorSettings
+from pipeline.ingest import PartPlan, kept_columns, plan_blocks, write_parts
+from pipeline.read import inspect_file
+
+CLUSTERS = 200_000
+
+
+def measure_simulation() -> dict[str, float]:
+    """Clusters that one core draws in a second, features and targets."""
+
+    def draw() -> None:
+        draw_clusters(GeneratorSettings(), generator(1, "benchmark"), CLUSTERS)
+
+    seconds = interleave({"draw": draw})
+    return {"simulate.clusters_per_second": CLUSTERS / statistics.median(seconds["draw"])}
+
+
+def measure_ingest(study: Study, inputs: list[str], folder: Path) -> dict[str, float]:
+    """Ingest against a bare read of the same branches and a bare write of the same columns."""
+    plans = _plans(study, inputs, folder)
+    rows = sum(block.stop - block.start for plan in plans for block in plan.blocks)
+    columns = [column.name for column in plans[0].columns[1:] if column.role != "target"]
+
+    def bare() -> None:
+        for number, path in enumerate(inputs):
+            with uproot.open(path) as file:
+                arrays = file["ClusterTree"].arrays(columns, library="np")
+            table = pa.table({name: values.astype(np.float32) for name, values in arrays.items()})
+            pq.write_table(
+                table, folder / f"bare-{number}.parquet", compression="zstd", use_dictionary=False
+            )
+
+    def alone() -> None:
+        for plan in plans:
+            write_parts(plan)
+
+    seconds = interleave({"bare": bare, "ingest": alone})
+    figures = {
+        "ingest.ratio_to_bare": ratio(seconds, "ingest", "bare"),
+        "ingest.rows_per_second": rows / statistics.median(seconds["ingest"]),
+        "ingest.peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    with (
+        open_farm(DaskSettings(workers=1)) as one,
+        open_farm(DaskSettings(workers=2)) as two,
+    ):
+        seconds = interleave({
+            "one": lambda: map_parts(one, write_parts, plans, label="one") and None,
+            "two": lambda: map_parts(two, write_parts, plans, label="two") and None,
+        })
+    return {**figures, "ingest.speedup_2_workers": ratio(seconds, "one", "two")}
+
+
+def _plans(study: Study, inputs: list[str], folder: Path) -> list[PartPlan]:
+    settings = study.dataset
+    found = [inspect_file(path, settings.tree, []) for path in inputs]
+    files, branches = tuple(file for file, _ in found), found[0][1]
+    return [
+        PartPlan(
+            index=index,
+            blocks=blocks,
+            files=files,
+            columns=kept_columns(settings, branches),
+            has_identity=True,
+            settings=settings,
+            folder=folder,
+            step=study.dask.read_entries,
+        )
+        for index, blocks in enumerate(plan_blocks(files, settings.rows_per_part))
+    ]
+
+
+def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, float]:
+    """Calibrating a part against the bare matrix products of its networks."""
+    dataset = ingest.dataset_folder(study)
+    manifest, model = read_manifest(dataset), study.folder / "models" / name
+    card = read_card(model)
+    artefact = card.artefacts["mixture"]
+    assert manifest.target is not None
+    plan = CalibrationPlan(
+        density=OnnxDensity(
+            model / artefact.path, artefact.sha256, tuple(f.name for f in card.inputs)
+        ),
+        dataset=dataset,
+        part=manifest.parts_of("test")[0],
+        folder=folder,
+        target=manifest.target,
+        has_truth=True,
+        search_range=read_calibrated(calibrated_folder(study, name)).search_range,
+        ranges={n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()},
+        settings=study.calibrate,
+    )
+    hidden = card.settings["hidden"]
+    sizes = [len(card.inputs), *hidden, 3 * card.num_components]
+    rng = np.random.default_rng(0)
+    weights = [
+        rng.standard_normal((card.num_networks, a, b), dtype=np.float32)
+        for a, b in itertools.pairwise(sizes)
+    ]
+    rows = replace(plan).part.rows
+
+    def products() -> None:
+        for start in range(0, rows, 512):
+            x = np.ones((card.num_networks, min(512, rows - start), sizes[0]), np.float32)
+            for weight in weights:
+                x = x @ weight
+
+    seconds = interleave({
+        "products": products,
+        "calibrate": lambda: calibrate_part(plan) and None,
+    })
+    return {
+        "calibrate.ratio_to_gemm": ratio(seconds, "calibrate", "products"),
+        "calibrate.rows_per_second": rows / statistics.median(seconds["calibrate"]),
+    }
+
+
+def measure_evaluation(study: Study) -> dict[str, float]:
+    """Evaluating a part against reading its columns."""
+    manifest = read_manifest(ingest.dataset_folder(study))
+    names = evaluate.calibrated_names(study, manifest)
+    sets = {name: read_calibrated(calibrated_folder(study, name)) for name in names}
+    plan = plan_evaluation(study.evaluate, manifest)
+    needed = needed_columns(study.evaluate, manifest)
+    aligned = evaluate.align_parts(study, manifest, sets)[0]
+
+    def read() -> None:
+        read_part(aligned.dataset, aligned.part, needed.dataset)
+        for folder, part in aligned.calibrated.values():
+            read_part(folder, part, needed.calibrated)
+
+    def whole() -> None:
+        evaluate.evaluate_part(aligned, plan=plan, needed=needed, baseline=None)
+
+    seconds = interleave({"read": read, "evaluate": whole})
+    return {"evaluate.ratio_to_read": ratio(seconds, "evaluate", "read")}
+
+
+def limit_threads() -> None:
+    """One compute thread, as on a farm; called before NumPy's libraries are loaded."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
