@@ -81,6 +81,7 @@ def main(study: Study, run: Run) -> None:
     wanted = _fingerprint(study, manifest, sets)
     found = read_metrics(study).fingerprint if (folder / MANIFEST).exists() else None
     if run.keeps("evaluate", folder, found, wanted):
+        _tell(read_metrics(study).summary)
         return
     clear_output(folder, MANIFEST)
     with open_farm(study.dask) as client:
@@ -94,8 +95,21 @@ def main(study: Study, run: Run) -> None:
     done = MetricsManifest(fingerprint=wanted, tables=tuple(tables), summary=summary)
     done.save(folder / MANIFEST)
     run.counts["rows"] = manifest.rows_of(study.calibrate.split)
+    _tell(summary)
+
+
+def _tell(summary: dict[str, float]) -> None:
+    """Log the headline figures as a table: a line for each figure, a column for each set."""
+    rows: dict[str, dict[str, float]] = {}
     for key, value in summary.items():
-        log.info("evaluate: %-40s %.4f", key, value)
+        name, _, figure = key.partition(".")
+        rows.setdefault(figure, {})[name] = value
+    names = list(dict.fromkeys(key.partition(".")[0] for key in summary))
+    width = max(map(len, rows))
+    log.info("evaluate: %s", " ".join([f"{'':<{width}}", *(f"{name:>10}" for name in names)]))
+    for figure, values in rows.items():
+        cells = [f"{values[name]:>10.4f}" if name in values else f"{'-':>10}" for name in names]
+        log.info("evaluate: %s", " ".join([f"{figure:<{width}}", *cells]))
 
 
 def _read_set(study: Study, manifest: DatasetManifest, name: str) -> CalibratedManifest:

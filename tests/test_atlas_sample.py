@@ -10,7 +10,10 @@ from jobs.cli import main
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT.parent / "shared" / "data" / "atlas_clusters.root"
 
-pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE.name} is not at hand")
+pytestmark = [
+    pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE.name} is not at hand"),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
 
 
 @pytest.fixture(scope="module")

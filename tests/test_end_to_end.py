@@ -17,6 +17,8 @@ from pipeline.calibrate import calibrated_columns
 from pipeline.formats.calibrated import read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
 
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
+
 STAGES = ("ingest", "train", "calibrate", "evaluate", "report")
 
 

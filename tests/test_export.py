@@ -131,8 +131,16 @@ def test_file_stands_alone_with_a_dynamic_row_axis(folder):
         "central",
     ]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
-    left = {"checkpoints", "history.jsonl", "model.json", "model.onnx", "weights.safetensors"}
-    assert {path.name for path in folder.iterdir()} == left
+    files = {"model.onnx", "mixture.onnx", "weights.safetensors", "history.jsonl", "model.json"}
+    assert {path.name for path in folder.iterdir()} == {*files, "checkpoints"}
+
+
+def test_the_mixture_alone_is_the_mixture_of_the_whole(folder, session, raw):
+    names = [item.name for item in read_card(folder).inputs]
+    rows = {"features": stacked(raw, names)[:50]}
+    part = onnxruntime.InferenceSession(folder / "mixture.onnx")
+    (alone,) = part.run(None, rows)
+    np.testing.assert_array_equal(alone, session.run(["mixture"], rows)[0])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 37, 100])

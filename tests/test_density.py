@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from pipeline.density import OnnxDensity, OracleDensity, oracle_of
+from pipeline.features import TOPO_CLUSTER_FEATURES
+from pipeline.formats.columns import Column, Target
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import DatasetManifest, FloorCount, InputFile
+from pipeline.formats.seeds import generator
+from pipeline.generator.sample import draw_clusters
+from pipeline.generator.settings import GeneratorSettings
+from pipeline.mixture import log_density
+
+CUT = ("cluster_ENG_CALIB_TOT", 0.3, None)
+
+
+def _file(name="a", simulation=None):
+    settings = GeneratorSettings().model_dump() if simulation is None else simulation
+    return InputFile(path=name, size=1, uuid=name, entries=1, simulation=settings)
+
+
+def _manifest(**changes):
+    features = TOPO_CLUSTER_FEATURES
+    sections = {
+        "fingerprint": "f",
+        "features": features,
+        "target": Target(),
+        "columns": tuple(Column(name=f.name, role="feature") for f in features),
+        "inputs": (_file(),),
+        "cut_flow": (),
+        "floors": (FloorCount(column="cluster_SECOND_TIME", floor=1e-3, rows=0),),
+        "truth_cuts": (CUT,),
+        "split": {},
+        "parts": (),
+        "statistics": {},
+        "versions": {},
+    }
+    return DatasetManifest(**{**sections, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"inputs": (_file(simulation={}).model_copy(update={"simulation": None}),)}, "not all"),
+        ({"inputs": (_file("a"), _file("b", {"resistant": False}))}, "not all from one simulated"),
+        ({"target": Target(denominator="other")}, "its target is not clusterE / cluster_ENG"),
+        ({"target": None}, "its target is not"),
+        ({"columns": (Column(name="clusterE", role="feature"),)}, "it lacks avgMu"),
+        (
+            {"floors": (FloorCount(column="cluster_SECOND_TIME", floor=0.1, rows=0),)},
+            "the floor of cluster_SECOND_TIME is above the generator's 0.001",
+        ),
+        (
+            {"truth_cuts": (CUT, ("cluster_ENG_CALIB_FRAC_EM", 0.5, None))},
+            "a cut on cluster_ENG_CALIB_FRAC_EM changes the density",
+        ),
+    ],
+)
+def test_a_dataset_without_an_exact_density_says_why(changes, reason):
+    assert reason in oracle_of(_manifest(**changes))
+
+
+def test_the_oracle_is_cut_as_the_truth_was_cut():
+    clusters = draw_clusters(GeneratorSettings(), generator(3, "test"), 40_000)
+    deposit = clusters["cluster_ENG_CALIB_TOT"].astype(np.float64)
+    response = np.log10(clusters["clusterE"] / deposit)
+    cut = (deposit > 1.0) & (deposit < 20.0)
+    rows = {name: values[cut] for name, values in clusters.items()}
+    truth_cuts = (CUT, ("cluster_ENG_CALIB_TOT", 1.0, 20.0))
+    oracle = oracle_of(_manifest(truth_cuts=truth_cuts))
+    assert isinstance(oracle, OracleDensity)
+    assert oracle.truth_cut == (1.0, 20.0)
+    mixtures = oracle.mixtures(rows)
+    inside = log_density(mixtures, response[cut])
+    assert np.isfinite(inside).all()
+    # rows beyond the cuts are impossible, and a cut makes the rest more probable
+    assert (log_density(mixtures, mixtures.upper + 1e-6) == -np.inf).all()
+    assert (log_density(mixtures, mixtures.lower - 1e-6) == -np.inf).all()
+    free = oracle_of(_manifest())
+    assert (inside >= log_density(free.mixtures(rows), response[cut]) - 1e-12).all()
+
+
+def test_a_model_file_that_is_not_the_one_of_the_card_is_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    density = OnnxDensity(path, "0" * 64, ("x",))
+    with pytest.raises(UserError, match="missing or not the file that the model card lists"):
+        density.mixtures({"x": np.ones(3)})
+    path.write_bytes(b"other")
+    with pytest.raises(UserError, match="missing or not the file"):
+        density.mixtures({"x": np.ones(3)})
