@@ -5,10 +5,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline.evaluation.settings import EvaluateSettings
@@ -41,17 +41,25 @@ class RaySettings(Record):
     """Where and how wide training runs; changes results by rounding only.
 
     Attributes:
-        address: "local": an embedded Ray of this job alone.
+        address: "local": an embedded Ray of this job alone; "none": this process itself, one
+            worker, which saves some seconds where one is enough.
         workers: Data-parallel workers.
         threads: Compute threads of a worker, beside the one that makes its noise. Threads that
             wait for each other within a step lose far more than they win on a shared machine.
         gpu: Train on GPUs, one a worker.
     """
 
-    address: Literal["local"] = "local"
+    address: Literal["local", "none"] = "local"
     workers: Annotated[int, Field(gt=0)] = 1
     threads: Annotated[int, Field(gt=0)] = 1
     gpu: bool = False
+
+    @model_validator(mode="after")
+    def _one_process_is_one_worker(self) -> Self:
+        if self.address == "none" and (self.workers > 1 or self.gpu):
+            msg = "address none means one worker on the CPU; use address local for more"
+            raise ValueError(msg)
+        return self
 
 
 class Study(Record):

@@ -67,6 +67,7 @@ def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> Non
             threads_per_worker=ray.threads,
             use_gpu=ray.gpu,
             address=ray.address,
+            in_process=ray.address == "none",
             should_stop=should_stop,
         )
     scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())

@@ -25,6 +25,7 @@ def output(tmp_path_factory):
         f"dataset.inputs=[{SAMPLE}]",
         f"output={folder}",
         "dask.workers=2",
+        "ray.address=none",
     ]
     for job in ("ingest", "train", "calibrate", "evaluate"):
         assert main([job, *words]) == 0

@@ -70,6 +70,7 @@ def test_a_wrong_key_deep_in_a_model_gets_a_hint(tmp_path):
         ("dataset.cuts=[]", "log10 is taken of"),
         ("dataset.cuts=[{column: clusterE}]", "a cut needs `above` or `below`"),
         ("dataset.extras=[{name: clusterE, role: truth}]", "more than once"),
+        ("ray={address: none, workers: 2}", "address none means one worker on the CPU"),
         ("seed=-1", "greater than or equal to 0, got -1"),
     ],
 )
