@@ -13,12 +13,10 @@ import pyarrow.parquet as pq
 import uproot
 
 from benchmarks.measure import interleave, ratio
-from jobs import evaluate, ingest
-from jobs.calibrate import calibrated_folder
+from jobs import calibrate, evaluate, ingest
 from jobs.farm import open_farm
 from jobs.study import DaskSettings, Study
-from pipeline.calibrate import CalibrationPlan, calibrate_part
-from pipeline.density import OnnxDensity
+from pipeline.calibrate import calibrate_part
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
 from pipeline.fold import map_parts
 from pipeline.formats.calibrated import read_calibrated
@@ -100,24 +98,10 @@ def _plans(study: Study, inputs: list[str], folder: Path) -> list[PartPlan]:
 
 def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, float]:
     """Calibrating a part against the bare matrix products of its networks."""
-    dataset = ingest.dataset_folder(study)
-    manifest, model = read_manifest(dataset), study.folder / "models" / name
-    card = read_card(model)
-    artefact = card.artefacts["mixture"]
-    assert manifest.target is not None
-    plan = CalibrationPlan(
-        density=OnnxDensity(
-            model / artefact.path, artefact.sha256, tuple(f.name for f in card.inputs)
-        ),
-        dataset=dataset,
-        part=manifest.parts_of("test")[0],
-        folder=folder,
-        target=manifest.target,
-        has_truth=True,
-        search_range=read_calibrated(calibrated_folder(study, name)).search_range,
-        ranges={n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()},
-        settings=study.calibrate,
-    )
+    manifest = read_manifest(ingest.dataset_folder(study))
+    card = read_card(study.folder / "models" / name)
+    source = calibrate.model_source(study, name)
+    plan = replace(calibrate.plan_parts(study, manifest, source)[0], folder=folder)
     hidden = card.settings["hidden"]
     sizes = [len(card.inputs), *hidden, 3 * card.num_components]
     rng = np.random.default_rng(0)
@@ -125,7 +109,7 @@ def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, floa
         rng.standard_normal((card.num_networks, a, b), dtype=np.float32)
         for a, b in itertools.pairwise(sizes)
     ]
-    rows = replace(plan).part.rows
+    rows = plan.part.rows
 
     def products() -> None:
         for start in range(0, rows, 512):
@@ -147,7 +131,7 @@ def measure_evaluation(study: Study) -> dict[str, float]:
     """Evaluating a part against reading its columns."""
     manifest = read_manifest(ingest.dataset_folder(study))
     names = evaluate.calibrated_names(study, manifest)
-    sets = {name: read_calibrated(calibrated_folder(study, name)) for name in names}
+    sets = {name: read_calibrated(calibrate.calibrated_folder(study, name)) for name in names}
     plan = plan_evaluation(study.evaluate, manifest)
     needed = needed_columns(study.evaluate, manifest)
     aligned = evaluate.align_parts(study, manifest, sets)[0]

@@ -55,7 +55,7 @@ def main(study: Study, run: Run) -> None:
     """Calibrate the study's split with every model and, where it exists, the exact density."""
     dataset = dataset_folder(study)
     manifest = read_manifest(dataset)
-    sources = [_model_source(study, name) for name in study.models]
+    sources = [model_source(study, name) for name in study.models]
     sources += _oracle_source(manifest)
     pending = []
     for source in sources:
@@ -77,7 +77,8 @@ def calibrated_names(study: Study, manifest: DatasetManifest) -> list[str]:
     return [*study.models, *(source.name for source in _oracle_source(manifest, quiet=True))]
 
 
-def _model_source(study: Study, name: str) -> Source:
+def model_source(study: Study, name: str) -> Source:
+    """A model of the study as a density, from its card."""
     folder = model_folder(study, name)
     card = read_card(folder)
     model = card.artefacts["mixture"]  # the summaries are made here, and faster
@@ -116,45 +117,55 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str
     )
 
 
-def _calibrate(
-    client: Client, study: Study, manifest: DatasetManifest, source: Source, wanted: str
-) -> None:
-    folder, dataset = calibrated_folder(study, source.name), dataset_folder(study)
-    clear_output(folder, MANIFEST)
-    split, margin = study.calibrate.split, study.calibrate.margin
-    low, high = source.target_range
-    target = manifest.target
-    if target is None:
+def plan_parts(study: Study, manifest: DatasetManifest, source: Source) -> list[CalibrationPlan]:
+    """What the workers need to calibrate each part of the study's split.
+
+    Raises:
+        UserError: There is nothing to calibrate.
+    """
+    dataset, split = dataset_folder(study), study.calibrate.split
+    parts = manifest.parts_of(split)
+    if not parts:
+        msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
+        raise UserError(msg)
+    if manifest.target is None:
         msg = f"{dataset}: has no target, so the numerator of the response is not known"
         raise UserError(msg)
-    plans = [
+    low, high = source.target_range
+    margin = study.calibrate.margin
+    return [
         CalibrationPlan(
             density=source.density,
             dataset=dataset,
             part=part,
-            folder=folder,
-            target=target,
+            folder=calibrated_folder(study, source.name),
+            target=manifest.target,
             has_truth=True,
             search_range=(low - margin, high + margin),
             ranges=source.ranges,
             settings=study.calibrate,
         )
-        for part in manifest.parts_of(split)
+        for part in parts
     ]
-    if not plans:
-        msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
-        raise UserError(msg)
+
+
+def _calibrate(
+    client: Client, study: Study, manifest: DatasetManifest, source: Source, wanted: str
+) -> None:
+    plans = plan_parts(study, manifest, source)
+    folder, target = plans[0].folder, plans[0].target
+    clear_output(folder, MANIFEST)
     done = map_parts(client, calibrate_part, plans, label=f"calibrate {source.name}")
     record = CalibratedManifest(
         fingerprint=wanted,
         dataset_fingerprint=manifest.fingerprint,
         name=source.name,
         kind=source.kind,
-        split=split,
+        split=study.calibrate.split,
         target=target,
         central=study.calibrate.central,
         sigma=study.calibrate.sigma,
-        search_range=(low - margin, high + margin),
+        search_range=plans[0].search_range,
         columns=calibrated_columns(target, has_truth=True),
         parts=tuple(result.part for result in done),
         rows_at_bound=_sum_at_bound(done),

@@ -102,29 +102,39 @@ class OracleDensity:
 
 def oracle_of(manifest: DatasetManifest) -> OracleDensity | str:
     """The exact density of a dataset, or the reason why it has none."""
-    recipes = {repr(file.simulation) for file in manifest.inputs}
-    simulation = manifest.inputs[0].simulation
-    if simulation is None or len(recipes) > 1:
-        return "its inputs are not all from one simulated sample"
-    target = manifest.target
-    if target is None or (target.numerator, target.denominator) != RESPONSE:
-        return f"its target is not {' / '.join(RESPONSE)}"
-    absent = sorted(set(FEATURES) - {column.name for column in manifest.columns})
-    if absent:
-        return f"it lacks {', '.join(absent)}, on which the density depends"
-    if any(f.column == FLOORED and f.floor > SECOND_TIME_FLOOR for f in manifest.floors):
-        return f"the floor of {FLOORED} is above the generator's {SECOND_TIME_FLOOR:g}"
-    others = [column for column, _, _ in manifest.truth_cuts if column != target.denominator]
-    if others:
-        return f"a cut on {others[0]} changes the density in a way that is not known"
+    reason = _why_no_oracle(manifest)
+    if reason is not None:
+        return reason
     above = [low for _, low, _ in manifest.truth_cuts if low is not None]
     below = [high for _, _, high in manifest.truth_cuts if high is not None]
     return OracleDensity(
-        settings=GeneratorSettings.model_validate(simulation),
+        settings=GeneratorSettings.model_validate(manifest.inputs[0].simulation),
         inputs=FEATURES,
-        numerator=target.numerator,
+        numerator=RESPONSE[0],
         truth_cut=(max(above, default=None), min(below, default=None)),
     )
+
+
+def _why_no_oracle(manifest: DatasetManifest) -> str | None:
+    target = manifest.target
+    absent = sorted(set(FEATURES) - {column.name for column in manifest.columns})
+    others = [column for column, _, _ in manifest.truth_cuts if column != RESPONSE[1]]
+    too_high = [f for f in manifest.floors if f.column == FLOORED and f.floor > SECOND_TIME_FLOOR]
+    reasons = {
+        "its inputs are from different generators": len({
+            repr(file.simulation) for file in manifest.inputs
+        })
+        > 1,
+        "its inputs were not simulated by this generator": manifest.inputs[0].simulation is None,
+        f"its target is not {' / '.join(RESPONSE)}": target is None
+        or (target.numerator, target.denominator) != RESPONSE,
+        f"it lacks {', '.join(absent)}, on which the density depends": bool(absent),
+        f"the floor of {FLOORED} is above the generator's {SECOND_TIME_FLOOR:g}": bool(too_high),
+        f"a cut on {', '.join(others)} changes the density in a way that is not known": bool(
+            others
+        ),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 _sessions: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import (
@@ -16,7 +17,6 @@ from pipeline.formats.manifest import (
     InputFile,
     Part,
 )
-from pipeline.formats.scaling import ColumnStatistics
 
 Table = dict[str, NDArray[Any]]
 
@@ -160,20 +160,6 @@ def make_manifest(
         parts=parts,
         statistics=statistics,
         versions={"python": "3.11"},
-    )
-
-
-def statistics_of(values: NDArray[Any]) -> ColumnStatistics:
-    """Statistics of one column, as ingest keeps them."""
-    wide = values.astype(np.float64)
-    return ColumnStatistics(
-        count=len(wide),
-        sum_of_weights=len(wide),
-        mean=wide.mean(),
-        std=wide.std(),
-        minimum=wide.min(),
-        maximum=wide.max(),
-        max_abs=np.abs(wide).max(),
     )
 
 

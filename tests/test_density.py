@@ -41,8 +41,14 @@ def _manifest(**changes):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"inputs": (_file(simulation={}).model_copy(update={"simulation": None}),)}, "not all"),
-        ({"inputs": (_file("a"), _file("b", {"resistant": False}))}, "not all from one simulated"),
+        (
+            {"inputs": (_file(simulation={}).model_copy(update={"simulation": None}),)},
+            "were not simulated by this generator",
+        ),
+        (
+            {"inputs": (_file("a"), _file("b", {"resistant": False}))},
+            "are from different generators",
+        ),
         ({"target": Target(denominator="other")}, "its target is not clusterE / cluster_ENG"),
         ({"target": None}, "its target is not"),
         ({"columns": (Column(name="clusterE", role="feature"),)}, "it lacks avgMu"),

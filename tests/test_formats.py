@@ -3,31 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import TEMPORARY, clear_output, replacing, write_text
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import Part
-from pipeline.formats.scaling import ColumnStatistics, scale, scaling_of
+from pipeline.formats.scaling import scale, scaling_of
 from pipeline.formats.seeds import derive_seed, generator
 
 PART = Part(path="p", split="train", index=0, rows=1, size=2, sha256="0")
-
-
-def _statistics(values):
-    logs = np.log10(values) if (values > 0).all() else None
-    return ColumnStatistics(
-        count=len(values),
-        sum_of_weights=len(values),
-        mean=values.mean(),
-        std=values.std(),
-        minimum=values.min(),
-        maximum=values.max(),
-        max_abs=np.abs(values).max(),
-        log10_mean=None if logs is None else logs.mean(),
-        log10_std=None if logs is None else logs.std(),
-    )
 
 
 @given(hnp.arrays(np.float64, 20, elements=st.floats(1e-3, 1e3)))
@@ -40,17 +26,17 @@ def test_scaled_features_are_those_of_equations_7_to_9(values):
         "none": values,
     }
     for transform, answer in expected.items():
-        scaling = scaling_of(Feature(name="x", transform=transform), _statistics(values))
+        scaling = scaling_of(Feature(name="x", transform=transform), statistics_of(values))
         np.testing.assert_allclose(
             scale({"x": values}, [scaling])[:, 0], answer, rtol=1e-5, atol=1e-5
         )
-    scaling = scaling_of(Feature(name="x", transform="max_abs"), _statistics(signed))
+    scaling = scaling_of(Feature(name="x", transform="max_abs"), statistics_of(signed))
     scaled = scale({"x": signed}, [scaling])[:, 0]
     np.testing.assert_allclose(scaled, signed / np.abs(signed).max(), rtol=1e-6)
 
 
 def test_a_constant_column_stays_finite():
-    statistics = _statistics(np.full(5, 3.0))
+    statistics = statistics_of(np.full(5, 3.0))
     scaling = scaling_of(Feature(name="x", transform="standard"), statistics)
     assert scale({"x": np.full(2, 3.0)}, [scaling]).tolist() == [[0.0], [0.0]]
 
@@ -58,7 +44,7 @@ def test_a_constant_column_stays_finite():
 def test_log10_of_a_column_with_values_below_zero_has_no_scaling():
     with pytest.raises(ValueError, match="column x holds values <= 0"):
         scaling_of(
-            Feature(name="x", transform="log10_standard"), _statistics(np.array([-1.0, 1.0]))
+            Feature(name="x", transform="log10_standard"), statistics_of(np.array([-1.0, 1.0]))
         )
 
 

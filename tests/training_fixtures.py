@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, Split
-from pipeline.formats.scaling import ColumnStatistics
 from training.settings import BnnSettings, OptimizerSettings
 
 FEATURES = (
@@ -51,7 +51,7 @@ def write_tiny_dataset(
     for split, count in rows.items():
         columns = _columns(rng, count, with_weights=with_weights)
         if split == "train":
-            statistics = {name: _statistics(values) for name, values in columns.items()}
+            statistics = {name: statistics_of(values) for name, values in columns.items()}
         for index, chunk in enumerate(np.array_split(np.arange(count), 2)):
             part = {name: values[chunk] for name, values in columns.items()}
             parts.append(_write_part(folder, split, index, part))
@@ -91,22 +91,6 @@ def _columns(rng: np.random.Generator, count: int, *, with_weights: bool) -> dic
     if with_weights:
         columns["event_weight"] = rng.uniform(0.2, 3.0, count)
     return {name: values.astype(np.float32) for name, values in columns.items()}
-
-
-def _statistics(values: np.ndarray) -> ColumnStatistics:
-    wide = values.astype(np.float64)
-    log = np.log10(wide) if (wide > 0).all() else None
-    return ColumnStatistics(
-        count=len(wide),
-        sum_of_weights=len(wide),
-        mean=wide.mean(),
-        std=wide.std(),
-        minimum=wide.min(),
-        maximum=wide.max(),
-        max_abs=np.abs(wide).max(),
-        log10_mean=None if log is None else log.mean(),
-        log10_std=None if log is None else log.std(),
-    )
 
 
 def _write_part(folder: Path, split: Split, index: int, columns: dict[str, np.ndarray]) -> Part:
