@@ -10,11 +10,17 @@ def main() -> int:
     names = [line.strip() for line in Path(sys.argv[1]).read_text().splitlines()]
     wanted = {name for name in names if name and not name.startswith("#")}
     cases = ET.parse(sys.argv[2]).getroot().iter("testcase")  # noqa: S314 - our own report
-    passed = {f"{case.get('classname')}::{case.get('name')}" for case in cases if len(case) == 0}
-    absent = sorted(name for name in wanted if not any(p.startswith(name) for p in passed))
+    passed = {f"{case.get('classname')}::{case.get('name')}": len(case) == 0 for case in cases}
+    absent = sorted(name for name in wanted if not _all_passed(name, passed))
     for name in absent:
         sys.stderr.write(f"required test did not pass (skipped or missing): {name}\n")
     return 1 if absent else 0
+
+
+def _all_passed(name: str, passed: dict[str, bool]) -> bool:
+    """Whether there are tests of that name or prefix, and each of them passed."""
+    found = [ok for test, ok in passed.items() if test.startswith(name)]
+    return bool(found) and all(found)
 
 
 if __name__ == "__main__":

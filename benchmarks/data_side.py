@@ -4,7 +4,6 @@ import itertools
 import os
 import resource
 import statistics
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import GeneratorSettings
-from pipeline.ingest import PartPlan, kept_columns, plan_blocks, write_parts
+from pipeline.ingest import PartPlan, plan_parts, write_parts
 from pipeline.read import inspect_file
 
 CLUSTERS = 200_000
@@ -78,30 +77,17 @@ def measure_ingest(study: Study, inputs: list[str], folder: Path) -> dict[str, f
 
 
 def _plans(study: Study, inputs: list[str], folder: Path) -> list[PartPlan]:
-    settings = study.dataset
-    found = [inspect_file(path, settings.tree, []) for path in inputs]
-    files, branches = tuple(file for file, _ in found), found[0][1]
-    return [
-        PartPlan(
-            index=index,
-            blocks=blocks,
-            files=files,
-            columns=kept_columns(settings, branches),
-            has_identity=True,
-            settings=settings,
-            folder=folder,
-            step=study.dask.read_entries,
-        )
-        for index, blocks in enumerate(plan_blocks(files, settings.rows_per_part))
-    ]
+    found = [inspect_file(path, study.dataset.tree, []) for path in inputs]
+    files = tuple(file for file, _ in found)
+    return plan_parts(study.dataset, files, found[0][1], folder=folder, step=65_536)
 
 
 def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, float]:
     """Calibrating a part against the bare matrix products of its networks."""
     manifest = read_manifest(ingest.dataset_folder(study))
     card = read_card(study.folder / "models" / name)
-    source = calibrate.model_source(study, name)
-    plan = replace(calibrate.plan_parts(study, manifest, source)[0], folder=folder)
+    source = calibrate.model_source(study, name, manifest)
+    plan = calibrate.plan_parts(study, manifest, source, folder=folder)[0]
     hidden = card.settings["hidden"]
     sizes = [len(card.inputs), *hidden, 3 * card.num_components]
     rng = np.random.default_rng(0)

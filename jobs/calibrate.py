@@ -13,20 +13,24 @@ from pathlib import Path
 from distributed import Client
 
 from jobs.farm import open_farm
-from jobs.ingest import dataset_folder
+from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import Study
-from jobs.train import model_folder
-from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part, calibrated_columns
+from jobs.train import model_folder, open_model
+from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
 from pipeline.density import Density, OnnxDensity, oracle_of
 from pipeline.fold import map_parts
-from pipeline.formats.calibrated import CalibratedManifest, read_calibrated
-from pipeline.formats.card import read_card
+from pipeline.formats.calibrated import (
+    CalibratedManifest,
+    calibrated_columns,
+    read_calibrated,
+)
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import clear_output
+from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest
+from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import versions_of
+from pipeline.generator.settings import RECIPE
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +57,12 @@ def calibrated_folder(study: Study, name: str) -> Path:
 
 def main(study: Study, run: Run) -> None:
     """Calibrate the study's split with every model and, where it exists, the exact density."""
-    dataset = dataset_folder(study)
-    manifest = read_manifest(dataset)
-    sources = [model_source(study, name) for name in study.models]
-    sources += _oracle_source(manifest)
+    manifest = open_dataset(study)
     pending = []
-    for source in sources:
-        folder = calibrated_folder(study, source.name)
+    for source in find_sources(study, manifest):
+        path = calibrated_folder(study, source.name) / MANIFEST
         wanted = _fingerprint(study, manifest, source)
-        found = read_calibrated(folder).fingerprint if (folder / MANIFEST).exists() else None
-        if not run.keeps(f"calibrate/{source.name}", folder, found, wanted):
+        if not run.keeps(f"calibrate/{source.name}", path, CalibratedManifest, wanted):
             pending.append((source, wanted))
     if not pending:
         return
@@ -72,15 +72,34 @@ def main(study: Study, run: Run) -> None:
             run.counts[source.name] = manifest.rows_of(study.calibrate.split)
 
 
-def calibrated_names(study: Study, manifest: DatasetManifest) -> list[str]:
-    """The calibrated sets that a study has: its models, then the oracle if there is one."""
-    return [*study.models, *(source.name for source in _oracle_source(manifest, quiet=True))]
+def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
+    """The densities that a study has: its models, then the oracle if there is one.
+
+    Raises:
+        UserError: A model is not trained, or not with the study's settings on this dataset.
+    """
+    models = [model_source(study, name, manifest) for name in study.models]
+    return [*models, *_oracle_source(manifest)]
 
 
-def model_source(study: Study, name: str) -> Source:
+def open_set(study: Study, manifest: DatasetManifest, source: Source) -> CalibratedManifest:
+    """The manifest of the set that was calibrated with a density.
+
+    Raises:
+        UserError: It is missing, or was made with another model, dataset or settings.
+    """
+    folder = calibrated_folder(study, source.name)
+    calibrated = read_calibrated(folder)
+    if calibrated.fingerprint != _fingerprint(study, manifest, source):
+        msg = f"{folder}: made with another model, dataset or settings; "
+        raise UserError(msg + "run `topocal calibrate` again")
+    return calibrated
+
+
+def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
     """A model of the study as a density, from its card."""
     folder = model_folder(study, name)
-    card = read_card(folder)
+    card = open_model(study, name, manifest)
     model = card.artefacts["mixture"]  # the summaries are made here, and faster
     density = OnnxDensity(
         path=folder / model.path,
@@ -89,21 +108,22 @@ def model_source(study: Study, name: str) -> Source:
     )
     ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
     (target_range,) = card.target_ranges.values()
-    return Source(name, card.kind, card.fingerprint, density, target_range, ranges)
+    # The file's checksum: a model that was trained again may differ under equal settings.
+    identity = fingerprint(card=card.fingerprint, file=model.sha256)
+    return Source(name, card.kind, identity, density, target_range, ranges)
 
 
-def _oracle_source(manifest: DatasetManifest, *, quiet: bool = False) -> list[Source]:
+def _oracle_source(manifest: DatasetManifest) -> list[Source]:
     density = oracle_of(manifest)
     if isinstance(density, str):
-        if not quiet:
-            log.info("calibrate: no oracle for this dataset: %s", density)
+        log.info("no oracle for this dataset: %s", density)
         return []
     ranges = {
         name: (manifest.statistics[name].minimum, manifest.statistics[name].maximum)
         for name in density.inputs
         if name in manifest.statistics
     }
-    identity = fingerprint(generator=density.settings, cut=density.truth_cut)
+    identity = fingerprint(recipe=RECIPE, generator=density.settings, cut=density.truth_cut)
     return [Source(ORACLE, ORACLE, identity, density, manifest.log10_target_range(), ranges)]
 
 
@@ -117,8 +137,10 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str
     )
 
 
-def plan_parts(study: Study, manifest: DatasetManifest, source: Source) -> list[CalibrationPlan]:
-    """What the workers need to calibrate each part of the study's split.
+def plan_parts(
+    study: Study, manifest: DatasetManifest, source: Source, *, folder: Path
+) -> list[CalibrationPlan]:
+    """What the workers need to calibrate each part of the study's split into a folder.
 
     Raises:
         UserError: There is nothing to calibrate.
@@ -138,7 +160,7 @@ def plan_parts(study: Study, manifest: DatasetManifest, source: Source) -> list[
             density=source.density,
             dataset=dataset,
             part=part,
-            folder=calibrated_folder(study, source.name),
+            folder=folder,
             target=manifest.target,
             has_truth=True,
             search_range=(low - margin, high + margin),
@@ -152,28 +174,38 @@ def plan_parts(study: Study, manifest: DatasetManifest, source: Source) -> list[
 def _calibrate(
     client: Client, study: Study, manifest: DatasetManifest, source: Source, wanted: str
 ) -> None:
-    plans = plan_parts(study, manifest, source)
-    folder, target = plans[0].folder, plans[0].target
-    clear_output(folder, MANIFEST)
-    done = map_parts(client, calibrate_part, plans, label=f"calibrate {source.name}")
-    record = CalibratedManifest(
+    with replacing_folder(calibrated_folder(study, source.name)) as new:
+        plans = plan_parts(study, manifest, source, folder=new)
+        done = map_parts(client, calibrate_part, plans, label=f"calibrate {source.name}")
+        record = _describe(study, manifest, source, wanted, (plans[0], done))
+        record.save(new / MANIFEST)
+    log.info("calibrate: %s, %d rows", source.name, sum(part.rows for part in record.parts))
+
+
+def _describe(
+    study: Study,
+    manifest: DatasetManifest,
+    source: Source,
+    wanted: str,
+    outcome: tuple[CalibrationPlan, list[CalibratedPart]],
+) -> CalibratedManifest:
+    plan, done = outcome
+    return CalibratedManifest(
         fingerprint=wanted,
         dataset_fingerprint=manifest.fingerprint,
         name=source.name,
         kind=source.kind,
         split=study.calibrate.split,
-        target=target,
+        target=plan.target,
         central=study.calibrate.central,
         sigma=study.calibrate.sigma,
-        search_range=plans[0].search_range,
-        columns=calibrated_columns(target, has_truth=True),
+        search_range=plan.search_range,
+        columns=calibrated_columns(plan.target, has_truth=True),
         parts=tuple(result.part for result in done),
         rows_at_bound=_sum_at_bound(done),
         rows_out_of_domain=sum(result.rows_out_of_domain for result in done),
         versions=versions_of("onnxruntime", "numba", "pyarrow"),
     )
-    record.save(folder / MANIFEST)
-    log.info("calibrate: %s, %d rows", source.name, sum(part.rows for part in record.parts))
 
 
 def _sum_at_bound(done: list[CalibratedPart]) -> dict[str, int]:

@@ -10,6 +10,7 @@ import json
 import logging
 import operator
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,30 @@ import pyarrow.parquet as pq
 from distributed import Client
 from numpy.typing import NDArray
 
-from jobs.calibrate import calibrated_folder, calibrated_names
+from jobs.calibrate import calibrated_folder, find_sources, open_set
 from jobs.farm import open_farm
-from jobs.ingest import dataset_folder
+from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import Study
 from jobs.train import model_folder
+from pipeline.density import oracle_of
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.plan import EvaluationPlan, NeededColumns, needed_columns, plan_evaluation
+from pipeline.evaluation.plan import (
+    EvaluationPlan,
+    NeededColumns,
+    check_names,
+    needed_columns,
+    plan_evaluation,
+)
 from pipeline.fold import fold
-from pipeline.formats.calibrated import CalibratedManifest, read_calibrated
+from pipeline.formats.calibrated import CalibratedManifest
 from pipeline.formats.card import read_card
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import clear_output, replacing, write_text
+from pipeline.formats.files import replacing_folder, write_text
 from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_manifest, read_part
-from pipeline.formats.records import Record
+from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_part
+from pipeline.formats.records import OutputRecord
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +50,16 @@ VERSION = 1  # raised when the same calibrated sets give other figures
 SUMMARY = "summary.json"
 
 
-class MetricsManifest(Record):
-    """The tables of an evaluation; written last."""
+class MetricsManifest(OutputRecord):
+    """The tables of an evaluation, by name with their size; written last."""
 
-    fingerprint: str
-    tables: tuple[str, ...]
+    tables: dict[str, int]
     summary: dict[str, float]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each table, by its path."""
+        return {f"{name}.parquet": size for name, size in self.tables.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +76,41 @@ def metrics_folder(study: Study) -> Path:
     return study.folder / "metrics"
 
 
-def read_metrics(study: Study) -> MetricsManifest:
-    """The manifest of a finished evaluation."""
-    return MetricsManifest.load(metrics_folder(study) / MANIFEST, made_by="evaluate")
+def open_metrics(study: Study, manifest: DatasetManifest) -> MetricsManifest:
+    """The manifest of the study's evaluation.
+
+    Raises:
+        UserError: It is missing, incomplete or of other calibrated sets or settings.
+    """
+    folder = metrics_folder(study)
+    metrics = MetricsManifest.load(folder / MANIFEST, made_by="evaluate")
+    if metrics.fingerprint != _fingerprint(study, manifest, _open_sets(study, manifest)):
+        msg = f"{folder}: made from other calibrated sets or settings; run `topocal evaluate` again"
+        raise UserError(msg)
+    metrics.require_files(folder, made_by="evaluate")
+    return metrics
 
 
 def main(study: Study, run: Run) -> None:
     """Evaluate every calibrated set of the study in one pass over the test rows."""
     folder = metrics_folder(study)
-    manifest = read_manifest(dataset_folder(study))
-    names = calibrated_names(study, manifest)
-    if not names:
-        msg = "the study has no models and its dataset no exact density: there is nothing to judge"
-        raise UserError(msg)
-    sets = {name: _read_set(study, manifest, name) for name in names}
+    manifest = open_dataset(study)
+    sets = _open_sets(study, manifest)
+    check_names(study.evaluate, sets)
     wanted = _fingerprint(study, manifest, sets)
-    found = read_metrics(study).fingerprint if (folder / MANIFEST).exists() else None
-    if run.keeps("evaluate", folder, found, wanted):
-        _tell(read_metrics(study).summary)
+    if run.keeps("evaluate", folder / MANIFEST, MetricsManifest, wanted):
+        _tell(open_metrics(study, manifest).summary)
         return
-    clear_output(folder, MANIFEST)
-    with open_farm(study.dask) as client:
-        evaluation = _evaluate(client, study, manifest, sets)
-    summary = evaluation.summary(reduced_inputs=_reduced_inputs(study, manifest))
-    tables = evaluation.tables()
-    for name, table in tables.items():
-        with replacing(folder / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary)
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
-    done = MetricsManifest(fingerprint=wanted, tables=tuple(tables), summary=summary)
-    done.save(folder / MANIFEST)
+    with replacing_folder(folder) as new:
+        with open_farm(study.dask) as client:
+            evaluation = _evaluate(client, study, manifest, sets)
+        summary = evaluation.summary(reduced_inputs=_reduced_inputs(study, manifest))
+        for name, table in evaluation.tables().items():
+            pq.write_table(table, new / f"{name}.parquet")
+        sizes = {path.stem: path.stat().st_size for path in sorted(new.glob("*.parquet"))}
+        write_text(new / SUMMARY, json.dumps(summary, indent=1) + "\n")
+        done = MetricsManifest(fingerprint=wanted, tables=sizes, summary=summary)
+        done.save(new / MANIFEST)
     run.counts["rows"] = manifest.rows_of(study.calibrate.split)
     _tell(summary)
 
@@ -112,16 +129,12 @@ def _tell(summary: dict[str, float]) -> None:
         log.info("evaluate: %s", " ".join([f"{figure:<{width}}", *cells]))
 
 
-def _read_set(study: Study, manifest: DatasetManifest, name: str) -> CalibratedManifest:
-    folder = calibrated_folder(study, name)
-    calibrated = read_calibrated(folder)
-    if calibrated.dataset_fingerprint != manifest.fingerprint:
-        msg = f"{folder}: made from another dataset; run `topocal calibrate` again"
+def _open_sets(study: Study, manifest: DatasetManifest) -> dict[str, CalibratedManifest]:
+    sources = find_sources(study, manifest)
+    if not sources:
+        msg = "the study has no models and its dataset no exact density: there is nothing to judge"
         raise UserError(msg)
-    if calibrated.split != study.calibrate.split:
-        msg = f"{folder}: holds the {calibrated.split} split, the study asks for another one; "
-        raise UserError(msg + "run `topocal calibrate` again")
-    return calibrated
+    return {source.name: open_set(study, manifest, source) for source in sources}
 
 
 def _fingerprint(
@@ -203,13 +216,15 @@ def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDAr
 
 
 def _reduced_inputs(study: Study, manifest: DatasetManifest) -> frozenset[str]:
-    """Models that see fewer features than the dataset has."""
-    every = {feature.name for feature in manifest.features}
-    return frozenset(
-        name
+    """Models that see less than what the exact density depends on."""
+    oracle = oracle_of(manifest)
+    if isinstance(oracle, str):
+        return frozenset()
+    inputs = {
+        name: {feature.name for feature in read_card(model_folder(study, name)).inputs}
         for name in study.models
-        if {feature.name for feature in read_card(model_folder(study, name)).inputs} < every
-    )
+    }
+    return frozenset(name for name, seen in inputs.items() if not set(oracle.inputs) <= seen)
 
 
 if __name__ == "__main__":

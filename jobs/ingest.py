@@ -20,7 +20,7 @@ from jobs.simulate import simulated_inputs
 from jobs.study import Study
 from pipeline.fold import map_parts, merge_in_order
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import clear_output
+from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, InputFile, read_manifest
 from pipeline.formats.versions import versions_of
@@ -28,9 +28,9 @@ from pipeline.ingest import (
     PartPlan,
     WrittenParts,
     build_manifest,
-    kept_columns,
-    plan_blocks,
+    plan_parts,
     required_branches,
+    settings_fingerprint,
     write_parts,
 )
 from pipeline.read import inspect_file, list_inputs
@@ -47,30 +47,21 @@ def dataset_folder(study: Study) -> Path:
 
 def main(study: Study, run: Run) -> None:
     """Make the dataset that the study's section `dataset` describes."""
-    folder, settings = dataset_folder(study), study.dataset
-    paths = list_inputs(settings.inputs or simulated_inputs(study))
+    folder = dataset_folder(study)
+    paths = list_inputs(study.dataset.inputs or simulated_inputs(study))
     with open_farm(study.dask) as client:
         files, branches = _inspect(client, study, paths)
         wanted = _fingerprint(study, files)
-        found = read_manifest(folder).fingerprint if (folder / MANIFEST).exists() else None
-        if run.keeps("ingest", folder, found, wanted):
+        if run.keeps("ingest", folder / MANIFEST, DatasetManifest, wanted):
             return
-        clear_output(folder, MANIFEST)
-        plans = [
-            PartPlan(
-                index=index,
-                blocks=blocks,
-                files=files,
-                columns=kept_columns(settings, branches),
-                has_identity=set(settings.identity) <= branches,
-                settings=settings,
-                folder=folder,
-                step=study.dask.read_entries,
+        _refuse_inputs_inside(folder, paths)
+        with replacing_folder(folder) as new:
+            plans = plan_parts(
+                study.dataset, files, branches, folder=new, step=study.dask.read_entries
             )
-            for index, blocks in enumerate(plan_blocks(files, settings.rows_per_part))
-        ]
-        written = map_parts(client, write_parts, plans, label="ingest")
-    manifest = _commit(folder, plans, written, wanted)
+            written = map_parts(client, write_parts, plans, label="ingest")
+            manifest = _merge(plans, written, wanted)
+            manifest.save(new / MANIFEST)
     run.counts["cut_flow"] = [step.model_dump() for step in manifest.cut_flow]
     run.counts["rows"] = {
         split: manifest.rows_of(split) for split in ("train", "validation", "test")
@@ -81,6 +72,27 @@ def main(study: Study, run: Run) -> None:
         manifest.cut_flow[-1].after,
         ", ".join(f"{rows} {split}" for split, rows in run.counts["rows"].items()),
     )
+
+
+def open_dataset(study: Study) -> DatasetManifest:
+    """The manifest of the study's dataset.
+
+    Raises:
+        UserError: There is none, or it was made with other settings than the study's.
+    """
+    folder = dataset_folder(study)
+    manifest = read_manifest(folder)
+    if manifest.settings_fingerprint != settings_fingerprint(study.dataset):
+        msg = f"{folder}: made with other settings of dataset; run `topocal ingest` again"
+        raise UserError(msg)
+    return manifest
+
+
+def _refuse_inputs_inside(folder: Path, paths: Sequence[str]) -> None:
+    inside = [path for path in paths if Path(path).absolute().is_relative_to(folder)]
+    if inside:
+        msg = f"{inside[0]}: lies in {folder}, which is about to be written; choose another output"
+        raise UserError(msg)
 
 
 def _inspect(
@@ -107,21 +119,14 @@ def _fingerprint(study: Study, files: Sequence[InputFile]) -> str:
     return fingerprint(stage="ingest", version=VERSION, settings=settings, inputs=inputs)
 
 
-def _commit(
-    folder: Path, plans: Sequence[PartPlan], written: Sequence[WrittenParts], wanted: str
+def _merge(
+    plans: Sequence[PartPlan], written: Sequence[WrittenParts], wanted: str
 ) -> DatasetManifest:
     total = merge_in_order([s for parts in written for s in parts.summaries], operator.add)
     parts = [part for result in written for part in result.parts]
-    try:
-        manifest = build_manifest(
-            plans[0], total, parts, fingerprint=wanted, versions=versions_of("uproot", "pyarrow")
-        )
-    except UserError:
-        clear_output(folder, MANIFEST)
-        folder.rmdir()
-        raise
-    manifest.save(folder / MANIFEST)
-    return manifest
+    return build_manifest(
+        plans[0], total, parts, fingerprint=wanted, versions=versions_of("uproot", "pyarrow")
+    )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+from jobs.signals import stopping_on_signals
 from jobs.study import Study, load_study
 from pipeline.formats.errors import StoppedBySignal, UserError
-from pipeline.formats.files import write_text
+from pipeline.formats.files import TEMPORARY, write_text
+from pipeline.formats.records import OutputRecord
 from pipeline.formats.versions import git_hash, versions_of
 
 log = logging.getLogger(__name__)
@@ -38,12 +41,29 @@ class Run:
     fingerprints: dict[str, str] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
 
-    def keeps(self, stage: str, output: Path, found: str | None, wanted: str) -> bool:
-        """Whether a stage is done already: its output carries the fingerprint that is wanted."""
+    def keeps(self, stage: str, path: Path, kind: type[OutputRecord], wanted: str) -> bool:
+        """Whether a stage is done already.
+
+        Args:
+            stage: The job, and after a slash which of its outputs.
+            path: Where the output's record is, if there is one.
+            kind: Of the record.
+            wanted: The fingerprint that the output must carry.
+
+        Raises:
+            UserError: The record is damaged; --redo does not look at it.
+        """
         self.fingerprints[stage] = wanted
-        if self.redo or found != wanted:
+        if self.redo or not path.exists():
             return False
-        log.info("%s: kept, %s is up to date (--redo makes it again)", stage, output)
+        record = kind.load(path, made_by=stage.partition("/")[0])
+        if record.fingerprint != wanted:
+            return False
+        missing = record.missing_from(path.parent)
+        if missing:
+            log.info("%s: made again, %s is missing or changed", stage, missing[0])
+            return False
+        log.info("%s: kept, %s is up to date (--redo makes it again)", stage, path.parent)
         return True
 
 
@@ -60,10 +80,13 @@ def run_job(name: str, job: Job, argv: Sequence[str]) -> int:
     _configure_logging()
     try:
         study = load_study(arguments.files, arguments.overrides)
+        _require_output(study)
         run = Run(redo=arguments.redo)
         start = time.monotonic()
-        job(study, run)
-        _write_record(name, study, run, time.monotonic() - start)
+        with stopping_on_signals():
+            job(study, run)
+        if run.counts:  # a run that kept everything leaves the record of the one that made it
+            _write_record(name, study, run, time.monotonic() - start)
     except UserError as error:
         sys.stderr.write(f"topocal {name}: {error}\n")
         return 2
@@ -73,6 +96,16 @@ def run_job(name: str, job: Job, argv: Sequence[str]) -> int:
     return 0
 
 
+def _require_output(study: Study) -> None:
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=study.folder, prefix=TEMPORARY):
+            pass
+    except OSError as error:
+        msg = f"output: {study.folder} cannot be written to ({error.strerror}); choose another one"
+        raise UserError(msg) from None
+
+
 def _parse(name: str, argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"topocal {name}",
@@ -80,7 +113,7 @@ def _parse(name: str, argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("words", nargs="+", metavar="STUDY.yaml or key.path=value")
     parser.add_argument("--redo", action="store_true", help="make the output again, kept or not")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     arguments.overrides = [word for word in arguments.words if "=" in word]
     arguments.files = [word for word in arguments.words if "=" not in word]
     if not arguments.files:

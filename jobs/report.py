@@ -8,32 +8,38 @@ Reads <output>/metrics, the dataset's manifest, the models' cards and histories;
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.evaluate import metrics_folder, read_metrics
-from jobs.ingest import dataset_folder
+from jobs.evaluate import metrics_folder, open_metrics
+from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import Study
-from jobs.train import model_folder
-from pipeline.formats.card import ModelCard, read_card
+from jobs.train import model_folder, open_model
+from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import clear_output
+from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.manifest import MANIFEST, read_manifest
-from pipeline.formats.records import Record
+from pipeline.formats.manifest import MANIFEST
+from pipeline.formats.records import OutputRecord
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raised when the same metrics give another page
 
 
-class ReportManifest(Record):
-    """What a finished report was made from."""
+class ReportManifest(OutputRecord):
+    """The files of a finished report, by path with their size; written last."""
 
-    fingerprint: str
+    sizes: dict[str, int]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path."""
+        return self.sizes
 
 
 def report_folder(study: Study) -> Path:
@@ -44,38 +50,42 @@ def report_folder(study: Study) -> Path:
 def main(study: Study, run: Run) -> None:
     """Write the report of a study whose metrics are there."""
     folder = report_folder(study)
-    metrics = read_metrics(study)
-    manifest = read_manifest(dataset_folder(study))
-    cards = {name: read_card(model_folder(study, name)) for name in study.models}
+    manifest = open_dataset(study)
+    metrics = open_metrics(study, manifest)
+    cards = {name: open_model(study, name, manifest) for name in study.models}
     wanted = fingerprint(
         stage="report",
         version=VERSION,
         settings=study.report,
         study=study.name,
         metrics=metrics.fingerprint,
-        models={name: card.fingerprint for name, card in cards.items()},
+        models=cards,
     )
-    found = None
-    if (folder / MANIFEST).exists():
-        found = ReportManifest.load(folder / MANIFEST, made_by="report").fingerprint
-    if run.keeps("report", folder, found, wanted):
+    if run.keeps("report", folder / MANIFEST, ReportManifest, wanted):
         return
     write_report = _import_writer()
-    clear_output(folder, MANIFEST)
-    write_report(
-        folder,
-        study_name=study.name,
-        manifest=manifest,
-        summary=metrics.summary,
-        tables={
-            name: pq.read_table(metrics_folder(study) / f"{name}.parquet")
-            for name in metrics.tables
-        },
-        cards=cards,
-        histories={name: _read_history(study, name, card) for name, card in cards.items()},
-        settings=study.report,
-    )
-    ReportManifest(fingerprint=wanted).save(folder / MANIFEST)
+    with replacing_folder(folder) as new:
+        write_report(
+            new,
+            study_name=study.name,
+            manifest=manifest,
+            summary=metrics.summary,
+            tables={
+                name: pq.read_table(metrics_folder(study) / f"{name}.parquet")
+                for name in metrics.tables
+            },
+            cards=cards,
+            histories={name: _read_history(study, name, card) for name, card in cards.items()},
+            settings=study.report,
+            split=study.calibrate.split,
+        )
+        sizes = {
+            str(path.relative_to(new)): path.stat().st_size
+            for path in sorted(new.rglob("*"))
+            if path.is_file()
+        }
+        ReportManifest(fingerprint=wanted, sizes=sizes).save(new / MANIFEST)
+    run.counts["figures"] = sum(path.endswith(".svg") for path in sizes)
     log.info("report: %s", folder / "index.html")
 
 

@@ -15,7 +15,10 @@ def main(study: Study, run: Run) -> None:
     """Simulate (unless the study names inputs), ingest, train, calibrate, evaluate, report."""
     if study.simulate is not None and not study.dataset.inputs:
         simulate.main(study, run)
-    for stage in (ingest, train, calibrate, evaluate, report):
+    ingest.main(study, run)
+    if study.models:
+        train.main(study, run)
+    for stage in (calibrate, evaluate, report):
         stage.main(study, run)
 
 

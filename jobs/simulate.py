@@ -13,13 +13,12 @@ from jobs.launch import Run, run_job
 from jobs.study import Study
 from pipeline.fold import map_parts
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import clear_output
+from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.generator.settings import RECIPE
 from pipeline.simulate import SAMPLE, SimulatedSample, plan_files, write_file
 
 log = logging.getLogger(__name__)
-
-VERSION = 1  # raised when the same settings give other clusters
 
 
 def sample_folder(study: Study) -> Path:
@@ -31,11 +30,15 @@ def simulated_inputs(study: Study) -> list[str]:
     """The simulated files of a study, in order.
 
     Raises:
-        UserError: They have not been made.
+        UserError: They have not been made, or not with the study's settings.
     """
     folder = sample_folder(study)
     sample = SimulatedSample.load(folder / SAMPLE, made_by="simulate")
-    return [str(folder / file.path) for file in sample.files]
+    if study.simulate is not None and sample.fingerprint != _fingerprint(study):
+        msg = f"{folder}: made with other settings; run `topocal simulate` again"
+        raise UserError(msg)
+    sample.require_files(folder, made_by="simulate")
+    return [str(folder / part.path) for part in sample.parts]
 
 
 def main(study: Study, run: Run) -> None:
@@ -44,28 +47,25 @@ def main(study: Study, run: Run) -> None:
         msg = "the study has no section simulate; add one, or name real files in dataset.inputs"
         raise UserError(msg)
     folder = sample_folder(study)
-    wanted = fingerprint(
-        stage="simulate",
-        version=VERSION,
-        settings=study.simulate,
-        seed=study.seed,
-        tree=study.dataset.tree,
-    )
-    if run.keeps("simulate", folder, _found(folder), wanted):
+    wanted = _fingerprint(study)
+    if run.keeps("simulate", folder / SAMPLE, SimulatedSample, wanted):
         return
-    clear_output(folder, SAMPLE)
-    plans = plan_files(study.simulate, folder=folder, seed=study.seed, tree=study.dataset.tree)
-    with open_farm(study.dask) as client:
+    with replacing_folder(folder) as new, open_farm(study.dask) as client:
+        plans = plan_files(study.simulate, folder=new, seed=study.seed, tree=study.dataset.tree)
         files = map_parts(client, write_file, plans, label="simulate")
-    SimulatedSample(fingerprint=wanted, files=tuple(files)).save(folder / SAMPLE)
+        SimulatedSample(fingerprint=wanted, parts=tuple(files)).save(new / SAMPLE)
     run.counts["simulated_clusters"] = study.simulate.num_clusters
     log.info("simulate: %d clusters in %d files", study.simulate.num_clusters, len(files))
 
 
-def _found(folder: Path) -> str | None:
-    if not (folder / SAMPLE).exists():
-        return None
-    return SimulatedSample.load(folder / SAMPLE, made_by="simulate").fingerprint
+def _fingerprint(study: Study) -> str:
+    return fingerprint(
+        stage="simulate",
+        version=RECIPE,
+        settings=study.simulate,
+        seed=study.seed,
+        tree=study.dataset.tree,
+    )
 
 
 if __name__ == "__main__":

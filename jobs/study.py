@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import CountsFromItsFile, PathText, Record
@@ -19,9 +20,6 @@ from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettin
 from training.settings import BnnSettings
 
 ModelSettings = BnnSettings
-
-# Names that calibrated sets and curves of the report already carry.
-RESERVED_NAMES = ("oracle", "em", "histogram")
 
 
 class DaskSettings(Record):
@@ -38,7 +36,9 @@ class DaskSettings(Record):
 
 
 class RaySettings(Record):
-    """Where and how wide training runs; changes results by rounding only.
+    """Where and how wide training runs.
+
+    On CPUs this changes results by rounding only; a GPU has other random numbers.
 
     Attributes:
         address: "local": an embedded Ray of this job alone; "none": this process itself, one
@@ -84,10 +84,11 @@ class Study(Record):
     @classmethod
     def _names_are_usable(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
         for name in models:
-            if name in RESERVED_NAMES or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+            is_taken = name in RESERVED_SETS or VERSUS in name
+            if is_taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
                 msg = (
                     f"model name {name!r}: letters, digits, - and _ are allowed, "
-                    f"and {', '.join(RESERVED_NAMES)} are taken"
+                    f"but not {VERSUS}; {', '.join(RESERVED_SETS)} are taken"
                 )
                 raise ValueError(msg)
         return models

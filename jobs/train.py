@@ -6,18 +6,19 @@ history.jsonl and, last, model.json. A run that was stopped goes on from its las
 """
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 
-from jobs.ingest import dataset_folder
+from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.signals import stop_requests
 from jobs.study import ModelSettings, Study
-from pipeline.formats.card import CARD, read_card
-from pipeline.formats.errors import UserError
-from pipeline.formats.files import clear_output
+from pipeline.formats.card import CARD, ModelCard, read_card
+from pipeline.formats.errors import StoppedBySignal, UserError
+from pipeline.formats.files import claim
 from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.manifest import DatasetManifest, read_manifest
+from pipeline.formats.manifest import DatasetManifest
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +35,33 @@ def main(study: Study, run: Run) -> None:
     if not study.models:
         msg = "the study has no models; add a section models with at least one"
         raise UserError(msg)
-    dataset = dataset_folder(study)
-    manifest = read_manifest(dataset)
+    manifest = open_dataset(study)
     for name, settings in study.models.items():
         folder = model_folder(study, name)
         wanted = _fingerprint(study, settings, manifest)
-        found = read_card(folder).fingerprint if (folder / CARD).exists() else None
-        if run.keeps(f"train/{name}", folder, found, wanted):
+        if run.keeps(f"train/{name}", folder / CARD, ModelCard, wanted):
             continue
-        if run.redo:
-            clear_output(folder, CARD)
+        claim(folder)
+        if run.redo:  # from the first epoch
+            shutil.rmtree(folder)
+            claim(folder)
         _train(study, name, settings, wanted)
         run.counts[name] = {"rows": manifest.rows_of("train"), "epochs": settings.epochs}
+
+
+def open_model(study: Study, name: str, manifest: DatasetManifest) -> ModelCard:
+    """The card of a model of the study.
+
+    Raises:
+        UserError: It is not trained, or not with the study's settings on this dataset.
+    """
+    folder = model_folder(study, name)
+    card = read_card(folder)
+    if card.fingerprint != _fingerprint(study, study.models[name], manifest):
+        msg = f"{folder}: trained with other settings or on another dataset; "
+        raise UserError(msg + "run `topocal train` again")
+    card.require_files(folder, made_by="train")
+    return card
 
 
 def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> None:
@@ -70,6 +86,9 @@ def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> Non
             in_process=ray.address == "none",
             should_stop=should_stop,
         )
+        if should_stop():
+            msg = f"stopped by a signal after model {name}; run again to continue"
+            raise StoppedBySignal(msg)
     scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
     log.info("train: %s is exported (%s)", name, scores)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.density import Density
-from pipeline.formats.calibrated import CalibratedColumn
+from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
 from pipeline.functionals import density_at, summarise
@@ -111,33 +111,3 @@ def _is_in_domain(plan: CalibrationPlan, rows: Columns) -> NDArray[np.bool_]:
     for name, (low, high) in plan.ranges.items():
         inside &= (rows[name] >= low) & (rows[name] <= high)
     return inside
-
-
-def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColumn, ...]:
-    """Names, units and meanings of the columns of a calibrated set, besides `cluster_id`."""
-    name, unit, log = target.name, target.unit, target.transform
-    rows = [
-        (name, unit, f"calibrated {name}, the functional named in the manifest"),
-        (target.calibrated, target.calibrated_unit, f"{target.numerator} / {name}"),
-        ("sigma_syst", unit, f"systematic uncertainty of {name} (Eq. 41)"),
-        ("sigma_stat", unit, f"statistical uncertainty of {name} (Eq. 42)"),
-        ("sigma_tot", unit, f"total uncertainty of {name} (Eq. 40)"),
-        (f"sigma_syst_{log}", "1", f"systematic uncertainty of {log} {name}"),
-        (f"sigma_stat_{log}", "1", f"statistical uncertainty of {log} {name}"),
-        (f"sigma_tot_{log}", "1", f"total uncertainty of {log} {name}"),
-        ("mode_linear", unit, f"most probable {name}"),
-        (f"mode_{log}", unit, f"{name} at the most probable {log} {name}"),
-        ("median", unit, f"median of {name}"),
-        ("mean", unit, f"mean of {name} within the search range"),
-        ("q025", unit, f"2.5 % quantile of {name}"),
-        ("q16", unit, f"16 % quantile of {name}"),
-        ("q84", unit, f"84 % quantile of {name}"),
-        ("q975", unit, f"97.5 % quantile of {name}"),
-        ("in_domain", "1", "every feature lies within its training range"),
-    ]
-    if has_truth:
-        rows += [
-            ("log_density", "1", f"natural log of the density of {log} {name} at the true value"),
-            ("pit", "1", f"probability of a {name} below the true value"),
-        ]
-    return tuple(CalibratedColumn(name=n, unit=u, description=d) for n, u, d in rows)

@@ -24,7 +24,7 @@ from pipeline.generator.response import (
     SECOND_TIME_FLOOR,
     response_mixture,
 )
-from pipeline.generator.settings import GeneratorSettings
+from pipeline.generator.settings import RECIPE, GeneratorSettings
 from pipeline.mixture import Mixtures
 
 Columns = Mapping[str, NDArray[Any]]
@@ -108,7 +108,9 @@ def oracle_of(manifest: DatasetManifest) -> OracleDensity | str:
     above = [low for _, low, _ in manifest.truth_cuts if low is not None]
     below = [high for _, _, high in manifest.truth_cuts if high is not None]
     return OracleDensity(
-        settings=GeneratorSettings.model_validate(manifest.inputs[0].simulation),
+        settings=GeneratorSettings.model_validate(
+            (manifest.inputs[0].simulation or {})["settings"]
+        ),
         inputs=FEATURES,
         numerator=RESPONSE[0],
         truth_cut=(max(above, default=None), min(below, default=None)),
@@ -116,20 +118,23 @@ def oracle_of(manifest: DatasetManifest) -> OracleDensity | str:
 
 
 def _why_no_oracle(manifest: DatasetManifest) -> str | None:
-    target = manifest.target
+    target, simulation = manifest.target, manifest.inputs[0].simulation
+    recipe = simulation and simulation.get("recipe")
     absent = sorted(set(FEATURES) - {column.name for column in manifest.columns})
     others = [column for column, _, _ in manifest.truth_cuts if column != RESPONSE[1]]
-    too_high = [f for f in manifest.floors if f.column == FLOORED and f.floor > SECOND_TIME_FLOOR]
+    floors = {floor.column: floor.floor for floor in manifest.floors if floor.column in FEATURES}
+    changing = [n for n, f in floors.items() if n != FLOORED or f > SECOND_TIME_FLOOR]
     reasons = {
         "its inputs are from different generators": len({
             repr(file.simulation) for file in manifest.inputs
         })
         > 1,
-        "its inputs were not simulated by this generator": manifest.inputs[0].simulation is None,
+        "its inputs were not simulated by this generator": simulation is None,
         f"its target is not {' / '.join(RESPONSE)}": target is None
         or (target.numerator, target.denominator) != RESPONSE,
         f"it lacks {', '.join(absent)}, on which the density depends": bool(absent),
-        f"the floor of {FLOORED} is above the generator's {SECOND_TIME_FLOOR:g}": bool(too_high),
+        f"the floor of {', '.join(changing)} hides what the density depends on": bool(changing),
+        "its inputs are of another version of the generator": recipe != RECIPE,
         f"a cut on {', '.join(others)} changes the density in a way that is not known": bool(
             others
         ),

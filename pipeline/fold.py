@@ -3,12 +3,36 @@
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distributed import Client, as_completed
 from distributed.scheduler import KilledWorker
 
+from pipeline.formats.errors import UserError
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A UserError as a value: Dask would repeat what failed and print a traceback each time."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    """The function, with its UserError as a value."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, item: Any) -> Any:  # noqa: ANN401 - any part, any result
+        try:
+            return self.function(item)
+        except UserError as error:
+            return _Refused(str(error))
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,11 +61,14 @@ def map_parts(
     futures = _submit(client, function, items, label)
     try:
         _log_progress(futures, label)
-        return list(client.gather(futures))
+        results = list(client.gather(futures))
     except KilledWorker as error:
         raise _worker_died(error, label) from error
     finally:
         client.cancel(futures)
+    for result in results:
+        _raise_if_refused(result)
+    return results
 
 
 def fold(
@@ -69,6 +96,7 @@ def fold(
         raise _worker_died(error, label) from error
     finally:
         client.cancel(everything)
+    _raise_if_refused(merged)
     return merged
 
 
@@ -86,8 +114,15 @@ def merge_in_order(
 def _merge_group(merge: Callable[[Summary, Summary], Summary], group: Sequence[Summary]) -> Summary:
     total = group[0]
     for summary in group[1:]:
-        total = merge(total, summary)
+        if isinstance(total, _Refused):
+            break
+        total = summary if isinstance(summary, _Refused) else merge(total, summary)
     return total
+
+
+def _raise_if_refused(result: object) -> None:
+    if isinstance(result, _Refused):
+        raise UserError(result.message)
 
 
 def _submit(
@@ -95,7 +130,7 @@ def _submit(
 ) -> list[Any]:
     run = uuid.uuid4().hex[:8]  # results of an earlier fold on the same farm are not reused
     keys = [f"{label}-{run}-{index:06d}" for index in range(len(items))]
-    return list(client.map(function, items, key=keys, retries=RETRIES))
+    return list(client.map(_Guarded(function), items, key=keys, retries=RETRIES))
 
 
 def _log_progress(futures: Sequence[Any], label: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats.columns import IDENTITY, Column
 from pipeline.formats.errors import UserError
+from pipeline.formats.fingerprint import fingerprint as fingerprint_of
 from pipeline.formats.manifest import (
     SPLITS,
     CutCount,
@@ -93,12 +94,52 @@ def plan_blocks(files: Sequence[InputFile], rows_per_part: int) -> list[tuple[Bl
     return [*groups, tuple(group)] if group else groups
 
 
+def plan_parts(
+    settings: DatasetSettings,
+    files: tuple[InputFile, ...],
+    branches: set[str],
+    *,
+    folder: Path,
+    step: int,
+) -> list[PartPlan]:
+    """What the workers need to write each part.
+
+    Args:
+        settings: The study's section dataset.
+        files: The inputs, in order.
+        branches: Those that all inputs have.
+        folder: Of the dataset.
+        step: Entries that a worker reads at a time.
+
+    Raises:
+        UserError: The inputs hold no entries.
+    """
+    groups = plan_blocks(files, settings.rows_per_part)
+    if not groups:
+        msg = f"{files[0].path}: tree {settings.tree} has no entries, nor has any other input"
+        raise UserError(msg)
+    return [
+        PartPlan(
+            index=index,
+            blocks=blocks,
+            files=files,
+            columns=kept_columns(settings, branches),
+            has_identity=set(settings.identity) <= branches,
+            settings=settings,
+            folder=folder,
+            step=step,
+        )
+        for index, blocks in enumerate(groups)
+    ]
+
+
 def required_branches(settings: DatasetSettings) -> list[str]:
     """Branches without which the dataset cannot be made, in a fixed order, each once."""
     names = [feature.name for feature in settings.features]
     names += [settings.target.numerator, settings.target.denominator]
     names += [cut.column for cut in settings.cuts]
     names += list(settings.floors)
+    names += [settings.weight] if settings.weight is not None else []
     return list(dict.fromkeys(names))
 
 
@@ -169,17 +210,18 @@ def _clean(
     """Kept rows as the columns of the parts; counts of the cut flow; counts of the floors."""
     settings, target = plan.settings, plan.settings.target
     ids = _identify(plan, block, arrays)
-    keep_N, counts = select(arrays, settings.cuts, required_branches(settings))
-    kept: Arrays = {IDENTITY: ids[keep_N]}
+    # float32 first: what is cut, floored and divided is what is written.
+    with np.errstate(over="ignore"):  # becomes inf, which the first cut counts
+        single = {name: values.astype(np.float32) for name, values in arrays.items()}
+    keep_N, counts = select(single, settings.cuts, required_branches(settings))
+    rows = {name: values[keep_N] for name, values in single.items()}
     floored = np.zeros(len(settings.floors), dtype=np.int64)
-    ratio = arrays[target.numerator][keep_N] / arrays[target.denominator][keep_N].astype(np.float64)
-    for column in plan.columns[1:]:
-        values = ratio if column.name == target.name else arrays[column.name][keep_N]
-        kept[column.name] = values.astype(np.float32)
     for number, (name, floor) in enumerate(settings.floors.items()):
-        if name in kept:
-            kept[name], floored[number] = raise_to_floor(kept[name], floor)
-    return kept, counts, floored
+        rows[name], floored[number] = raise_to_floor(rows[name], floor)
+    ratio_N = rows[target.numerator].astype(np.float64) / rows[target.denominator]
+    rows[target.name] = ratio_N.astype(np.float32)
+    kept: Arrays = {column.name: rows[column.name] for column in plan.columns[1:]}
+    return {IDENTITY: ids[keep_N], **kept}, counts, floored
 
 
 def _identify(plan: PartPlan, block: Block, arrays: Arrays) -> Ids:
@@ -193,12 +235,19 @@ def _moments(plan: PartPlan, rows: Arrays) -> Moments:
     columns = [rows[name].astype(np.float64) for name in names]
     columns += [np.log10(rows[name].astype(np.float64)) for name in logs]
     values_NC = np.stack(columns, axis=1)
-    return Moments.of(values_NC, np.ones(len(values_NC)))
+    weight = plan.settings.weight
+    weights_N = np.ones(len(values_NC)) if weight is None else rows[weight].astype(np.float64)
+    return Moments.of(values_NC, weights_N)
 
 
 def _table(plan: PartPlan, pieces: list[Arrays]) -> pa.Table:
     names = [column.name for column in plan.columns]
     return pa.table({name: np.concatenate([p[name] for p in pieces]) for name in names})
+
+
+def settings_fingerprint(settings: DatasetSettings) -> str:
+    """The fingerprint of all settings but the inputs, whose place is not their identity."""
+    return fingerprint_of(settings=settings.model_dump(mode="json", exclude={"inputs"}))
 
 
 def build_manifest(
@@ -231,6 +280,7 @@ def build_manifest(
         raise _explain_empty(cut_flow)
     return DatasetManifest(
         fingerprint=fingerprint,
+        settings_fingerprint=settings_fingerprint(settings),
         features=settings.features,
         target=settings.target,
         columns=plan.columns,

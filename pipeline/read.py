@@ -102,13 +102,12 @@ def _open_tree(path: str, tree: str) -> Iterator[tuple[Any, Any]]:
     try:
         # uproot's caches grow from file to file (scikit-hep/uproot5#1528).
         file = uproot.open(path, array_cache=None, object_cache=None)
-    except (OSError, ValueError, NotImplementedError, KeyError) as error:
+        classes = file.classnames(cycle=False)
+    except Exception as error:
         msg = f"{path}: cannot be opened as a ROOT file ({_first_line(error)})"
         raise UserError(msg) from error
     with file:
-        trees = [
-            k for k, c in file.classnames(cycle=False).items() if c in {"TTree", "ROOT::RNTuple"}
-        ]
+        trees = [name for name, kind in classes.items() if kind in {"TTree", "ROOT::RNTuple"}]
         if tree not in trees:
             held = f"it holds {', '.join(sorted(set(trees)))}" if trees else "it holds no tree"
             msg = f"{path}: no tree named {tree}, {held}; set dataset.tree"
@@ -119,7 +118,7 @@ def _open_tree(path: str, tree: str) -> Iterator[tuple[Any, Any]]:
 def _read(table: Any, path: str, branches: Sequence[str], start: int, stop: int) -> Arrays:  # noqa: ANN401 - uproot is untyped
     try:
         arrays = table.arrays(list(branches), entry_start=start, entry_stop=stop, library="np")
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         msg = f"{path}: entries {start} to {stop} cannot be read ({_first_line(error)})"
         raise UserError(msg) from error
     native = {}

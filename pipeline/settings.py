@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
+from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.card import SEARCH_MARGIN
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import Split
@@ -94,18 +95,39 @@ class DatasetSettings(Record):
         Cut(column="cluster_FIRST_ENG_DENS", above=0.0),
     )
     floors: dict[str, Annotated[float, Field(gt=0)]] = Field(default={"cluster_SECOND_TIME": 1e-3})
-    identity: tuple[str, ...] = ("runNumber", "eventNumber", "clusterIndex")
+    identity: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "runNumber",
+        "eventNumber",
+        "clusterIndex",
+    )
     split: SplitSettings = SplitSettings()
     rows_per_part: Annotated[int, Field(gt=0)] = 2 * STATISTICS_BLOCK
 
     @model_validator(mode="after")
     def _logarithms_are_safe(self) -> Self:
         positive = {cut.column for cut in self.cuts if cut.above is not None and cut.above >= 0}
-        needed = [f.name for f in self.features if f.transform == "log10_standard"]
-        needed += [self.target.numerator, self.target.denominator]
-        unsafe = sorted({name for name in needed if name not in positive | self.floors.keys()})
+        ratio = {self.target.numerator, self.target.denominator}
+        logs = {f.name for f in self.features if f.transform == "log10_standard"}
+        unsafe = sorted(logs - positive - self.floors.keys() - ratio)
         if unsafe:
             msg = f"log10 is taken of {', '.join(unsafe)}: give each a cut `above: 0` or a floor"
+            raise ValueError(msg)
+        if ratio - positive or ratio & self.floors.keys():
+            names = ", ".join(sorted((ratio - positive) | (ratio & self.floors.keys())))
+            msg = f"log10 is taken of the ratio of {names}: each needs a cut `above: 0`, no floor"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def weight(self) -> str | None:
+        """The column with the rows' weights; None where every row counts 1."""
+        return next((column.name for column in self.extras if column.role == "weight"), None)
+
+    @model_validator(mode="after")
+    def _one_weight_at_most(self) -> Self:
+        weights = [column.name for column in self.extras if column.role == "weight"]
+        if len(weights) > 1:
+            msg = f"one column may have the role weight, got {', '.join(weights)}"
             raise ValueError(msg)
         return self
 
@@ -113,7 +135,8 @@ class DatasetSettings(Record):
     def _names_are_unique(self) -> Self:
         names = [f.name for f in self.features]
         names += [c.name for c in self.extras] + [self.target.name]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        made = [column.name for column in calibrated_columns(self.target, has_truth=True)]
+        twice = sorted({n for given in (names, made) for n in given if given.count(n) > 1})
         if twice:
             msg = f"a column may be named once, got {', '.join(twice)} more than once"
             raise ValueError(msg)

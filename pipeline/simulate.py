@@ -2,16 +2,17 @@
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import uproot
 
 from pipeline.formats.files import replacing
-from pipeline.formats.records import Record
-from pipeline.formats.seeds import derive_seed, generator
+from pipeline.formats.records import OutputRecord, Record
+from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
+from pipeline.generator.settings import RECIPE, GeneratorSettings
 from pipeline.read import SIMULATION_KEY
 from pipeline.settings import SimulateSettings
 
@@ -26,11 +27,15 @@ class SimulatedFile(Record):
     size: int
 
 
-class SimulatedSample(Record):
+class SimulatedSample(OutputRecord):
     """The files of a finished simulation; written last."""
 
-    fingerprint: str
-    files: tuple[SimulatedFile, ...]
+    parts: tuple[SimulatedFile, ...]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path."""
+        return {part.path: part.size for part in self.parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,9 @@ def write_file(plan: FilePlan) -> SimulatedFile:
     rng = generator(plan.seed, "simulate", plan.index)
     clusters = draw_clusters(plan.settings, rng, plan.num_clusters, first_event=plan.first_event)
     name = f"clusters-{plan.index:05d}.root"
-    words = (derive_seed(plan.seed, "file", plan.index), plan.num_clusters)
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([words, plan.settings.model_dump()]))
+    recipe = {"recipe": RECIPE, "settings": plan.settings.model_dump()}
+    words = [plan.seed, plan.index, plan.num_clusters, plan.first_event, recipe]
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(words))
     with (
         replacing(plan.folder / name) as temporary,
         uproot.recreate(
@@ -78,7 +84,7 @@ def write_file(plan: FilePlan) -> SimulatedFile:
         ) as file,
     ):
         file[plan.tree] = clusters
-        file[SIMULATION_KEY] = plan.settings.model_dump_json()
+        file[SIMULATION_KEY] = json.dumps(recipe)
     return SimulatedFile(
         path=name, clusters=plan.num_clusters, size=(plan.folder / name).stat().st_size
     )

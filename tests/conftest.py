@@ -12,8 +12,9 @@ from jobs.study import DaskSettings
 
 
 @pytest.fixture(autouse=True)
-def _quiet_loggers():
-    """A job configures the root logger; give it back as pytest set it."""
+def _quiet_loggers(caplog):
+    """A job configures the root logger, an open farm pytest's handler; give back what was set."""
+    caplog.handler.setLevel(logging.NOTSET)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

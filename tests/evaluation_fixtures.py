@@ -133,6 +133,7 @@ def make_manifest(
     )
     return DatasetManifest(
         fingerprint="f" * 32,
+        settings_fingerprint="s" * 32,
         features=(
             Feature(name=target.numerator, unit="GeV", transform="log10_standard"),
             Feature(name="fraction", transform="standard"),

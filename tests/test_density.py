@@ -8,7 +8,7 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, FloorCount, InputFile
 from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
+from pipeline.generator.settings import RECIPE, GeneratorSettings
 from pipeline.mixture import log_density
 
 CUT = ("cluster_ENG_CALIB_TOT", 0.3, None)
@@ -16,6 +16,7 @@ CUT = ("cluster_ENG_CALIB_TOT", 0.3, None)
 
 def _file(name="a", simulation=None):
     settings = GeneratorSettings().model_dump() if simulation is None else simulation
+    settings = {"recipe": RECIPE, "settings": settings}
     return InputFile(path=name, size=1, uuid=name, entries=1, simulation=settings)
 
 
@@ -23,6 +24,7 @@ def _manifest(**changes):
     features = TOPO_CLUSTER_FEATURES
     sections = {
         "fingerprint": "f",
+        "settings_fingerprint": "s",
         "features": features,
         "target": Target(),
         "columns": tuple(Column(name=f.name, role="feature") for f in features),
@@ -54,7 +56,15 @@ def _manifest(**changes):
         ({"columns": (Column(name="clusterE", role="feature"),)}, "it lacks avgMu"),
         (
             {"floors": (FloorCount(column="cluster_SECOND_TIME", floor=0.1, rows=0),)},
-            "the floor of cluster_SECOND_TIME is above the generator's 0.001",
+            "the floor of cluster_SECOND_TIME hides what the density depends on",
+        ),
+        (
+            {"floors": (FloorCount(column="clusterE", floor=2.0, rows=0),)},
+            "the floor of clusterE hides",
+        ),
+        (
+            {"inputs": (_file().model_copy(update={"simulation": {"recipe": 0, "settings": {}}}),)},
+            "of another version of the generator",
         ),
         (
             {"truth_cuts": (CUT, ("cluster_ENG_CALIB_FRAC_EM", 0.5, None))},

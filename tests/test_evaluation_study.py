@@ -16,6 +16,7 @@ from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.rows import Key
 from pipeline.evaluation.schemas import SCHEMAS
 from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.evaluation.summary import closure_bins
 
 GIVEN = {
     "regions": {"low": {"of": "numerator", "to": 3.0}},
@@ -223,15 +224,73 @@ def test_a_model_with_fewer_features_has_no_excess(whole):
     assert not [name for name in found if name.startswith("re.nll_excess")]
 
 
-def test_rows_of_density_zero_are_counted_not_summed(study):
+@pytest.mark.parametrize("nothing", [-np.inf, np.nan])
+def test_a_set_with_rows_of_density_zero_has_no_score(study, summary, nothing):
     table, sets, plan, _ = study
+    high = np.flatnonzero(table["clusterE"] >= 3.0)[:7]
     broken = sets["bnn"]["log_density"].copy()
-    broken[:7] = -np.inf
-    evaluation = Evaluation.of(table, {"bnn": sets["bnn"] | {"log_density": broken}}, plan)
-    assert math.isfinite(evaluation.summary()["bnn.nll"])
+    broken[high] = nothing
+    given = sets | {"bnn": sets["bnn"] | {"log_density": broken}}
+    evaluation = Evaluation.of(table, given, plan)
+    found = evaluation.summary()
+    assert not {"bnn.nll", "bnn.nll_excess"} & set(found)
+    assert found["bnn.rows_without_density"] == 7
+    # The region without such rows keeps its scores, and so do the other sets.
+    assert "bnn.rows_without_density.low" not in found
+    for figure in ("bnn.nll.low", "bnn.nll_excess.low", "re.nll", "re.nll_excess"):
+        assert found[figure] == pytest.approx(summary[figure], rel=1e-12)
     scores = evaluation.tables()["scores"].to_pylist()
     line = next(r for r in scores if (r["set"], r["population"]) == ("bnn", "all"))
     assert line["rows_without_density"] == 7
+    assert math.isfinite(line["nll"])
+
+
+def test_without_the_exact_density_of_a_row_there_is_no_excess(study):
+    table, sets, plan, baseline = study
+    broken = sets["oracle"]["log_density"].copy()
+    broken[:3] = -np.inf
+    given = sets | {"oracle": sets["oracle"] | {"log_density": broken}}
+    found = Evaluation.of(table, given, plan, baseline=baseline).summary()
+    assert not {"oracle.nll", "bnn.nll_excess", "histogram.nll_excess"} & set(found)
+    assert {"bnn.nll", "histogram.nll"} <= set(found)
+    assert [name for name in found if name.endswith("density")] == ["oracle.rows_without_density"]
+
+
+def test_headlines_do_not_depend_on_the_axes(summary):
+    table, sets, plan, baseline = make_study(axes={"f": {"column": "fraction"}})
+    found = Evaluation.of(table, sets, plan, baseline=baseline).summary()
+    assert found == pytest.approx(summary, rel=1e-12)
+
+
+def test_the_gain_in_resolution_has_two_definitions(study, whole, summary):
+    table, sets, plan, _ = study
+
+    def resolution(ratio):
+        ordered = np.sort(ratio)
+        inside = int(np.ceil(0.68 * len(ordered)))
+        width = (ordered[inside - 1 :] - ordered[: len(ordered) - inside + 1]).min()
+        return width / 2 / np.median(ordered)
+
+    truth = table[TOPO.denominator].astype(float)
+    ratios = {"em": table["clusterE"] / truth, "bnn": sets["bnn"]["energy"] / truth}
+    low = table["clusterE"] < 3.0
+    own, uncalibrated = (resolution(ratios[name][low]) for name in ("bnn", "em"))
+    ratio = own / uncalibrated
+    assert summary["bnn.resolution_ratio_to_em.low"] == pytest.approx(ratio, rel=0.01)
+    at = np.digitize(truth, plan.truth_axis.edges)
+    gains = [
+        resolution(ratios["bnn"][at == i]) / resolution(ratios["em"][at == i])
+        for i in closure_bins(whole)
+    ]
+    assert summary["bnn.resolution_ratio_to_em"] == pytest.approx(np.median(gains), rel=0.01)
+
+
+def test_the_tables_tell_the_reference(study, whole):
+    roles = {row["set"]: row["role"] for row in whole.tables()["sets"].to_pylist()}
+    assert roles == {"bnn": "model", "re": "model", "oracle": "reference"}
+    table, sets, plan, _ = study
+    alone = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).tables()["sets"]
+    assert alone.to_pylist() == [{"set": "bnn", "role": "model"}]
 
 
 def test_too_few_rows_give_no_estimates():
@@ -277,7 +336,7 @@ def test_tables_against_exact_values(study, whole):
         assert line["mean"] == pytest.approx(delta.mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["em", "histogram", "target"])
+@pytest.mark.parametrize("name", ["em", "histogram", "target", "all", "re_vs_bnn"])
 def test_taken_names_are_refused(study, name):
     table, sets, plan, _ = study
     with pytest.raises(ValueError, match="cannot be called"):

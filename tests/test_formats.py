@@ -7,7 +7,14 @@ from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import TEMPORARY, clear_output, replacing, write_text
+from pipeline.formats.files import (
+    CLAIM,
+    TEMPORARY,
+    claim,
+    replacing,
+    replacing_folder,
+    write_text,
+)
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import Part
 from pipeline.formats.scaling import scale, scaling_of
@@ -66,11 +73,30 @@ def test_a_file_is_complete_or_absent(tmp_path):
     assert not list(path.parent.glob(f"{TEMPORARY}*"))
 
 
-def test_a_cleared_output_has_no_marker(tmp_path):
-    write_text(tmp_path / "out" / "manifest.json", "{}")
-    write_text(tmp_path / "out" / "parts" / "a", "x")
-    clear_output(tmp_path / "out", "manifest.json")
-    assert list((tmp_path / "out").iterdir()) == []
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "out"
+    for number in (1, 2):
+        with replacing_folder(folder) as new:
+            write_text(new / f"{number}.txt", "x")
+    assert {path.name for path in folder.iterdir()} == {"2.txt", CLAIM}
+    with pytest.raises(RuntimeError, match="broken"):
+        _break_off_replacing(folder)
+    assert {path.name for path in folder.iterdir()} == {"2.txt", CLAIM}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def _break_off_replacing(folder):
+    with replacing_folder(folder) as new:
+        write_text(new / "half.txt", "x")
+        raise RuntimeError("broken")
+
+
+def test_files_of_others_are_not_touched(tmp_path):
+    write_text(tmp_path / "out" / "mine.root", "x")
+    for write in (claim, _break_off_replacing):
+        with pytest.raises(UserError, match="holds files that this program did not write"):
+            write(tmp_path / "out")
+    assert (tmp_path / "out" / "mine.root").read_text() == "x"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_dataset_is_byte_identical_for_any_workers_and_read_size(tmp_path, i
         )
         ingest.main(study, Run())
         contents.append(_contents(ingest.dataset_folder(study)))
-    assert len(contents[0]) == 3 * 2 + 1  # two parts of each split and the manifest
+    assert len(contents[0]) == 3 * 2 + 2  # two parts of each split, the manifest, the claim
     assert all(other == contents[0] for other in contents[1:])
 
 

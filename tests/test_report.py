@@ -3,11 +3,13 @@
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from evaluation_fixtures import OTHER, TOPO, make_calibrated, make_manifest, make_table
+from pydantic import ValidationError
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("mplhep")
@@ -19,6 +21,8 @@ from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.card import ModelCard
 from pipeline.report.canvas import Panel, house_style, new_axes, save_panel
+from pipeline.report.scene import Scene
+from pipeline.report.scores import nll_panels
 from pipeline.report.settings import ReportSettings
 from pipeline.report.write import write_report
 
@@ -57,8 +61,8 @@ def make_card(manifest):
     )
 
 
-def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re")):
-    """What a study leaves for its report."""
+def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re"), broken=0):
+    """What a study leaves for its report; the first model gives some rows density 0."""
     table = make_table(rows, target=target)
     manifest = make_manifest(table, target=target)
     plan = plan_evaluation(EvaluateSettings.model_validate(given or {}), manifest)
@@ -66,6 +70,7 @@ def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re")):
         name: make_calibrated(table, target=target, shift=0.004 * at, stretch=1.1)
         for at, name in enumerate(models, 1)
     }
+    sets[models[0]]["log_density"][:broken] = -np.inf
     sets["oracle"] = make_calibrated(table, target=target)
     baseline = BaselineHistogram.of(make_table(rows, seed=2, target=target), plan)
     evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
@@ -81,7 +86,8 @@ def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re")):
 
 
 def keep_only(tables, *names):
-    """The tables, all empty but these: a report with few panels."""
+    """The tables, all empty but these and the sets: a report with few panels."""
+    names = (*names, "sets")
     return {name: table if name in names else table.slice(0, 0) for name, table in tables.items()}
 
 
@@ -91,7 +97,7 @@ def inputs():
         given={
             "regions": {"low": {"of": "numerator", "to": 3.0}},
             "pairs": [["re", "bnn"]],
-            "axes": {"denominator": {"of": "denominator"}},
+            "axes": {},
             "closure_min_rows": 100,
         }
     )
@@ -206,6 +212,58 @@ def test_the_headline_table_shows_the_summary(page, inputs):
     assert cells[:4] == [f"{inputs['summary'][f'{name}.nll']:.3f}" for name in names]
     closure = next(r for r in first.iter("tr") if r.findtext("th") == "closure against exact")
     assert [cell.text for cell in closure.iter("td")][2:4] == ["\u2013", "\u2013"]
+
+
+def test_a_region_tells_how_its_resolution_is_defined(page):
+    tables = list(tree_of(page).iter("table"))
+    assert [table.findtext("caption") for table in tables[:2]] == ["All test rows", "Region low"]
+    notes = []
+    for table in tables[:2]:
+        rows = table.iter("tr")
+        gain = next(r for r in rows if r.findtext("th") == "resolution over uncalibrated")
+        notes.append(list(gain.iter("td"))[-1].text)
+    assert "median over the bins" in notes[0]
+    assert "taken together, not a median" in notes[1]
+
+
+def test_the_reference_is_the_evaluations(inputs, tmp_path):
+    tables = inputs["tables"] | {"sets": pa.table({"set": ["re", "bnn"], "role": ["model"] * 2})}
+    scene = Scene(tables, ReportSettings(), TOPO, "sample")
+    assert (scene.models, scene.reference, scene.sets) == (("re", "bnn"), None, ("re", "bnn"))
+    roles = pa.table({"set": ["bnn", "oracle"], "role": ["reference", "model"]})
+    scene = Scene(tables | {"sets": roles}, ReportSettings(), TOPO, "sample")
+    assert (scene.models, scene.reference, scene.sets) == (("oracle",), "bnn", ("oracle", "bnn"))
+    assert scene.look("bnn").colour == "#000000"
+    some = keep_only(tables, "axes", "scores", "delta_e", "sigma_ratio")
+    write_report(tmp_path, **(inputs | {"tables": some, "cards": {}, "histories": {}}))
+    assert "exact density</text>" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+    with pytest.raises(ValidationError, match="reference"):
+        ReportSettings.model_validate({"reference": "oracle"})
+
+
+def test_the_split_is_named(inputs, tmp_path):
+    some = inputs | {"tables": keep_only(inputs["tables"], "scores"), "histories": {}}
+    write_report(tmp_path, **some, split="validation")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "All validation rows" in page
+    assert "8,000 to train; evaluated: 400 of the split validation" in page
+    assert "test rows" not in page
+
+
+def test_rows_without_density_are_shown_where_there_is_no_score(tmp_path):
+    inputs = make_inputs(rows=3_000, models=("bnn",), broken=7)
+    tables = keep_only(inputs["tables"], "axes", "scores")
+    write_report(tmp_path, **(inputs | {"tables": tables, "histories": {}}))
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    first = next(tree_of(page).iter("table"))
+    cells = {row.findtext("th"): [c.text for c in row.iter("td")] for row in first.iter("tr")}
+    assert cells["score"][0] == "\u2013"
+    assert cells["rows without density"][:3] == ["7", "\u2013", "\u2013"]
+    with house_style():
+        scene = Scene(tables, inputs["settings"], TOPO, "sample")
+        (panel,) = nll_panels(scene)
+    labels = [label.get_text() for label in panel.figure.axes[0].get_yticklabels()]
+    assert labels == ["histogram", "BNN\n(without 7 rows)", "exact density"]
 
 
 def test_the_dataset_is_told(page):

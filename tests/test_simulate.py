@@ -10,6 +10,7 @@ from jobs.launch import Run
 from jobs.study import load_study
 from pipeline.features import TOPO_CLUSTER_FEATURES
 from pipeline.formats.errors import UserError
+from pipeline.generator.settings import RECIPE
 from pipeline.read import SIMULATION_KEY
 
 
@@ -56,7 +57,7 @@ def test_files_have_the_real_branches_and_say_how_they_were_made(tmp_path):
     assert {feature.name for feature in TOPO_CLUSTER_FEATURES} <= clusters[0].keys()
     with uproot.open(simulate.simulated_inputs(study)[0]) as file:
         settings = json.loads(str(file[SIMULATION_KEY]))
-    assert settings == study.simulate.generator.model_dump()
+    assert settings == {"recipe": RECIPE, "settings": study.simulate.generator.model_dump()}
 
 
 def test_events_are_numbered_without_overlap_and_share_their_pile_up(tmp_path):

@@ -61,6 +61,7 @@ def write_tiny_dataset(
         columns_listed.append(Column(name="event_weight", role="weight"))
     DatasetManifest(
         fingerprint="tiny",
+        settings_fingerprint="settings",
         features=FEATURES,
         target=TARGET,
         columns=tuple(columns_listed),

@@ -30,6 +30,7 @@ from training.data import TrainingData, read_training_data
 from training.epoch import LossNotFiniteError, Worker
 from training.history import showing_progress, write_history
 from training.loop import train_network
+from training.noise import BLOCK_ROWS
 from training.ray_environment import (
     LOCAL,
     POLL_SECONDS,
@@ -85,6 +86,13 @@ def fit(  # noqa: PLR0913 - wiring
         StoppedBySignal: should_stop returned True; run again to continue.
         RuntimeError: The workers failed more often than is retried.
     """
+    _refuse_idle(settings.batch_rows, num_workers)
+    if use_gpu and address == LOCAL and torch.cuda.device_count() < num_workers:
+        msg = (
+            f"ray.gpu: {num_workers} workers want a GPU each, torch sees "
+            f"{torch.cuda.device_count()}; set ray.gpu=false or fewer ray.workers"
+        )
+        raise UserError(msg)
     dataset, folder = dataset.resolve(), folder.resolve()
     done = newest_checkpoint(folder, fingerprint)
     if done is not None and done.epoch >= settings.epochs:
@@ -110,6 +118,16 @@ def fit(  # noqa: PLR0913 - wiring
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_idle(batch_rows: int, num_workers: int) -> None:
+    blocks = -(-batch_rows // BLOCK_ROWS)
+    if num_workers > blocks:
+        msg = (
+            f"ray.workers: {num_workers} workers share a batch of {batch_rows} rows in blocks of "
+            f"{BLOCK_ROWS}, so {num_workers - blocks} would idle; set at most {blocks}"
+        )
+        raise UserError(msg)
 
 
 def _scaling(num_workers: int, threads: int, *, use_gpu: bool) -> ScalingConfig:

@@ -68,7 +68,8 @@ def resolve_axis(name: str, axis: Axis, manifest: DatasetManifest) -> ResolvedAx
     """
     where = f"evaluate.axes.{name}"
     column = _column_name(where, axis, manifest)
-    low, high = axis.range or _known_range(where, column, manifest)
+    remedy = "so its range must be given: range: [low, high]"
+    low, high = axis.range or _known_range(where, column, manifest, remedy)
     scale = axis.scale or _feature_scale(column, manifest) or _natural_scale(low, high)
     if scale == "log" and low <= 0:
         msg = f"{where}: a log axis starts above 0, its range is [{low:g}, {high:g}]"
@@ -86,7 +87,8 @@ def even_spacing(column: str, cells: int, manifest: DatasetManifest) -> Spacing:
     Raises:
         UserError: The range is not known.
     """
-    low, high = _known_range("evaluate.baseline", column, manifest)
+    remedy = "so it has no bins: evaluate.baseline=null leaves the baseline out"
+    low, high = _known_range("evaluate.baseline", column, manifest, remedy)
     return Spacing(scale=_natural_scale(low, high), low=low, high=high, cells=cells)
 
 
@@ -107,13 +109,12 @@ def _edges(low: float, high: float, scale: Scale, axis: Axis) -> Floats:
     return np.asarray(10 ** (np.arange(first, last + 1) / BINS_PER_DECADE))
 
 
-def _known_range(where: str, column: str, manifest: DatasetManifest) -> tuple[float, float]:
+def _known_range(
+    where: str, column: str, manifest: DatasetManifest, remedy: str
+) -> tuple[float, float]:
     statistics = manifest.statistics.get(column)
     if statistics is None:
-        msg = (
-            f"{where}: the dataset keeps no statistics of {column}, "
-            "so its range must be given: range: [low, high]"
-        )
+        msg = f"{where}: the dataset keeps no statistics of {column}, {remedy}"
         raise UserError(msg)
     return statistics.minimum, slightly_above(statistics.maximum)
 

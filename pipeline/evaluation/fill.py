@@ -12,6 +12,7 @@ from pipeline.evaluation.rows import (
     EVERYWHERE,
     TARGET,
     UNCALIBRATED,
+    VERSUS,
     Columns,
     Key,
     Leaf,
@@ -64,7 +65,7 @@ def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | 
 
 def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
     """Relative differences of two sets' uncertainties and central values (Fig. 11b)."""
-    name, one, two = f"{first}_vs_{second}", sets[first], sets[second]
+    name, one, two = f"{first}{VERSUS}{second}", sets[first], sets[second]
     spacing = rows.plan.settings.fine.difference
     central = rows.plan.target.name
     shift = _quotient(_wide(one, central), _wide(two, central)) - 1
@@ -88,7 +89,8 @@ def _fill_plane(rows: Rows, name: str, values: Floats) -> Leaves:
 
 def _fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
     # Rows to which a density gives no weight at all have an infinite score; they are left out
-    # of the mean, and counted: the moments then hold fewer rows than the population.
+    # of the mean, and counted: the moments then hold fewer rows than the population, for which
+    # the summary has no score.
     nll = -_wide(columns, "log_density")
     yield from rows.moments("nll", name, nll)
     if reference is not None and "log_density" in reference:

@@ -1,5 +1,6 @@
 """What an evaluation does on one dataset: settings with every name and range resolved."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from pipeline.evaluation.axes import (
@@ -10,11 +11,14 @@ from pipeline.evaluation.axes import (
     resolve_condition,
     slightly_above,
 )
-from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.evaluation.settings import ORACLE, Axis, EvaluateSettings
 from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import IDENTITY, Target
+from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
+
+TRUTH_AXIS = "denominator"  # the name of the axis of closure where the settings give none
 
 # Columns of a calibrated set that are used where the set has them; a set with a density has all.
 DENSITY_COLUMNS = (
@@ -30,7 +34,7 @@ class EvaluationPlan(Record):
         settings: As given.
         target: What the calibrated sets predict.
         weight: Column with the rows' weights; None for 1.
-        axes: Resolved.
+        axes: Resolved; one at least is of the denominator.
         regions: By name: conditions.
         plane: Cells of the target in two-dimensional figures.
         baseline_bins: Numerator bins of the baseline.
@@ -47,9 +51,9 @@ class EvaluationPlan(Record):
     baseline_cells: Spacing | None
 
     @property
-    def truth_axis(self) -> ResolvedAxis | None:
-        """The axis of the denominator, on which closure is defined; None if there is none."""
-        return next((axis for axis in self.axes if axis.column == self.target.denominator), None)
+    def truth_axis(self) -> ResolvedAxis:
+        """The first axis of the denominator, on which closure and resolution are defined."""
+        return next(axis for axis in self.axes if axis.column == self.target.denominator)
 
 
 class NeededColumns(NamedTuple):
@@ -60,21 +64,22 @@ class NeededColumns(NamedTuple):
 
 
 def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> EvaluationPlan:
-    """The settings applied to one dataset.
+    """The settings applied to one dataset; all that can be wrong with them is found here.
 
     Raises:
-        UserError: The dataset has no truth, or the settings name a column that it lacks.
+        UserError: The dataset has no truth or no usable range of its target; the settings name
+            a column that it lacks, or an axis or the baseline needs a range that is not known.
     """
-    low, high = manifest.log10_target_range()
+    low, high = _target_range(manifest)
     target = manifest.target
-    assert target is not None  # noqa: S101 - log10_target_range has refused that
+    assert target is not None  # noqa: S101 - _target_range has refused that
     cells = settings.fine.plane_cells
     bins, log_cells = _baseline_spacings(settings, manifest)
     return EvaluationPlan(
         settings=settings,
         target=target,
         weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
-        axes=tuple(resolve_axis(n, a, manifest) for n, a in settings.axes.items()),
+        axes=_resolve_axes(settings, target, manifest),
         regions={
             name: tuple(resolve_condition(name, c, manifest) for c in region.where)
             for name, region in settings.regions.items()
@@ -85,13 +90,74 @@ def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> Ev
     )
 
 
+def check_names(settings: EvaluateSettings, names: Collection[str]) -> None:
+    """A check that the sets which the settings name are there.
+
+    The default reference may be missing: a sample of real data has no exact density.
+
+    Args:
+        settings: Of the evaluation.
+        names: Of all calibrated sets.
+
+    Raises:
+        UserError: The reference or a pair names another set; both problems together.
+    """
+    paired = dict.fromkeys(name for pair in settings.pairs for name in pair)
+    absent = [name for name in paired if name not in names]
+    known = f"the study has {', '.join(names) or 'none'}"
+    problems = []
+    if settings.reference not in {*names, ORACLE}:
+        problems.append(
+            f"evaluate.reference: no calibrated set is called {settings.reference}, {known}; "
+            "give one of them, or leave the key out to compare with the exact density"
+        )
+    if absent:
+        problems.append(
+            f"evaluate.pairs: no calibrated set is called {' or '.join(absent)}, {known}; "
+            "give pairs of these only"
+        )
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _target_range(manifest: DatasetManifest) -> tuple[float, float]:
+    """Smallest and largest log10 of the target among the training rows."""
+    if manifest.target is not None:
+        statistics = manifest.statistics.get(manifest.target.name)
+        if statistics is None or statistics.minimum <= 0:
+            found = "no statistics" if statistics is None else f"values from {statistics.minimum:g}"
+            msg = (
+                f"the dataset has {found} of its target {manifest.target.name}, expected positive "
+                "training rows; run `topocal ingest` again with a cut that keeps these only"
+            )
+            raise UserError(msg)
+    return manifest.log10_target_range()
+
+
+def _resolve_axes(
+    settings: EvaluateSettings, target: Target, manifest: DatasetManifest
+) -> tuple[ResolvedAxis, ...]:
+    """The axes of the settings, and that of the denominator if it is not among them."""
+    axes = [resolve_axis(name, axis, manifest) for name, axis in settings.axes.items()]
+    if not any(axis.column == target.denominator for axis in axes):
+        taken = next((axis.column for axis in axes if axis.name == TRUTH_AXIS), None)
+        if taken is not None:
+            msg = (
+                f"evaluate.axes.{TRUTH_AXIS}: the name is kept for {target.denominator}, on which "
+                f"closure is defined, got an axis of {taken}; give this axis another name"
+            )
+            raise UserError(msg)
+        axes.append(resolve_axis(TRUTH_AXIS, Axis(of="denominator"), manifest))
+    return tuple(axes)
+
+
 def _baseline_spacings(
     settings: EvaluateSettings, manifest: DatasetManifest
 ) -> tuple[Spacing | None, Spacing | None]:
     """Bins of the numerator and cells of log10 of the target; None without a baseline."""
     if settings.baseline is None or manifest.target is None:
         return None, None
-    low, high = manifest.log10_target_range()
+    low, high = _target_range(manifest)
     margin, cells = settings.baseline.margin, settings.baseline.cells
     return (
         even_spacing(manifest.target.numerator, settings.baseline.bins, manifest),

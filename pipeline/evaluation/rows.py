@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.evaluation.settings import ORACLE
 from pipeline.evaluation.spacing import Floats, Indices, Spacing
 from pipeline.formats.columns import IDENTITY
 
@@ -20,6 +21,9 @@ UNCALIBRATED = "em"  # the numerator as it is, at the electromagnetic scale
 BASELINE = "histogram"
 TARGET = "target"
 EVERYWHERE = "all"
+VERSUS = "_vs_"  # between the names of two sets that are compared; in no set's own name
+# Names that no model may have: they stand for something else in keys, tables and the report.
+RESERVED_SETS = (ORACLE, UNCALIBRATED, BASELINE, TARGET, EVERYWHERE)
 COVERAGES = {"coverage68": ("q16", "q84", 0.68), "coverage95": ("q025", "q975", 0.95)}
 
 
@@ -129,7 +133,7 @@ def check_aligned(table: Columns, name: str, columns: Columns, plan: EvaluationP
     Raises:
         ValueError: Its name is taken, it lacks the central value or its rows are others.
     """
-    if name in {UNCALIBRATED, BASELINE, TARGET}:
+    if (name in RESERVED_SETS and name != ORACLE) or VERSUS in name:
         msg = f"a calibrated set cannot be called {name}: the evaluation uses that name itself"
         raise ValueError(msg)
     missing = {plan.target.name, plan.target.calibrated} - set(columns)

@@ -15,7 +15,12 @@ _PROFILE = (
     "sigma_rel_error mean mean_error mean_truncated mean_truncated_error"
 )
 
+# Roles of the calibrated sets in the table `sets`: one at most is the reference.
+MODEL = "model"
+REFERENCE = "reference"
+
 SCHEMAS: dict[str, pa.Schema] = {
+    "sets": _schema("set role"),
     "axes": _schema("axis column unit scale", real="closure_from"),
     "delta_e": _schema("axis set", "rows", _PROFILE),
     "delta_r": _schema("axis set", "rows", _PROFILE),

@@ -1,13 +1,16 @@
 """The section `evaluate` of a study."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.records import Record
 
 Quantity = Literal["numerator", "denominator", "target"]
+
+ORACLE = "oracle"  # the calibrated set of the exact density
 
 
 class Column(Record):
@@ -73,6 +76,13 @@ class Condition(Column):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _ends_are_ordered(self) -> Self:
+        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
+            msg = f"`from` must be below `to`, got {self.lower:g} and {self.upper:g}"
+            raise ValueError(msg)
+        return self
+
 
 class Region(Record):
     """A population of rows: those that meet all conditions."""
@@ -124,12 +134,22 @@ class FineSettings(Record):
     pit_cells: Annotated[int, Field(gt=0)] = 2_000
     plane_cells: Annotated[int, Field(gt=0)] = 120
 
+    @field_validator("ratio", "sigma", "relative", "pull", "difference")
+    @classmethod
+    def _has_its_scale(cls, spacing: Spacing, info: ValidationInfo) -> Spacing:
+        scale = "linear" if info.field_name in {"pull", "difference"} else "log"
+        if spacing.scale != scale:
+            msg = f"these cells must be on a {scale} scale"
+            raise ValueError(msg)
+        return spacing
+
 
 class EvaluateSettings(Record):
     """What is measured of the calibrated sets of a study.
 
     Attributes:
-        axes: By name: what figures are drawn against.
+        axes: By name: what figures are drawn against. Closure and resolution are defined on an
+            axis of the denominator: where none is given, the default one, `denominator`, is added.
         regions: By name: populations with headline figures of their own.
         reference: The set that others are compared with; the exact density where there is one.
         pairs: Two sets to compare row by row, for example [re, bnn].
@@ -146,7 +166,7 @@ class EvaluateSettings(Record):
         default={"denominator": Axis(of="denominator"), "numerator": Axis(of="numerator")}
     )
     regions: dict[str, Region] = Field(default={})
-    reference: str = "oracle"
+    reference: str = ORACLE
     pairs: tuple[tuple[str, str], ...] = ()
     min_rows_per_bin: Annotated[int, Field(gt=0)] = 100
     closure_from: float = 0.5
@@ -161,3 +181,20 @@ class EvaluateSettings(Record):
             msg = "regions.all: the name stands for all rows, give the region another one"
             raise ValueError(msg)
         return self
+
+    @field_validator("axes", "regions")
+    @classmethod
+    def _names_fit_in_file_names(cls, named: dict[str, Any]) -> dict[str, Any]:
+        for name in named:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                msg = f"a name has letters, digits, - and _ only, since files carry it: {name!r}"
+                raise ValueError(msg)
+        return named
+
+    @field_validator("truncate")
+    @classmethod
+    def _truncation_is_ordered(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if ends[0] >= ends[1]:
+            msg = f"the range must rise, got {list(ends)}"
+            raise ValueError(msg)
+        return ends

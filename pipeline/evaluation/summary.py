@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
-from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, Key
+from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS, Key
 from pipeline.evaluation.spacing import Floats, Indices
 
 if TYPE_CHECKING:
@@ -17,7 +17,15 @@ Figures = Iterator[tuple[str, float]]
 
 
 def summarise(evaluation: "Evaluation", reduced_inputs: frozenset[str]) -> dict[str, float]:
-    """`NAME.figure` over all rows and `NAME.figure.REGION`; what does not apply is missing."""
+    """`NAME.figure` over all rows and `NAME.figure.REGION`; what does not apply is missing.
+
+    A score is missing too where any row has no finite log density, since the mean of the others
+    would reward a density that gives a true value none; `rows_without_density` tells how many.
+
+    `NAME.resolution_ratio_to_em` is the median over the bins of closure of the ratio of relative
+    resolutions, `NAME.resolution_ratio_to_em.REGION` the ratio of the relative resolutions of the
+    region's rows taken together: a region may hold too few rows for bins.
+    """
     found: dict[str, float] = {}
     for name in (*evaluation.sets, BASELINE):
         for population in evaluation.populations:
@@ -28,7 +36,7 @@ def summarise(evaluation: "Evaluation", reduced_inputs: frozenset[str]) -> dict[
             found |= {f"{name}.{figure}{suffix}": value for figure, value in figures.items()}
         found |= {f"{name}.{figure}": value for figure, value in _closure(evaluation, name)}
     for pair in evaluation.plan.settings.pairs:
-        name = "_vs_".join(pair)
+        name = VERSUS.join(pair)
         found |= {f"{name}.{figure}": value for figure, value in _pair(evaluation, name)}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
@@ -51,11 +59,25 @@ def population_resolution(evaluation: "Evaluation", name: str, where: str) -> fl
     return histogram.distribution().relative_resolution()[0]
 
 
+def rows_without_density(evaluation: "Evaluation", figure: str, name: str, where: str) -> int:
+    """Rows of a population of which a set has no finite score.
+
+    Args:
+        evaluation: With that score.
+        figure: "nll", or "excess": without a finite density of the set or of the reference.
+        name: Of the set.
+        where: The population.
+    """
+    every = evaluation.histograms[Key("ratio_in", UNCALIBRATED, where)]
+    scored = evaluation.moments[Key(figure, name, where)].counts[0]
+    return int(every.rows[0] + every.outside - scored)
+
+
 def _population_figures(evaluation: "Evaluation", name: str, where: str) -> Figures:
     enough = evaluation.plan.settings.min_rows_per_bin
-    means = {"nll": "nll", "nll_excess": "excess"} | {key: key for key in COVERAGES}
-    for figure, key in means.items():
-        moments = evaluation.moments.get(Key(key, name, where))
+    yield from _scores(evaluation, name, where)
+    for figure in COVERAGES:
+        moments = evaluation.moments.get(Key(figure, name, where))
         if moments is not None and moments.counts[0] >= enough:
             yield figure, float(moments.mean[0])
     pit = evaluation.histograms.get(Key("pit", name, where))
@@ -71,7 +93,21 @@ def _population_figures(evaluation: "Evaluation", name: str, where: str) -> Figu
         yield from _population_ratio(evaluation, name, where)
 
 
+def _scores(evaluation: "Evaluation", name: str, where: str) -> Figures:
+    """Mean scores of all rows, or how many rows have none."""
+    for figure, key in (("nll", "nll"), ("nll_excess", "excess")):
+        moments = evaluation.moments.get(Key(key, name, where))
+        if moments is None:
+            continue
+        missing = rows_without_density(evaluation, key, name, where)
+        if not missing and moments.counts[0] >= evaluation.plan.settings.min_rows_per_bin:
+            yield figure, float(moments.mean[0])
+        if missing and figure == "nll":
+            yield "rows_without_density", float(missing)
+
+
 def _population_ratio(evaluation: "Evaluation", name: str, where: str) -> Figures:
+    """The gain in resolution of a region's rows taken together, without bins."""
     own = population_resolution(evaluation, name, where)
     uncalibrated = population_resolution(evaluation, UNCALIBRATED, where)
     if own is not None and uncalibrated:
@@ -79,7 +115,10 @@ def _population_ratio(evaluation: "Evaluation", name: str, where: str) -> Figure
 
 
 def _closure(evaluation: "Evaluation", name: str) -> Figures:
-    """Largest deviations of binned medians, and the typical gain in resolution."""
+    """Largest deviations of binned medians, and the median over the bins of the gain in resolution.
+
+    Over all rows, whose resolution as a whole would follow their spectrum, not the calibration.
+    """
     bins = closure_bins(evaluation)
     own = _truth_profile(evaluation, "ratio", name)
     if own is None or not len(bins):
@@ -100,7 +139,7 @@ def closure_bins(evaluation: "Evaluation") -> Indices:
     """Bins of the denominator that closure counts: high and full enough; flow bins never."""
     settings, axis = evaluation.plan.settings, evaluation.plan.truth_axis
     truth = _truth_profile(evaluation, "ratio", UNCALIBRATED)
-    if axis is None or truth is None:
+    if truth is None:
         return np.zeros(0, dtype=np.int64)
     high_enough = np.asarray(axis.edges[:-1]) >= settings.closure_from * (1 - 1e-9)
     full_enough = truth.rows[1:-1] >= settings.closure_min_rows
@@ -117,8 +156,7 @@ def _pair(evaluation: "Evaluation", name: str) -> Figures:
 
 
 def _truth_profile(evaluation: "Evaluation", figure: str, name: str) -> FineHistogram | None:
-    axis = evaluation.plan.truth_axis
-    return None if axis is None else evaluation.histograms.get(Key(figure, name, axis.name))
+    return evaluation.histograms.get(Key(figure, name, evaluation.plan.truth_axis.name))
 
 
 def _medians(profile: FineHistogram, bins: Indices) -> Floats:

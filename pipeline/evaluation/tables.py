@@ -11,9 +11,13 @@ from pipeline.evaluation.distribution import Distribution
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
 from pipeline.evaluation.rows import BASELINE, TARGET, UNCALIBRATED, Key
-from pipeline.evaluation.schemas import SCHEMAS
+from pipeline.evaluation.schemas import MODEL, REFERENCE, SCHEMAS
 from pipeline.evaluation.spacing import Floats
-from pipeline.evaluation.summary import ks_distance, population_resolution
+from pipeline.evaluation.summary import (
+    ks_distance,
+    population_resolution,
+    rows_without_density,
+)
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation
@@ -30,6 +34,7 @@ RATIO_DISPLAY_BINS = 700
 def make_tables(evaluation: "Evaluation") -> dict[str, pa.Table]:
     """By name, in long form: one row for each bin, set and axis or population."""
     rows: dict[str, list[Row]] = {
+        "sets": list(_set_rows(evaluation)),
         "axes": list(_axis_rows(evaluation)),
         "delta_e": list(_profile_rows(evaluation, "delta_e")),
         "delta_r": list(_profile_rows(evaluation, "delta_r")),
@@ -48,6 +53,13 @@ def make_tables(evaluation: "Evaluation") -> dict[str, pa.Table]:
         "pair_sigma": list(_histogram_rows(evaluation, ("pair_sigma",), PAIR_DISPLAY_BINS)),
     }
     return {name: pa.Table.from_pylist(rows[name], SCHEMAS[name]) for name in SCHEMAS}
+
+
+def _set_rows(evaluation: "Evaluation") -> Iterator[Row]:
+    """The calibrated sets, and which of them the others are compared with."""
+    for name in evaluation.sets:
+        is_reference = name == evaluation.plan.settings.reference
+        yield {"set": name, "role": REFERENCE if is_reference else MODEL}
 
 
 def _axis_rows(evaluation: "Evaluation") -> Iterator[Row]:
@@ -137,6 +149,7 @@ def _score_rows(evaluation: "Evaluation") -> Iterator[Row]:
 
 
 def _mean_scores(evaluation: "Evaluation", name: str, where: str) -> Row:
+    """Means over the rows that have a finite value, with the number of those without density."""
     keys = {
         "nll": "nll",
         "nll_excess": "excess",
@@ -150,10 +163,8 @@ def _mean_scores(evaluation: "Evaluation", name: str, where: str) -> Row:
         if moments is not None and moments.counts[0]:
             row[column] = moments.mean[0]
             row[column + "_error"] = moments.mean_error[0]
-    nll = evaluation.moments.get(Key("nll", name, where))
-    if nll is not None:
-        total = evaluation.histograms[Key("ratio_in", UNCALIBRATED, where)].rows[0]
-        row["rows_without_density"] = int(total - nll.counts[0])
+    if Key("nll", name, where) in evaluation.moments:
+        row["rows_without_density"] = rows_without_density(evaluation, "nll", name, where)
     return row
 
 

@@ -1,11 +1,12 @@
 """The manifest of a calibrated set: one part for each part of a dataset's split, row by row."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pipeline.formats.columns import Target
 from pipeline.formats.manifest import MANIFEST, Part, Split
-from pipeline.formats.records import Record
+from pipeline.formats.records import OutputRecord, Record
 
 
 class CalibratedColumn(Record):
@@ -16,7 +17,7 @@ class CalibratedColumn(Record):
     description: str
 
 
-class CalibratedManifest(Record):
+class CalibratedManifest(OutputRecord):
     """All that a reader of a calibrated set may rely on; it is written last.
 
     Attributes:
@@ -36,7 +37,6 @@ class CalibratedManifest(Record):
     """
 
     format_version: Literal[1] = 1
-    fingerprint: str
     dataset_fingerprint: str
     name: str
     kind: str
@@ -50,6 +50,41 @@ class CalibratedManifest(Record):
     rows_at_bound: dict[str, int]
     rows_out_of_domain: int
     versions: dict[str, str]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path."""
+        return {part.path: part.size for part in self.parts}
+
+
+def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColumn, ...]:
+    """Names, units and meanings of the columns of a calibrated set, besides `cluster_id`."""
+    name, unit, log = target.name, target.unit, target.transform
+    rows = [
+        (name, unit, f"calibrated {name}, the functional named in the manifest"),
+        (target.calibrated, target.calibrated_unit, f"{target.numerator} / {name}"),
+        ("sigma_syst", unit, f"systematic uncertainty of {name} (Eq. 41)"),
+        ("sigma_stat", unit, f"statistical uncertainty of {name} (Eq. 42)"),
+        ("sigma_tot", unit, f"total uncertainty of {name} (Eq. 40)"),
+        (f"sigma_syst_{log}", "1", f"systematic uncertainty of {log} {name}"),
+        (f"sigma_stat_{log}", "1", f"statistical uncertainty of {log} {name}"),
+        (f"sigma_tot_{log}", "1", f"total uncertainty of {log} {name}"),
+        ("mode_linear", unit, f"most probable {name}"),
+        (f"mode_{log}", unit, f"{name} at the most probable {log} {name}"),
+        ("median", unit, f"median of {name}"),
+        ("mean", unit, f"mean of {name} within the search range"),
+        ("q025", unit, f"2.5 % quantile of {name}"),
+        ("q16", unit, f"16 % quantile of {name}"),
+        ("q84", unit, f"84 % quantile of {name}"),
+        ("q975", unit, f"97.5 % quantile of {name}"),
+        ("in_domain", "1", "every feature lies within its training range"),
+    ]
+    if has_truth:
+        rows += [
+            ("log_density", "1", f"natural log of the density of {log} {name} at the true value"),
+            ("pit", "1", f"probability of a {name} below the true value"),
+        ]
+    return tuple(CalibratedColumn(name=n, unit=u, description=d) for n, u, d in rows)
 
 
 def read_calibrated(folder: Path) -> CalibratedManifest:

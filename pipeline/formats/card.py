@@ -1,10 +1,11 @@
 """The model card: everything that using a trained model needs, beside the model itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.formats.columns import Feature, Target
-from pipeline.formats.records import Record
+from pipeline.formats.records import OutputRecord, Record
 
 CARD = "model.json"
 
@@ -37,7 +38,7 @@ class Output(Record):
     description: str
 
 
-class ModelCard(Record):
+class ModelCard(OutputRecord):
     """A trained model's card.
 
     Attributes:
@@ -78,11 +79,15 @@ class ModelCard(Record):
     outputs: tuple[Output, ...]
     settings: dict[str, Any]
     scores: dict[str, float]
-    fingerprint: str
     data_fingerprint: str
     git_hash: str
     versions: dict[str, str]
     citation: str = "ATLAS Collaboration, arXiv 2412.04370"
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path."""
+        return {item.path: item.size for item in self.artefacts.values()}
 
 
 def read_card(folder: Path) -> ModelCard:

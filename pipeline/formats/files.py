@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.formats.errors import UserError
+
 TEMPORARY = ".tmp-"
+CLAIM = ".topocal"  # an empty file in each output folder
 
 
 @contextmanager
@@ -41,12 +44,56 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def clear_output(folder: Path, marker: str) -> None:
-    """Empty an output folder that is about to be written again.
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill; it takes the place of `folder` if the block ends well.
 
-    The marker file, which makes the output exist for readers, goes first, so that an
-    interrupted run never leaves an old marker over new contents.
+    On an exception the temporary folder is removed and `folder` stays as it was, so that a wrong
+    setting or a damaged input destroys no earlier result.
+
+    Raises:
+        UserError: There is such a folder, with contents that this program did not write.
     """
-    (folder / marker).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    refuse_foreign(folder)
+    temporary = folder.with_name(f"{TEMPORARY}{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    claim(temporary)
+    try:
+        yield temporary
+        _put_in_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def claim(folder: Path) -> None:
+    """Make a folder and mark it as an output of this program.
+
+    Raises:
+        UserError: There is such a folder, with contents that this program did not write.
+    """
+    refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CLAIM).touch()
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds files but not the mark of this program's outputs.
+
+    Raises:
+        UserError: It is such a folder.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CLAIM).exists():
+        msg = (
+            f"{folder}: holds files that this program did not write; "
+            "move them away or set another output"
+        )
+        raise UserError(msg)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    old = folder.with_name(f"{TEMPORARY}old-{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

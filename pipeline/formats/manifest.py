@@ -3,7 +3,7 @@
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.errors import UserError
-from pipeline.formats.records import Record
+from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.scaling import ColumnStatistics
 
 MANIFEST = "manifest.json"
@@ -76,12 +76,13 @@ class FloorCount(Record):
     rows: int
 
 
-class DatasetManifest(Record):
+class DatasetManifest(OutputRecord):
     """All that a reader of a dataset may rely on; it is written last.
 
     Attributes:
         format_version: Raised when this record changes.
         fingerprint: Of the settings and inputs that the dataset follows from.
+        settings_fingerprint: Of the settings alone.
         features: The networks' inputs, in order.
         target: The networks' target; None where the inputs have no truth.
         columns: All columns of the parts.
@@ -97,7 +98,7 @@ class DatasetManifest(Record):
     """
 
     format_version: Literal[1] = 1
-    fingerprint: str
+    settings_fingerprint: str
     features: tuple[Feature, ...]
     target: Target | None
     columns: tuple[Column, ...]
@@ -109,6 +110,11 @@ class DatasetManifest(Record):
     parts: tuple[Part, ...]
     statistics: dict[str, ColumnStatistics]
     versions: dict[str, str]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path."""
+        return {part.path: part.size for part in self.parts}
 
     def parts_of(self, split: Split) -> tuple[Part, ...]:
         """The parts of one split, in order."""

@@ -1,6 +1,7 @@
 """Frozen records that are written as JSON and read back, with errors a user can act on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -50,3 +51,37 @@ class Record(BaseModel):
                 f"run `topocal {made_by}` again with --redo"
             )
             raise UserError(msg) from None
+
+
+class OutputRecord(Record):
+    """The record that makes an output exist; it is written last and lists the files.
+
+    Attributes:
+        fingerprint: Of everything that the output follows from.
+    """
+
+    fingerprint: str
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path relative to the record's folder."""
+        raise NotImplementedError
+
+    def missing_from(self, folder: Path) -> list[str]:
+        """Files that are not there or have another size."""
+        return [
+            path
+            for path, size in self.files.items()
+            if not (folder / path).is_file() or (folder / path).stat().st_size != size
+        ]
+
+    def require_files(self, folder: Path, *, made_by: str) -> None:
+        """Check that all files are there.
+
+        Raises:
+            UserError: One is missing or has another size.
+        """
+        missing = self.missing_from(folder)
+        if missing:
+            msg = f"{folder / missing[0]}: missing or changed; run `topocal {made_by} --redo`"
+            raise UserError(msg)

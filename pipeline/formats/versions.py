@@ -21,6 +21,9 @@ def git_hash() -> str:
     """The commit of this checkout, with "+changes" when files differ from it; else "unknown"."""
     folder = Path(__file__).parent
     try:
+        top = _git(folder, "rev-parse", "--show-toplevel")
+        if Path(top) != folder.parent.parent:  # installed inside another project's checkout
+            return "unknown"
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

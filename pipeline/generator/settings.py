@@ -4,6 +4,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Raised when the same settings give other clusters or another density: files of an older recipe
+# have no exact density any more.
+RECIPE = 1
+
 
 class GeneratorSettings(BaseModel):
     """The choices of a simulated sample.

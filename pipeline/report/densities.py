@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from pipeline.evaluation.rows import EVERYWHERE
+from pipeline.evaluation.rows import EVERYWHERE, VERSUS
 from pipeline.report.canvas import Panel, add_legend, new_axes, plain_log
 from pipeline.report.profiles import as_steps
 from pipeline.report.scene import Column, Look, Scene, Series, select, series
@@ -103,7 +103,7 @@ def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     """The total uncertainty in log10 over that of the reference, row by row."""
     table = select(scene.tables["sigma_ratio"], population=EVERYWHERE)
     names = [name for name in scene.models if len(series(table, set=name))]
-    if not names:
+    if not names or scene.reference is None:
         return
     figure, axes = new_axes(scene.sample)
     for name in names:
@@ -113,9 +113,7 @@ def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     _log_axes(axes, series(table))
     low, high = _core(series(table), 1e-4)
     plain_log(axes, "x", (min(low, 0.5), max(high, 2.0)))
-    axes.set_xlabel(
-        r"$\sigma_\mathrm{log}$ / that of the " + scene.look(scene.settings.reference).label
-    )
+    axes.set_xlabel(r"$\sigma_\mathrm{log}$ / that of the " + scene.look(scene.reference).label)
     add_legend(figure, axes)
     yield Panel("sigma-ratio", "Uncertainty over the exact one", figure, table)
 
@@ -125,7 +123,7 @@ def pair_panels(scene: Scene) -> Iterator[Panel]:
     for pair in dict.fromkeys(scene.tables["pair_sigma"]["set"].to_pylist()):
         table = select(scene.tables["pair_sigma"], set=pair, population=EVERYWHERE)
         fit = series(scene.tables["pull_fit"], figure="pair_sigma", set=pair, population=EVERYWHERE)
-        first, _, second = pair.partition("_vs_")
+        first, _, second = pair.partition(VERSUS)
         one, two = scene.look(first), scene.look(second)
         figure, axes = new_axes(scene.sample)
         bins = series(table)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.evaluation.rows import BASELINE, EVERYWHERE
+from pipeline.evaluation.rows import BASELINE, EVERYWHERE, VERSUS
 from pipeline.formats.card import ModelCard
 from pipeline.formats.manifest import SPLITS, DatasetManifest
 from pipeline.report.scene import Scene
@@ -46,6 +46,11 @@ MEANINGS = {
     "nll_excess": Meaning(
         "score above exact", "information lost against the exact density; 0 is the limit"
     ),
+    "rows_without_density": Meaning(
+        "rows without density",
+        "rows whose true value gets no finite log density; there is no score while there are any",
+        digits=0,
+    ),
     "pit_ks": Meaning("PIT distance", "largest deviation of the PIT from uniform; 0 is perfect"),
     "coverage68": Meaning(
         "68% coverage", "share of true values inside the central 68% interval", True, 1
@@ -63,7 +68,8 @@ MEANINGS = {
         "closure against exact", "the same after subtracting the exact density's own", True, 2
     ),
     "resolution_ratio_to_em": Meaning(
-        "resolution over uncalibrated", "median ratio of relative resolutions; below 1 is a gain"
+        "resolution over uncalibrated",
+        "ratio of relative resolutions, median over the bins of closure; below 1 is a gain",
     ),
     "pull_width": Meaning(
         "pull width", "fitted core width of the pull; compare with the exact density's, not with 1"
@@ -76,6 +82,15 @@ MEANINGS = {
     ),
 }
 
+# Figures that are defined otherwise for a region than for all rows.
+REGION_MEANINGS = {
+    "resolution_ratio_to_em": Meaning(
+        "resolution over uncalibrated",
+        "ratio of relative resolutions of the region's rows taken together, not a median over "
+        "bins as for all rows; below 1 is a gain",
+    ),
+}
+
 
 def headline_tables(scene: Scene, summary: Mapping[str, float]) -> list[HtmlTable]:
     """The summary with models beside the reference: all rows, then each region, then pairs."""
@@ -83,9 +98,9 @@ def headline_tables(scene: Scene, summary: Mapping[str, float]) -> list[HtmlTabl
     tables = []
     for population in scene.populations:
         suffix = "" if population == EVERYWHERE else f".{population}"
-        words = "All test rows" if population == EVERYWHERE else f"Region {population}"
+        words = f"All {scene.split} rows" if population == EVERYWHERE else f"Region {population}"
         tables.append(_figures(scene, summary, words, names, suffix))
-    pairs = dict.fromkeys(key.split(".")[0] for key in summary if "_vs_" in key.split(".")[0])
+    pairs = dict.fromkeys(key.split(".")[0] for key in summary if VERSUS in key.split(".")[0])
     if pairs:
         tables.append(_figures(scene, summary, "Pairs of models", list(pairs), ""))
     return [table for table in tables if table.rows]
@@ -146,7 +161,7 @@ def score_table(scene: Scene, scores: pa.Table) -> HtmlTable:
         rows.append([label, row["population"], _whole(row["rows"]), *cells, domain, *last])
     head = (
         *("set", "population", "rows", "score", "above exact", "68% coverage", "95% coverage"),
-        *(("in training range", "rows of density 0") if bare else ("in training range",)),
+        *(("in training range", "rows without density") if bare else ("in training range",)),
     )
     return HtmlTable("Scores with statistical errors", head, rows)
 
@@ -155,12 +170,13 @@ def _figures(
     scene: Scene, summary: Mapping[str, float], caption: str, names: list[str], suffix: str
 ) -> HtmlTable:
     rows, notes = [], []
-    for figure, meaning in MEANINGS.items():
+    meanings = MEANINGS | REGION_MEANINGS if suffix else MEANINGS
+    for figure, meaning in meanings.items():
         found = [summary.get(f"{name}.{figure}{suffix}") for name in names]
         if any(value is not None for value in found):
             rows.append([meaning.title, *(_number(value, meaning) for value in found)])
             notes.append(meaning.words)
-    labels = [" / ".join(scene.look(part).label for part in name.split("_vs_")) for name in names]
+    labels = [" / ".join(scene.look(part).label for part in name.split(VERSUS)) for name in names]
     return HtmlTable(caption, ("figure", *labels, "meaning"), rows, notes)
 
 

@@ -124,7 +124,7 @@ def _median_panel(scene: Scene, axis: AxisView, view: MedianView) -> Iterator[Pa
         axes.axvline(axis.closure_from, color="#999999", linestyle=":", linewidth=0.8)
         caption += "; headline closure counts bins right of the dotted line"
     banded = [curve for curve in curves if curve.look != scene.look(UNCALIBRATED)]
-    _draw_bands(axes, banded, scene.look(scene.settings.reference))
+    _draw_bands(axes, banded, None if scene.reference is None else scene.look(scene.reference))
     for curve in curves:
         _draw_markers(axes, curve, log=axis.is_log)
         if view.mean is not None:
@@ -168,7 +168,7 @@ def _draw_markers(axes: Axes, curve: Curve, *, log: bool) -> None:
     )
 
 
-def _draw_bands(axes: Axes, curves: list[Curve], reference: Look) -> None:
+def _draw_bands(axes: Axes, curves: list[Curve], reference: Look | None) -> None:
     """Bands of the first sets, filled; the reference's as dashed lines."""
     models = [curve for curve in curves if curve.look != reference]
     exact = [curve for curve in curves if curve.look == reference]

@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
+from pipeline.evaluation.schemas import MODEL, REFERENCE
 from pipeline.formats.columns import Target
+from pipeline.formats.manifest import Split
 from pipeline.report.settings import ReportSettings
 
 # Okabe and Ito's palette, told apart with any colour vision; grey and black are not models.
@@ -39,33 +41,34 @@ class Scene:
         settings: Of the report.
         target: What is predicted.
         sample: Words over each figure.
+        split: The split that was evaluated.
     """
 
     tables: Mapping[str, pa.Table]
     settings: ReportSettings
     target: Target
     sample: str
+    split: Split = "test"
 
     @property
     def models(self) -> tuple[str, ...]:
         """Calibrated sets without the reference, in the order of the tables."""
-        special = {UNCALIBRATED, BASELINE, self.settings.reference}
-        return tuple(name for name in self._names if name not in special)
+        return distinct(select(self.tables["sets"], role=MODEL), "set")
+
+    @property
+    def reference(self) -> str | None:
+        """The calibrated set that the others were compared with; None if there is none."""
+        return next(iter(distinct(select(self.tables["sets"], role=REFERENCE), "set")), None)
 
     @property
     def sets(self) -> tuple[str, ...]:
         """The models, then the reference if there is one."""
-        reference = self.settings.reference
-        return (*self.models, *((reference,) if reference in self._names else ()))
+        return self.models if self.reference is None else (*self.models, self.reference)
 
     @property
     def populations(self) -> tuple[str, ...]:
         """All rows, then the regions."""
         return distinct(self.tables["scores"], "population")
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return distinct(self.tables["delta_e"], "set") or distinct(self.tables["scores"], "set")
 
     def look(self, name: str) -> Look:
         """How a set is drawn."""
@@ -74,9 +77,10 @@ class Scene:
             return Look(label, "#7f7f7f", "x", ":")
         if name == BASELINE:
             return Look(label, "#a6761d", "+", "-.")
-        if name == self.settings.reference:
+        if name == self.reference:
             return Look(label, "#000000", ".", "--")
-        at = self.models.index(name) if name in self.models else 0
+        models = self.models
+        at = models.index(name) if name in models else 0
         return Look(label, COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)])
 
     def symbol(self, column: str) -> str:

@@ -11,7 +11,10 @@ from pipeline.report.scene import Scene, Series, select, series
 
 
 def nll_panels(scene: Scene) -> Iterator[Panel]:
-    """Negative log density of each set, the baseline and the reference, by population."""
+    """Negative log density of each set, the baseline and the reference, by population.
+
+    The label of a set that gives some true values no density says so: its mean is of the others.
+    """
     for population in scene.populations:
         table = select(scene.tables["scores"], population=population)
         rows = {name: series(table, set=name) for name in (BASELINE, *scene.sets)}
@@ -22,9 +25,9 @@ def nll_panels(scene: Scene) -> Iterator[Panel]:
         for at, (name, row) in enumerate(rows.items()):
             _draw_score(axes, at, row, scene.look(name).colour)
         values = [float(row["nll"][0]) for row in rows.values()]
-        if scene.settings.reference in rows:
+        if scene.reference in rows:
             axes.axvline(values[-1], color="#000000", linestyle="--", linewidth=0.8, zorder=0)
-        _name_lines(axes, [scene.look(name).label for name in rows])
+        _name_lines(axes, [scene.look(name).label + _left_out(row) for name, row in rows.items()])
         margin = 0.15 * max(max(values) - min(values), 0.02)
         axes.set_xlim(min(values) - margin, max(values) + margin)
         symbol = scene.symbol(scene.target.name)
@@ -46,6 +49,11 @@ def _draw_score(axes: Axes, at: int, row: Series, colour: str) -> None:
         fontsize=9,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
+
+
+def _left_out(row: Series) -> str:
+    missing = int(row["rows_without_density"][0])
+    return f"\n(without {missing:,} rows)" if missing else ""
 
 
 def coverage_panels(scene: Scene) -> Iterator[Panel]:

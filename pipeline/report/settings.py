@@ -14,7 +14,6 @@ class ReportSettings(Record):
         title: Heading of the page; the study's name if None.
         sample: Words over each figure; "Simulated sample" or the study's name if None.
         description: A paragraph on what the study is for; none if None.
-        reference: The calibrated set that is drawn as the truth.
         planes: Axes against which the target is shown in two dimensions.
         set_labels: By set: its name in legends and tables.
         column_labels: By column: its symbol in figures, as mathematical text.
@@ -24,7 +23,6 @@ class ReportSettings(Record):
     title: str | None = None
     sample: str | None = None
     description: str | None = None
-    reference: str = "oracle"
     planes: tuple[str, ...] = ("denominator",)
     set_labels: dict[str, str] = Field(
         default={

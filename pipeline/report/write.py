@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.formats.card import ModelCard
 from pipeline.formats.files import write_text
-from pipeline.formats.manifest import DatasetManifest
+from pipeline.formats.manifest import DatasetManifest, Split
 from pipeline.report import densities, planes, profiles, scores
 from pipeline.report.canvas import Panel, house_style, save_panel
 from pipeline.report.headline import dataset_tables, headline_tables, model_table, score_table
@@ -105,6 +105,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
     cards: Mapping[str, ModelCard],
     histories: Mapping[str, History],
     settings: ReportSettings,
+    split: Split = "test",
 ) -> None:
     """Write `index.html` and `figures/*.svg`, `.pdf`, `.csv`; the same input gives the same bytes.
 
@@ -118,6 +119,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
         cards: By model; may be empty.
         histories: By model: the lines of its history; may be empty.
         settings: Of the report.
+        split: The split that was evaluated.
 
     Raises:
         ValueError: The dataset has no target.
@@ -127,7 +129,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
         raise ValueError(msg)
     simulated = any(file.simulation is not None for file in manifest.inputs)
     sample = settings.sample or ("Simulated sample" if simulated else study_name)
-    scene = Scene(tables=tables, settings=settings, target=manifest.target, sample=sample)
+    scene = Scene(tables, settings, manifest.target, sample, split)
     figures = _clean(folder / FIGURES)
     with house_style():
         sections = [
@@ -177,19 +179,20 @@ def _draw_training(
 
 
 def _dataset_section(manifest: DatasetManifest) -> Section:
-    look_for = "How many rows each cut removes, and how many are left to train and to test on."
+    look_for = "How many rows each cut removes, and how many are left in each split."
     return Section("dataset", "Dataset", look_for, tables=dataset_tables(manifest))
 
 
 def _facts(scene: Scene, manifest: DatasetManifest) -> dict[str, str]:
     target = scene.target
     labels = [scene.look(name).label for name in scene.models]
+    train, evaluated = manifest.rows_of("train"), manifest.rows_of(scene.split)
     return {
         "Target": f"{target.name} = {target.numerator} / {target.denominator}",
         "Calibrated": f"{target.calibrated} = {target.numerator} / predicted {target.name}",
         "Features": ", ".join(feature.name for feature in manifest.features),
         "Models": ", ".join(labels) or "none",
-        "Rows": f"{manifest.rows_of('train'):,} to train, {manifest.rows_of('test'):,} to test",
+        "Rows": f"{train:,} to train; evaluated: {evaluated:,} of the split {scene.split}",
         "Dataset": manifest.fingerprint,
         "Method": "ATLAS Collaboration, arXiv 2412.04370",
     }
