@@ -14,6 +14,7 @@ from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
 from jobs import calibrate
+from jobs.cli import main
 from jobs.study import load_study
 from pipeline.formats.calibrated import calibrated_columns, read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
@@ -37,9 +38,9 @@ def toy(tmp_path_factory):
                 "hidden": [16, 16],
                 "components": 2,
                 "samples": 5,
-                "epochs": 12,
+                "epochs": 40,
                 "batch_rows": 512,
-                "optimizer": {"learning_rate": 5e-3, "milestones": [9]},
+                "optimizer": {"learning_rate": 5e-3, "milestones": [30]},
             }
         },
         "dask": {"workers": 2},
@@ -111,6 +112,34 @@ def test_a_second_run_keeps_every_stage(toy):
     for stage in STAGES:
         assert f"{stage}: kept, " in told
     assert [p for p, stamp in before.items() if p.stat().st_mtime_ns != stamp] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "override", "message"),
+    [
+        ("train", "dataset.split.seed=5", "run `topocal ingest` again"),
+        ("calibrate", "dataset.split.seed=5", "run `topocal ingest` again"),
+        ("calibrate", "models.net.epochs=3", "run `topocal train` again"),
+        ("evaluate", "models.net.epochs=3", "run `topocal train` again"),
+        ("evaluate", "calibrate.central=median", "run `topocal calibrate` again"),
+        ("report", "calibrate.central=median", "run `topocal calibrate` again"),
+        ("report", "evaluate.min_rows_per_bin=50", "run `topocal evaluate` again"),
+        ("evaluate", "evaluate.reference=orcale", "evaluate.reference"),
+        ("evaluate", "evaluate.axes.x.column=nope", "evaluate.axes.x"),
+    ],
+)
+def test_what_was_made_with_other_settings_is_refused_and_kept(toy, capsys, job, override, message):
+    before = {p: p.stat().st_mtime_ns for p in (toy / "out").rglob("*") if p.is_file()}
+    assert main([job, str(toy / "study.json"), override]) == 2
+    assert message in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in (toy / "out").rglob("*") if p.is_file()} == before
+
+
+def test_a_missing_file_makes_its_stage_run_again(toy, capsys):
+    (toy / "out/report/index.html").unlink()
+    assert main(["report", str(toy / "study.json")]) == 0
+    assert "report: made again, index.html is missing or changed" in capsys.readouterr().err
+    assert (toy / "out/report/index.html").exists()
 
 
 def test_without_torch_and_ray_calibrate_gives_the_same_bytes(toy, tmp_path):
