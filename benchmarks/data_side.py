@@ -18,7 +18,6 @@ from jobs.study import DaskSettings, Study
 from pipeline.calibrate import calibrate_part
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
 from pipeline.fold import map_parts
-from pipeline.formats.calibrated import read_calibrated
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
@@ -70,8 +69,8 @@ def measure_ingest(study: Study, inputs: list[str], folder: Path) -> dict[str, f
         open_farm(DaskSettings(workers=2)) as two,
     ):
         seconds = interleave({
-            "one": lambda: map_parts(one, write_parts, plans, label="one") and None,
-            "two": lambda: map_parts(two, write_parts, plans, label="two") and None,
+            "one": lambda: map_parts(one, write_parts, plans, label="one"),
+            "two": lambda: map_parts(two, write_parts, plans, label="two"),
         })
     return {**figures, "ingest.speedup_2_workers": ratio(seconds, "one", "two")}
 
@@ -105,7 +104,7 @@ def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, floa
 
     seconds = interleave({
         "products": products,
-        "calibrate": lambda: calibrate_part(plan) and None,
+        "calibrate": lambda: calibrate_part(plan),
     })
     return {
         "calibrate.ratio_to_gemm": ratio(seconds, "calibrate", "products"),
@@ -116,8 +115,10 @@ def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, floa
 def measure_evaluation(study: Study) -> dict[str, float]:
     """Evaluating a part against reading its columns."""
     manifest = read_manifest(ingest.dataset_folder(study))
-    names = evaluate.calibrated_names(study, manifest)
-    sets = {name: read_calibrated(calibrate.calibrated_folder(study, name)) for name in names}
+    sets = {
+        source.name: calibrate.open_set(study, manifest, source)
+        for source in calibrate.find_sources(study, manifest)
+    }
     plan = plan_evaluation(study.evaluate, manifest)
     needed = needed_columns(study.evaluate, manifest)
     aligned = evaluate.align_parts(study, manifest, sets)[0]

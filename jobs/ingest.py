@@ -18,6 +18,7 @@ from jobs.farm import open_farm
 from jobs.launch import Run, run_job
 from jobs.simulate import simulated_inputs
 from jobs.study import Study
+from pipeline.dataset import build_manifest, settings_fingerprint
 from pipeline.fold import map_parts, merge_in_order
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import replacing_folder
@@ -27,10 +28,8 @@ from pipeline.formats.versions import versions_of
 from pipeline.ingest import (
     PartPlan,
     WrittenParts,
-    build_manifest,
     plan_parts,
     required_branches,
-    settings_fingerprint,
     write_parts,
 )
 from pipeline.read import inspect_file, list_inputs
