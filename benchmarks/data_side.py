@@ -1,6 +1,7 @@
 """Simulation, ingest, calibration and evaluation, each against the least that the work needs."""
 
 import itertools
+import multiprocessing
 import os
 import resource
 import statistics
@@ -62,7 +63,7 @@ def measure_ingest(study: Study, inputs: list[str], folder: Path) -> dict[str, f
     figures = {
         "ingest.ratio_to_bare": ratio(seconds, "ingest", "bare"),
         "ingest.rows_per_second": rows / statistics.median(seconds["ingest"]),
-        "ingest.peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "ingest.peak_mib": _peak_of(plans),
     }
     with (
         open_farm(DaskSettings(workers=1)) as one,
@@ -73,6 +74,18 @@ def measure_ingest(study: Study, inputs: list[str], folder: Path) -> dict[str, f
             "two": lambda: map_parts(two, write_parts, plans, label="two"),
         })
     return {**figures, "ingest.speedup_2_workers": ratio(seconds, "one", "two")}
+
+
+def _peak_of(plans: list[PartPlan]) -> float:
+    """Peak memory in MiB of a process that does nothing but ingest."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_ingest_and_look, (plans,))
+
+
+def _ingest_and_look(plans: list[PartPlan]) -> float:
+    for plan in plans:
+        write_parts(plan)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _plans(study: Study, inputs: list[str], folder: Path) -> list[PartPlan]:
