@@ -132,19 +132,23 @@ def dataset_tables(manifest: DatasetManifest) -> list[HtmlTable]:
 
 def model_table(scene: Scene, cards: Mapping[str, ModelCard]) -> HtmlTable:
     """What was trained, from the models' cards."""
-    rows = [
-        [
-            scene.look(name).label,
-            card.kind,
-            str(len(card.inputs)),
-            f"{card.num_networks} x {card.num_components}",
-            card.git_hash[:12] + ("+" if card.git_hash.endswith("+changes") else ""),
-            ", ".join(f"{key} {value:.4g}" for key, value in card.scores.items()) or MISSING,
-        ]
-        for name, card in cards.items()
-    ]
-    head = ("model", "kind", "features", "networks x components", "commit", "validation")
+    facts = {
+        "kind": [card.kind for card in cards.values()],
+        "features": [str(len(card.inputs)) for card in cards.values()],
+        "networks": [str(card.num_networks) for card in cards.values()],
+        "components": [str(card.num_components) for card in cards.values()],
+        "commit": [_short_commit(card.git_hash) for card in cards.values()],
+    }
+    for score in dict.fromkeys(key for card in cards.values() for key in card.scores):
+        values = [card.scores.get(score) for card in cards.values()]
+        facts[score.replace("_", " ")] = [MISSING if v is None else f"{v:.4g}" for v in values]
+    head = ("model", *(scene.look(name).label for name in cards))
+    rows = [[fact, *values] for fact, values in facts.items()] if cards else []
     return HtmlTable("Models", head, rows)
+
+
+def _short_commit(git_hash: str) -> str:
+    return git_hash[:12] + ("+" if git_hash.endswith("+changes") else "")
 
 
 def score_table(scene: Scene, scores: pa.Table) -> HtmlTable:
