@@ -3,7 +3,6 @@
 import itertools
 import multiprocessing
 import os
-import resource
 import statistics
 from pathlib import Path
 
@@ -85,7 +84,10 @@ def _peak_of(plans: list[PartPlan]) -> float:
 def _ingest_and_look(plans: list[PartPlan]) -> float:
     for plan in plans:
         write_parts(plan)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # getrusage would tell the peak of the process that started this one, if that is larger
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (peak,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return float(peak.split()[1]) / 1024
 
 
 def _plans(study: Study, inputs: list[str], folder: Path) -> list[PartPlan]:

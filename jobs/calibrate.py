@@ -58,6 +58,9 @@ def calibrated_folder(study: Study, name: str) -> Path:
 def main(study: Study, run: Run) -> None:
     """Calibrate the study's split with every model and, where it exists, the exact density."""
     manifest = open_dataset(study)
+    oracle = oracle_of(manifest)
+    if isinstance(oracle, str):
+        log.info("calibrate: no oracle for this dataset: %s", oracle)
     pending = []
     for source in find_sources(study, manifest):
         path = calibrated_folder(study, source.name) / MANIFEST
@@ -116,7 +119,6 @@ def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
 def _oracle_source(manifest: DatasetManifest) -> list[Source]:
     density = oracle_of(manifest)
     if isinstance(density, str):
-        log.info("no oracle for this dataset: %s", density)
         return []
     ranges = {
         name: (manifest.statistics[name].minimum, manifest.statistics[name].maximum)

@@ -139,8 +139,6 @@ def _configure_logging() -> None:
 
 
 def _write_record(name: str, study: Study, run: Run, seconds: float) -> None:
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     record = {
         "job": name,
         "study": study.model_dump(mode="json"),
@@ -149,6 +147,7 @@ def _write_record(name: str, study: Study, run: Run, seconds: float) -> None:
         "fingerprints": run.fingerprints,
         "counts": run.counts,
         "wall_seconds": round(seconds, 2),
-        "peak_memory_mib": {"process": own // 1024, "largest_child": children // 1024},
+        # of this process; Linux counts a child's peak from its parent's size, which says nothing
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     write_text(study.folder / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
