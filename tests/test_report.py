@@ -246,7 +246,7 @@ def test_the_split_is_named(inputs, tmp_path):
     write_report(tmp_path, **some, split="validation")
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "All validation rows" in page
-    assert "8,000 to train; evaluated: 400 of the split validation" in page
+    assert "8,000 to train; evaluated: 400 of the validation split" in page
     assert "test rows" not in page
 
 

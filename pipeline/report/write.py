@@ -192,7 +192,7 @@ def _facts(scene: Scene, manifest: DatasetManifest) -> dict[str, str]:
         "Calibrated": f"{target.calibrated} = {target.numerator} / predicted {target.name}",
         "Features": ", ".join(feature.name for feature in manifest.features),
         "Models": ", ".join(labels) or "none",
-        "Rows": f"{train:,} to train; evaluated: {evaluated:,} of the split {scene.split}",
+        "Rows": f"{train:,} to train; evaluated: {evaluated:,} of the {scene.split} split",
         "Dataset": manifest.fingerprint,
         "Method": "ATLAS Collaboration, arXiv 2412.04370",
     }
