@@ -10,7 +10,7 @@ import json
 import logging
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ import pyarrow.parquet as pq
 from distributed import Client
 from numpy.typing import NDArray
 
-from jobs.calibrate import calibrated_folder, find_sources, open_set
+from jobs.calibrate import ORACLE, Source, calibrated_folder, find_sources, open_set
 from jobs.farm import open_farm
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import Study
-from jobs.train import model_folder
-from pipeline.density import oracle_of
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import (
@@ -37,7 +35,6 @@ from pipeline.evaluation.plan import (
 )
 from pipeline.fold import fold
 from pipeline.formats.calibrated import CalibratedManifest
-from pipeline.formats.card import read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import replacing_folder, write_text
 from pipeline.formats.fingerprint import fingerprint
@@ -84,7 +81,8 @@ def open_metrics(study: Study, manifest: DatasetManifest) -> MetricsManifest:
     """
     folder = metrics_folder(study)
     metrics = MetricsManifest.load(folder / MANIFEST, made_by="evaluate")
-    if metrics.fingerprint != _fingerprint(study, manifest, _open_sets(study, manifest)):
+    sets = _open_sets(study, manifest, find_sources(study, manifest))
+    if metrics.fingerprint != _fingerprint(study, manifest, sets):
         msg = f"{folder}: made from other calibrated sets or settings; run `topocal evaluate` again"
         raise UserError(msg)
     metrics.require_files(folder, made_by="evaluate")
@@ -95,16 +93,17 @@ def main(study: Study, run: Run) -> None:
     """Evaluate every calibrated set of the study in one pass over the test rows."""
     folder = metrics_folder(study)
     manifest = open_dataset(study)
-    sets = _open_sets(study, manifest)
+    sources = find_sources(study, manifest)
+    sets = _open_sets(study, manifest, sources)
     check_names(study.evaluate, sets)
     wanted = _fingerprint(study, manifest, sets)
     if run.keeps("evaluate", folder / MANIFEST, MetricsManifest, wanted):
-        _tell(open_metrics(study, manifest).summary)
+        _tell(MetricsManifest.load(folder / MANIFEST, made_by="evaluate").summary)
         return
     with replacing_folder(folder) as new:
         with open_farm(study.dask) as client:
             evaluation = _evaluate(client, study, manifest, sets)
-        summary = evaluation.summary(reduced_inputs=_reduced_inputs(study, manifest))
+        summary = evaluation.summary(reduced_inputs=_reduced_inputs(sources))
         for name, table in evaluation.tables().items():
             pq.write_table(table, new / f"{name}.parquet")
         sizes = {path.stem: path.stat().st_size for path in sorted(new.glob("*.parquet"))}
@@ -129,8 +128,9 @@ def _tell(summary: dict[str, float]) -> None:
         log.info("evaluate: %s", " ".join([f"{figure:<{width}}", *cells]))
 
 
-def _open_sets(study: Study, manifest: DatasetManifest) -> dict[str, CalibratedManifest]:
-    sources = find_sources(study, manifest)
+def _open_sets(
+    study: Study, manifest: DatasetManifest, sources: Sequence[Source]
+) -> dict[str, CalibratedManifest]:
     if not sources:
         msg = "the study has no models and its dataset no exact density: there is nothing to judge"
         raise UserError(msg)
@@ -215,16 +215,10 @@ def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDAr
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def _reduced_inputs(study: Study, manifest: DatasetManifest) -> frozenset[str]:
+def _reduced_inputs(sources: Sequence[Source]) -> frozenset[str]:
     """Models that see less than what the exact density depends on."""
-    oracle = oracle_of(manifest)
-    if isinstance(oracle, str):
-        return frozenset()
-    inputs = {
-        name: {feature.name for feature in read_card(model_folder(study, name)).inputs}
-        for name in study.models
-    }
-    return frozenset(name for name, seen in inputs.items() if not set(oracle.inputs) <= seen)
+    seen = {source.name: set(source.density.inputs) for source in sources}
+    return frozenset(name for name in seen if not seen.get(ORACLE, set()) <= seen[name])
 
 
 if __name__ == "__main__":
