@@ -15,9 +15,8 @@ import shutil  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from benchmarks import data_side, training_side  # noqa: E402
+from benchmarks import data_side, ingest_side, training_side  # noqa: E402
 from jobs.cli import main as topocal  # noqa: E402
-from jobs.simulate import simulated_inputs  # noqa: E402
 from jobs.study import load_study  # noqa: E402
 from pipeline.formats.files import write_text  # noqa: E402
 from pipeline.formats.versions import git_hash, versions_of  # noqa: E402
@@ -41,7 +40,7 @@ def main() -> None:
         study = load_study([STUDY], words)
         figures = {
             **data_side.measure_simulation(),
-            **data_side.measure_ingest(study, simulated_inputs(study), Path(scratch)),
+            **ingest_side.measure_ingest(study, Path(scratch)),
             **data_side.measure_calibration(study, "bnn", Path(scratch) / "calibrated"),
             **data_side.measure_evaluation(study),
             **training_side.measure_bnn_step(),

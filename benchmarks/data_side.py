@@ -1,30 +1,22 @@
-"""Simulation, ingest, calibration and evaluation, each against the least that the work needs."""
+"""Simulation, calibration and evaluation, each against the least that the work needs."""
 
 import itertools
-import multiprocessing
 import os
 import statistics
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import uproot
 
 from benchmarks.measure import interleave, ratio
 from jobs import calibrate, evaluate, ingest
-from jobs.farm import open_farm
-from jobs.study import DaskSettings, Study
+from jobs.study import Study
 from pipeline.calibrate import calibrate_part
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
-from pipeline.fold import map_parts
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import GeneratorSettings
-from pipeline.ingest import PartPlan, plan_parts, write_parts
-from pipeline.read import inspect_file
 
 CLUSTERS = 200_000
 
@@ -37,63 +29,6 @@ def measure_simulation() -> dict[str, float]:
 
     seconds = interleave({"draw": draw})
     return {"simulate.clusters_per_second": CLUSTERS / statistics.median(seconds["draw"])}
-
-
-def measure_ingest(study: Study, inputs: list[str], folder: Path) -> dict[str, float]:
-    """Ingest against a bare read of the same branches and a bare write of the same columns."""
-    plans = _plans(study, inputs, folder)
-    rows = sum(block.stop - block.start for plan in plans for block in plan.blocks)
-    columns = [column.name for column in plans[0].columns[1:] if column.role != "target"]
-
-    def bare() -> None:
-        for number, path in enumerate(inputs):
-            with uproot.open(path) as file:
-                arrays = file["ClusterTree"].arrays(columns, library="np")
-            table = pa.table({name: values.astype(np.float32) for name, values in arrays.items()})
-            pq.write_table(
-                table, folder / f"bare-{number}.parquet", compression="zstd", use_dictionary=False
-            )
-
-    def alone() -> None:
-        for plan in plans:
-            write_parts(plan)
-
-    seconds = interleave({"bare": bare, "ingest": alone})
-    figures = {
-        "ingest.ratio_to_bare": ratio(seconds, "ingest", "bare"),
-        "ingest.rows_per_second": rows / statistics.median(seconds["ingest"]),
-        "ingest.peak_mib": _peak_of(plans),
-    }
-    with (
-        open_farm(DaskSettings(workers=1)) as one,
-        open_farm(DaskSettings(workers=2)) as two,
-    ):
-        seconds = interleave({
-            "one": lambda: map_parts(one, write_parts, plans, label="one"),
-            "two": lambda: map_parts(two, write_parts, plans, label="two"),
-        })
-    return {**figures, "ingest.speedup_2_workers": ratio(seconds, "one", "two")}
-
-
-def _peak_of(plans: list[PartPlan]) -> float:
-    """Peak memory in MiB of a process that does nothing but ingest."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_ingest_and_look, (plans,))
-
-
-def _ingest_and_look(plans: list[PartPlan]) -> float:
-    for plan in plans:
-        write_parts(plan)
-    # getrusage would tell the peak of the process that started this one, if that is larger
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    (peak,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return float(peak.split()[1]) / 1024
-
-
-def _plans(study: Study, inputs: list[str], folder: Path) -> list[PartPlan]:
-    found = [inspect_file(path, study.dataset.tree, []) for path in inputs]
-    files = tuple(file for file, _ in found)
-    return plan_parts(study.dataset, files, found[0][1], folder=folder, step=65_536)
 
 
 def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, float]:

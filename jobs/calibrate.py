@@ -26,8 +26,8 @@ from pipeline.formats.calibrated import (
     read_calibrated,
 )
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import versions_of
 from pipeline.generator.settings import RECIPE

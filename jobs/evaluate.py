@@ -36,8 +36,9 @@ from pipeline.evaluation.plan import (
 from pipeline.fold import fold
 from pipeline.formats.calibrated import CalibratedManifest
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import replacing_folder, write_text
+from pipeline.formats.files import write_text
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_part
 from pipeline.formats.records import OutputRecord
 

@@ -2,12 +2,11 @@
 
 Run: topocal ingest STUDY.yaml [dataset.inputs=[FILE,...]]
 Reads the ROOT files named in the study; writes <output>/dataset/split=*/part-*.parquet and,
-last, manifest.json.
+last, manifest.json. A run that was stopped, or that skipped something, goes on where it was.
 """
 
 import functools
 import logging
-import operator
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,25 +17,28 @@ from jobs.farm import open_farm
 from jobs.launch import Run, run_job
 from jobs.simulate import simulated_inputs
 from jobs.study import Study
-from pipeline.dataset import build_manifest, settings_fingerprint
-from pipeline.fold import map_parts, merge_in_order
+from pipeline.fold import limits, map_parts
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import replacing_folder
-from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.manifest import MANIFEST, DatasetManifest, InputFile, read_manifest
-from pipeline.formats.versions import versions_of
-from pipeline.ingest import (
-    PartPlan,
-    WrittenParts,
-    plan_parts,
-    required_branches,
-    write_parts,
+from pipeline.formats.manifest import (
+    MANIFEST,
+    DatasetManifest,
+    InputFile,
+    MissingRows,
+    read_manifest,
 )
-from pipeline.read import inspect_file, list_inputs
+from pipeline.formats.versions import versions_of
+from pipeline.ingest.clean import refuse_unknown_events
+from pipeline.ingest.dataset import build_manifest, dataset_fingerprint
+from pipeline.ingest.plan import kept_columns, plan_parts, settings_fingerprint, wanted_columns
+from pipeline.ingest.receipt import find_earlier, receipt_path
+from pipeline.ingest.staging import Staging, staging
+from pipeline.ingest.write import write_parts
+from pipeline.root.files import Access, list_inputs
+from pipeline.root.inspect import Source, Wanted, inspect_file
+from pipeline.root.remote import server_of
+from pipeline.settings import DatasetSettings
 
 log = logging.getLogger(__name__)
-
-VERSION = 1  # raised when the same inputs give another dataset
 
 
 def dataset_folder(study: Study) -> Path:
@@ -46,31 +48,25 @@ def dataset_folder(study: Study) -> Path:
 
 def main(study: Study, run: Run) -> None:
     """Make the dataset that the study's section `dataset` describes."""
-    folder = dataset_folder(study)
-    paths = list_inputs(study.dataset.inputs or simulated_inputs(study))
+    folder, settings = dataset_folder(study), study.dataset
+    paths = list_inputs(settings.inputs or simulated_inputs(study))
+    _refuse_inputs_inside(folder, paths)
     with open_farm(study.dask) as client:
-        files, branches = _inspect(client, study, paths)
-        wanted = _fingerprint(study, files)
+        servers = {server for path in paths if (server := server_of(path)) is not None}
+        remote = study.dask.remote
+        access = Access(
+            study.dask.read_rows, remote, limits(client, servers, remote.reads_per_server)
+        )
+        sources, unopened = _inspect(client, settings, paths, access)
+        wanted = dataset_fingerprint(settings, [source.file for source in sources], unopened)
         if run.keeps("ingest", folder / MANIFEST, DatasetManifest, wanted):
+            _warn_of_missing(read_manifest(folder))
             return
-        _refuse_inputs_inside(folder, paths)
-        with replacing_folder(folder) as new:
-            plans = plan_parts(
-                study.dataset, files, branches, folder=new, step=study.dask.read_entries
-            )
-            written = map_parts(client, write_parts, plans, label="ingest")
-            manifest = _merge(plans, written, wanted)
-            manifest.save(new / MANIFEST)
-    run.counts["cut_flow"] = [step.model_dump() for step in manifest.cut_flow]
-    run.counts["rows"] = {
-        split: manifest.rows_of(split) for split in ("train", "validation", "test")
-    }
-    log.info(
-        "ingest: %d entries, %d kept: %s",
-        manifest.cut_flow[0].before,
-        manifest.cut_flow[-1].after,
-        ", ".join(f"{rows} {split}" for split, rows in run.counts["rows"].items()),
-    )
+        with staging(
+            folder, settings=settings_fingerprint(settings), plan=wanted, fresh=run.redo
+        ) as stage:
+            manifest = _write(client, settings, sources, unopened, (stage, access))
+    _conclude(run, manifest)
 
 
 def open_dataset(study: Study) -> DatasetManifest:
@@ -95,37 +91,94 @@ def _refuse_inputs_inside(folder: Path, paths: Sequence[str]) -> None:
 
 
 def _inspect(
-    client: Client, study: Study, paths: Sequence[str]
-) -> tuple[tuple[InputFile, ...], set[str]]:
-    """What the files are, and the branches that all of them have."""
-    inspect = functools.partial(
-        inspect_file, tree=study.dataset.tree, required=required_branches(study.dataset)
+    client: Client, settings: DatasetSettings, paths: Sequence[str], access: Access
+) -> tuple[list[Source], list[MissingRows]]:
+    """The files and how to read them; those that cannot be opened and may be skipped."""
+    look = functools.partial(
+        _look, settings=settings, wanted=wanted_columns(settings), access=access
     )
-    results = map_parts(client, inspect, paths, label="inspect")
+    results = map_parts(client, look, paths, label="inspect", unit="files")
+    sources = [result for result in results if isinstance(result, Source)]
+    unopened = [result for result in results if isinstance(result, MissingRows)]
     by_uuid: dict[str, str] = {}
-    for file, _ in results:
-        if file.uuid in by_uuid:
-            msg = f"{file.path}: the same file as {by_uuid[file.uuid]}; name each file once"
+    for source in sources:
+        if source.file.uuid in by_uuid:
+            msg = f"{source.file.path}: the same file as {by_uuid[source.file.uuid]}; name it once"
             raise UserError(msg)
-        by_uuid[file.uuid] = file.path
-    return tuple(file for file, _ in results), set.intersection(*[names for _, names in results])
+        by_uuid[source.file.uuid] = source.file.path
+    if not sources:
+        msg = f"none of the {len(paths)} inputs can be read; the first: {unopened[0].reason}"
+        raise UserError(msg)
+    return sources, unopened
 
 
-def _fingerprint(study: Study, files: Sequence[InputFile]) -> str:
-    # The paths stay out: a file that was moved is the same file.
-    settings = study.dataset.model_dump(mode="json", exclude={"inputs"})
-    inputs = [file.model_dump(mode="json", exclude={"path"}) for file in files]
-    return fingerprint(stage="ingest", version=VERSION, settings=settings, inputs=inputs)
+def _look(
+    path: str, *, settings: DatasetSettings, wanted: Wanted, access: Access
+) -> Source | MissingRows:
+    try:
+        source = inspect_file(path, settings.layout, wanted, access)
+        if settings.split.unit == "event":
+            refuse_unknown_events(source, is_vectors=settings.layout.rows == "vectors")
+    except UserError as error:
+        if settings.on_error == "fail":
+            raise
+        return MissingRows(path=path, reason=str(error))
+    return source
 
 
-def _merge(
-    plans: Sequence[PartPlan], written: Sequence[WrittenParts], wanted: str
+def _write(
+    client: Client,
+    settings: DatasetSettings,
+    sources: Sequence[Source],
+    unopened: Sequence[MissingRows],
+    place: tuple[Staging, Access],
 ) -> DatasetManifest:
-    total = merge_in_order([s for parts in written for s in parts.summaries], operator.add)
-    parts = [part for result in written for part in result.parts]
-    return build_manifest(
-        plans[0], total, parts, fingerprint=wanted, versions=versions_of("uproot", "pyarrow")
+    stage, access = place
+    names = tuple(column.name for column in kept_columns(settings, sources))
+    earlier = find_earlier(stage.earlier, names)
+    plans = plan_parts(settings, sources, folder=stage.folder, access=access, earlier=earlier)
+    if any(plan.earlier for plan in plans):
+        total = sum(len(plan.blocks) for plan in plans)
+        known = sum(len(plan.earlier) for plan in plans)
+        log.info("ingest: %d of %d blocks are there from an earlier run", known, total)
+    receipts = map_parts(
+        client,
+        write_parts,
+        plans,
+        label="ingest",
+        sizes=[plan.rows for plan in plans],
+        unit="clusters",
     )
+    files: list[InputFile] = [source.file for source in sources]
+    versions = versions_of("uproot", "pyarrow")
+    manifest = build_manifest(plans, receipts, files=files, unopened=unopened, versions=versions)
+    kept = [receipt_path(Path(), receipt.index) for receipt in receipts]
+    stage.commit(manifest, [str(path) for path in kept])
+    return manifest
+
+
+def _conclude(run: Run, manifest: DatasetManifest) -> None:
+    run.counts["cut_flow"] = [step.model_dump() for step in manifest.cut_flow]
+    run.counts["rows"] = {
+        split: manifest.rows_of(split) for split in ("train", "validation", "test")
+    }
+    log.info(
+        "ingest: %d clusters, %d kept: %s",
+        manifest.cut_flow[0].before,
+        manifest.cut_flow[-1].after,
+        ", ".join(f"{rows} {split}" for split, rows in run.counts["rows"].items()),
+    )
+    _warn_of_missing(manifest)
+
+
+def _warn_of_missing(manifest: DatasetManifest) -> None:
+    for gap in manifest.missing[:5]:
+        log.warning("ingest: skipped: %s", gap.reason)
+    if manifest.missing:
+        log.warning(
+            "ingest: %d pieces are missing and listed in the manifest; run again to fetch them",
+            len(manifest.missing),
+        )
 
 
 if __name__ == "__main__":

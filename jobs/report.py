@@ -21,8 +21,8 @@ from jobs.study import Study
 from jobs.train import model_folder, open_model
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.records import OutputRecord
 

@@ -13,8 +13,8 @@ from jobs.launch import Run, run_job
 from jobs.study import Study
 from pipeline.fold import map_parts
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import replacing_folder
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import replacing_folder
 from pipeline.generator.settings import RECIPE
 from pipeline.simulate import SAMPLE, SimulatedSample, plan_files, write_file
 
@@ -51,7 +51,7 @@ def main(study: Study, run: Run) -> None:
     if run.keeps("simulate", folder / SAMPLE, SimulatedSample, wanted):
         return
     with replacing_folder(folder) as new, open_farm(study.dask) as client:
-        plans = plan_files(study.simulate, folder=new, seed=study.seed, tree=study.dataset.tree)
+        plans = plan_files(study.simulate, folder=new, seed=study.seed, layout=study.dataset.layout)
         files = map_parts(client, write_file, plans, label="simulate")
         SimulatedSample(fingerprint=wanted, parts=tuple(files)).save(new / SAMPLE)
     run.counts["simulated_clusters"] = study.simulate.num_clusters
@@ -64,7 +64,7 @@ def _fingerprint(study: Study) -> str:
         version=RECIPE,
         settings=study.simulate,
         seed=study.seed,
-        tree=study.dataset.tree,
+        layout=study.dataset.layout,
     )
 
 

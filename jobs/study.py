@@ -16,6 +16,7 @@ from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import CountsFromItsFile, PathText, Record
 from pipeline.report.settings import ReportSettings
+from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from training.settings import BnnSettings
 
@@ -27,12 +28,14 @@ class DaskSettings(Record):
 
     Attributes:
         workers: Processes of the embedded farm; None: one for each core.
-        read_entries: Entries that a worker reads from a ROOT file at a time.
+        read_rows: Clusters that a worker reads from a ROOT file at a time, about.
+        remote: How files on servers are read.
     """
 
     farm: Literal["local"] = "local"
     workers: Annotated[int, Field(gt=0)] | None = None
-    read_entries: Annotated[int, Field(gt=0)] = 65_536
+    read_rows: Annotated[int, Field(gt=0)] = 131_072
+    remote: RemoteSettings = RemoteSettings()
 
 
 class RaySettings(Record):
@@ -165,27 +168,26 @@ def resolve_paths(raw: Any, annotation: Any, folder: Path) -> Any:  # noqa: ANN4
             key: _resolve_field(value, fields[key], folder) if key in fields else value
             for key, value in raw.items()
         }
-    if get_origin(annotation) is Annotated and _is_path(get_args(annotation)[1:]):
-        return _absolute(raw, folder)
+    if get_origin(annotation) is Annotated:
+        return _resolve(raw, get_args(annotation)[1:], get_args(annotation)[0], folder)
+    if get_origin(annotation) is dict and isinstance(raw, Mapping):
+        return {k: resolve_paths(v, get_args(annotation)[1], folder) for k, v in raw.items()}
     if isinstance(raw, list | tuple) and get_args(annotation):
         return [resolve_paths(item, get_args(annotation)[0], folder) for item in raw]
     return raw
 
 
 def _resolve_field(value: Any, field: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
-    if _is_path(field.metadata):
-        return _absolute(value, folder)
-    return resolve_paths(value, field.annotation, folder)
+    return _resolve(value, field.metadata, field.annotation, folder)
 
 
-def _is_path(metadata: Sequence[object]) -> bool:
-    return any(isinstance(item, CountsFromItsFile) for item in metadata)
-
-
-def _absolute(raw: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
-    if not isinstance(raw, str) or "://" in raw:
-        return raw
-    return os.path.normpath(folder / raw)  # symbolic links keep the user's names
+def _resolve(raw: Any, metadata: Sequence[object], annotation: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
+    marks = [item for item in metadata if isinstance(item, CountsFromItsFile)]
+    if not marks or not isinstance(raw, str):
+        return resolve_paths(raw, annotation, folder)
+    is_path = "://" not in raw and (not marks[0].suffixes or raw.endswith(marks[0].suffixes))
+    # symbolic links keep the user's names
+    return os.path.normpath(folder / raw) if is_path else raw
 
 
 def _merge(

@@ -16,8 +16,8 @@ from jobs.signals import stop_requests
 from jobs.study import ModelSettings, Study
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import StoppedBySignal, UserError
-from pipeline.formats.files import claim
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import claim
 from pipeline.formats.manifest import DatasetManifest
 
 log = logging.getLogger(__name__)

@@ -1,17 +1,15 @@
 """Map over parts on a Dask farm and merge in a fixed order: all that pipeline knows of Dask."""
 
-import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from distributed import Client, as_completed
+from distributed import Client, Semaphore, as_completed
 from distributed.scheduler import KilledWorker
 
 from pipeline.formats.errors import UserError
-
-log = logging.getLogger(__name__)
+from pipeline.progress import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,13 @@ RETRIES = 2
 
 
 def map_parts(
-    client: Client, function: Callable[[Item], Result], items: Sequence[Item], *, label: str
+    client: Client,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    label: str,
+    sizes: Sequence[int] | None = None,
+    unit: str = "parts",
 ) -> list[Result]:
     """The function's results for all items, in the order of the items.
 
@@ -54,13 +58,15 @@ def map_parts(
         function: Importable on the workers; raises on bad input.
         items: Small values; data travels by path.
         label: Names the tasks in the log and on the dashboard.
+        sizes: What each item counts in the progress that is shown; 1 each if None.
+        unit: Of the sizes.
 
     Raises:
         Exception: What the function raised, for the first item that failed for good.
     """
     futures = _submit(client, function, items, label)
     try:
-        _log_progress(futures, label)
+        _show_progress(futures, label, sizes, unit)
         results = list(client.gather(futures))
     except KilledWorker as error:
         raise _worker_died(error, label) from error
@@ -69,6 +75,12 @@ def map_parts(
     for result in results:
         _raise_if_refused(result)
     return results
+
+
+def limits(client: Client, places: Iterable[str], leases: int) -> dict[str, Any]:
+    """By place: something to enter, on any worker, that at most `leases` hold at a time."""
+    with client.as_current():
+        return {place: Semaphore(leases, name=f"topocal-{place}") for place in places}
 
 
 def fold(
@@ -86,7 +98,7 @@ def fold(
     level = _submit(client, summarise, items, label)
     everything = list(level)
     try:
-        _log_progress(level, label)
+        _show_progress(level, label)
         while len(level) > 1:
             groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
             level = [client.submit(_merge_group, merge, g, pure=False) for g in groups]
@@ -133,15 +145,16 @@ def _submit(
     return list(client.map(_Guarded(function), items, key=keys, retries=RETRIES))
 
 
-def _log_progress(futures: Sequence[Any], label: str) -> None:
-    told = 0
-    for done, future in enumerate(as_completed(futures), start=1):
-        if future.status == "error":
-            future.result()  # raises here, before the rest has run for nothing
-        tenth = 10 * done // len(futures)
-        if tenth > told and len(futures) >= 10:
-            told = tenth
-            log.info("%s: %d of %d parts", label, done, len(futures))
+def _show_progress(
+    futures: Sequence[Any], label: str, sizes: Sequence[int] | None = None, unit: str = "parts"
+) -> None:
+    sizes = sizes or [1] * len(futures)
+    by_key = {future.key: size for future, size in zip(futures, sizes, strict=True)}
+    with Shown(label, sum(sizes), unit) as shown:
+        for future in as_completed(futures):
+            if future.status == "error":
+                future.result()  # raises here, before the rest has run for nothing
+            shown.advance(by_key[future.key])
 
 
 def _worker_died(error: KilledWorker, label: str) -> RuntimeError:

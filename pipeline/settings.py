@@ -1,19 +1,22 @@
 """The sections of a study that the data side reads: simulate, dataset and calibrate."""
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
 from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.card import SEARCH_MARGIN
-from pipeline.formats.columns import Column, Feature, Target
+from pipeline.formats.columns import Column, Feature, Role, Target
+from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import Split
-from pipeline.formats.records import PathText, Record
+from pipeline.formats.records import CountsFromItsFile, PathText, Record
 from pipeline.generator.settings import GeneratorSettings
+from pipeline.root.layout import LAYOUT_SUFFIXES, Layout, read_layout
 
-STATISTICS_BLOCK = 65_536  # entries; part of the definition of a dataset, hence no setting
+STATISTICS_BLOCK = 65_536  # clusters; part of the definition of a dataset, hence no setting
 
 
 class SimulateSettings(Record):
@@ -46,13 +49,64 @@ class Cut(Record):
         return f"{low}{self.column}{high}"
 
 
+# Of the columns that a study may have: what the paper cuts, and what is floored instead.
+USUAL_MINIMA = {"cluster_ENG_CALIB_TOT": 0.3}  # GeV
+USUAL_FLOORS = {"cluster_SECOND_TIME": 1e-3}  # ns^2
+
+
+def _load_layout(value: object) -> object:
+    try:
+        return read_layout(value) if isinstance(value, str) else value
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _usual_features(value: object) -> object:
+    usual = {feature.name: feature for feature in TOPO_CLUSTER_FEATURES}
+    if not isinstance(value, list | tuple):
+        return value
+    unknown = [item for item in value if isinstance(item, str) and item not in usual]
+    if unknown:
+        msg = (
+            f"{', '.join(unknown)}: a name alone must be one of {', '.join(usual)}; "
+            "give others with name, unit and transform"
+        )
+        raise ValueError(msg)
+    return [usual[item] if isinstance(item, str) else item for item in value]
+
+
+def _extra_of(name: str, layout: Layout) -> Column:
+    """A column of the layout; in the units of the flat tree, whatever those of the files are."""
+    column = layout.columns.get(name)
+    if column is None:
+        return Column(name=name, role="reference")
+    role: Role = column.role if column.role in {"truth", "label"} else "reference"
+    usual = read_layout("cluster_tree").columns.get(name, column)
+    return Column(name=name, unit=usual.unit, role=role)
+
+
+def _logarithmic(features: Iterable[Feature]) -> dict[str, None]:
+    """The features whose logarithm is taken, in order."""
+    return {f.name: None for f in features if f.transform == "log10_standard"}
+
+
 class SplitSettings(Record):
-    """Fractions of the clusters by split, chosen by a hash of `cluster_id` and the seed."""
+    """Fractions of the clusters by split, chosen by a hash of their identity and the seed.
+
+    Attributes:
+        train: Fraction of the training split.
+        validation: Of the validation split.
+        test: Of the test split; clusters without truth are all in it.
+        seed: Another seed gives an independent split.
+        unit: "event" puts all clusters of an event into one split. It needs the columns that
+            name an event (role identity, level event in the layout), or vectors.
+    """
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.600
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.034
     test: Annotated[float, Field(gt=0, lt=1)] = 0.366
     seed: int = 0
+    unit: Literal["cluster", "event"] = "cluster"
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -67,48 +121,79 @@ class DatasetSettings(Record):
     """What `ingest` reads and keeps (selection: arXiv 2412.04370, Sec. 3.1).
 
     Attributes:
-        inputs: ROOT files or globs; empty: what `simulate` wrote.
-        tree: Name of the flat tree, one entry a cluster.
-        features: The networks' inputs.
-        target: The networks' target.
-        extras: Columns kept where the inputs have them.
-        cuts: In order, after the cut on finite values.
+        inputs: ROOT files, globs or root:// URLs; empty: what `simulate` wrote.
+        layout: What the files hold: the name of a shipped layout, the path of your own (.yaml),
+            or the layout itself.
+        features: The networks' inputs; a name alone is one of the 15 usual ones.
+        target: The networks' target; null: the clusters have no truth, and can be calibrated but
+            not trained on.
+        weight: Column with the rows' weights (generator weights, cross-sections of slices);
+            negative ones are allowed.
+        extras: Columns kept where all inputs have them; a name alone is one of the layout's.
         floors: By column, values below are raised to the floor and counted. The cell-time
             variance is exactly zero for many clusters with one timed cell; cutting them away
-            would bias the sample.
-        identity: Columns whose values name a cluster for ever; where an input lacks them the
-            file's own identity, the entry and the index take their place.
+            would bias the sample. Not given: the usual floor of that variance.
+        cuts: In order, after the cut on finite values. Not given: the deposited energy above
+            0.3 GeV and, for the sake of logarithms, positive values of the target's numerator and
+            of each feature whose logarithm is taken and that has no floor.
         split: Fractions and seed.
-        rows_per_part: Entries that go into one part before cuts, in whole blocks of 65,536.
+        rows_per_part: Clusters that go into one part before cuts, in whole blocks of 65,536.
+        on_error: What happens when an input cannot be read: "fail" ends the job; "skip" lists it
+            in the manifest, and running ingest again fetches it.
     """
 
     inputs: tuple[PathText, ...] = ()
-    tree: str = "ClusterTree"
-    features: Annotated[tuple[Feature, ...], Field(min_length=1)] = TOPO_CLUSTER_FEATURES
-    target: Target = Target()
+    layout: Annotated[Layout, CountsFromItsFile(LAYOUT_SUFFIXES), BeforeValidator(_load_layout)] = (
+        Field(default=cast("Layout", "cluster_tree"), validate_default=True)
+    )
+    features: Annotated[
+        tuple[Feature, ...], Field(min_length=1), BeforeValidator(_usual_features)
+    ] = TOPO_CLUSTER_FEATURES
+    target: Target | None = Target()
+    weight: str | None = None
     extras: tuple[Column, ...] = TOPO_CLUSTER_EXTRAS
-    cuts: tuple[Cut, ...] = (
-        Cut(column="cluster_ENG_CALIB_TOT", above=0.3),
-        Cut(column="clusterE", above=0.0),
-        Cut(column="cluster_SIGNIFICANCE", above=0.0),
-        Cut(column="cluster_CENTER_LAMBDA", above=0.0),
-        Cut(column="cluster_FIRST_ENG_DENS", above=0.0),
+    floors: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default=cast("dict[str, float]", None), validate_default=True
     )
-    floors: dict[str, Annotated[float, Field(gt=0)]] = Field(default={"cluster_SECOND_TIME": 1e-3})
-    identity: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "runNumber",
-        "eventNumber",
-        "clusterIndex",
-    )
+    cuts: tuple[Cut, ...] = Field(default=cast("tuple[Cut, ...]", None), validate_default=True)
     split: SplitSettings = SplitSettings()
     rows_per_part: Annotated[int, Field(gt=0)] = 2 * STATISTICS_BLOCK
+    on_error: Literal["fail", "skip"] = "fail"
+
+    @field_validator("extras", mode="before")
+    @classmethod
+    def _named_extras(cls, extras: object, info: ValidationInfo) -> object:
+        layout = info.data.get("layout")
+        if not isinstance(extras, list | tuple) or not isinstance(layout, Layout):
+            return extras
+        return [_extra_of(item, layout) if isinstance(item, str) else item for item in extras]
+
+    @field_validator("floors", mode="before")
+    @classmethod
+    def _usual_floors(cls, floors: object, info: ValidationInfo) -> object:
+        if floors is not None:
+            return floors
+        logs = _logarithmic(info.data.get("features", ()))
+        return {name: floor for name, floor in USUAL_FLOORS.items() if name in logs}
+
+    @field_validator("cuts", mode="before")
+    @classmethod
+    def _usual_cuts(cls, cuts: object, info: ValidationInfo) -> object:
+        if cuts is not None:
+            return cuts
+        positive = dict.fromkeys(_logarithmic(info.data.get("features", ())), 0.0)
+        target = info.data.get("target")
+        if target is not None:
+            low = USUAL_MINIMA.get(target.denominator, 0.0)
+            positive = {target.denominator: low, target.numerator: 0.0, **positive}
+        floors = info.data.get("floors") or {}
+        return [Cut(column=n, above=low) for n, low in positive.items() if n not in floors]
 
     @model_validator(mode="after")
     def _logarithms_are_safe(self) -> Self:
         positive = {cut.column for cut in self.cuts if cut.above is not None and cut.above >= 0}
-        ratio = {self.target.numerator, self.target.denominator}
-        logs = {f.name for f in self.features if f.transform == "log10_standard"}
-        unsafe = sorted(logs - positive - self.floors.keys() - ratio)
+        ratio = {self.target.numerator, self.target.denominator} if self.target else set()
+        unsafe = sorted(_logarithmic(self.features).keys() - positive - self.floors.keys() - ratio)
         if unsafe:
             msg = f"log10 is taken of {', '.join(unsafe)}: give each a cut `above: 0` or a floor"
             raise ValueError(msg)
@@ -118,24 +203,17 @@ class DatasetSettings(Record):
             raise ValueError(msg)
         return self
 
-    @property
-    def weight(self) -> str | None:
-        """The column with the rows' weights; None where every row counts 1."""
-        return next((column.name for column in self.extras if column.role == "weight"), None)
-
-    @model_validator(mode="after")
-    def _one_weight_at_most(self) -> Self:
-        weights = [column.name for column in self.extras if column.role == "weight"]
-        if len(weights) > 1:
-            msg = f"one column may have the role weight, got {', '.join(weights)}"
-            raise ValueError(msg)
-        return self
-
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        names = [f.name for f in self.features]
-        names += [c.name for c in self.extras] + [self.target.name]
-        made = [column.name for column in calibrated_columns(self.target, has_truth=True)]
+        weights = [column.name for column in self.extras if column.role == "weight"]
+        if weights:
+            msg = f"extras: the column of the weights is named by dataset.weight ({weights[0]})"
+            raise ValueError(msg)
+        names = [f.name for f in self.features] + [c.name for c in self.extras]
+        made: list[str] = []
+        if self.target is not None:
+            names.append(self.target.name)
+            made = [column.name for column in calibrated_columns(self.target, has_truth=True)]
         twice = sorted({n for given in (names, made) for n in given if given.count(n) > 1})
         if twice:
             msg = f"a column may be named once, got {', '.join(twice)} more than once"
@@ -148,6 +226,8 @@ class CalibrateSettings(Record):
 
     Attributes:
         split: The split that is calibrated.
+        models: Finished models by name: the folder of each. They need not be trained on this
+            dataset; a name of the study's own models replaces that one.
         central: The functional that becomes the calibrated value (mode of the density of the
             target, of log10 of the target, median or mean).
         sigma: Linear sigmas as moments of the density, or linearised from those of log10
@@ -157,6 +237,7 @@ class CalibrateSettings(Record):
     """
 
     split: Split = "test"
+    models: dict[str, PathText] = Field(default={})
     central: Literal["mode_linear", "mode_log10", "median", "mean"] = "mode_linear"
     sigma: Literal["moments", "linearised"] = "moments"
     margin: Annotated[float, Field(ge=0)] = SEARCH_MARGIN

@@ -1,4 +1,4 @@
-"""Simulated clusters as ROOT files: a flat ClusterTree with the generator's settings beside it."""
+"""Simulated clusters as ROOT files: a tree, with the generator's settings beside it."""
 
 import json
 import uuid
@@ -8,15 +8,24 @@ from pathlib import Path
 
 import uproot
 
+from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
+from pipeline.formats.columns import Target
 from pipeline.formats.files import replacing
 from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import RECIPE, GeneratorSettings
-from pipeline.read import SIMULATION_KEY
+from pipeline.root.files import SIMULATION_KEY
+from pipeline.root.layout import Layout
+from pipeline.root.write import write_clusters
 from pipeline.settings import SimulateSettings
 
 SAMPLE = "sample.json"
+# Of what the generator makes.
+UNITS = {f.name: f.unit for f in TOPO_CLUSTER_FEATURES} | {
+    column.name: column.unit for column in TOPO_CLUSTER_EXTRAS
+}
+UNITS |= {Target().denominator: Target().calibrated_unit}
 
 
 class SimulatedFile(Record):
@@ -47,11 +56,13 @@ class FilePlan:
     num_clusters: int
     first_event: int
     seed: int
-    tree: str
+    layout: Layout
     settings: GeneratorSettings
 
 
-def plan_files(settings: SimulateSettings, *, folder: Path, seed: int, tree: str) -> list[FilePlan]:
+def plan_files(
+    settings: SimulateSettings, *, folder: Path, seed: int, layout: Layout
+) -> list[FilePlan]:
     """The files of a sample; the last one holds what is left over."""
     size = settings.clusters_per_file
     return [
@@ -62,7 +73,7 @@ def plan_files(settings: SimulateSettings, *, folder: Path, seed: int, tree: str
             # A file has fewer events than clusters, so events are numbered without overlap.
             first_event=start + 1,
             seed=seed,
-            tree=tree,
+            layout=layout,
             settings=settings.generator,
         )
         for index, start in enumerate(range(0, settings.num_clusters, size))
@@ -83,7 +94,7 @@ def write_file(plan: FilePlan) -> SimulatedFile:
             temporary, compression=uproot.LZ4(1), uuid_function=lambda: identity
         ) as file,
     ):
-        file[plan.tree] = clusters
+        write_clusters(file, plan.layout, clusters, UNITS)
         file[SIMULATION_KEY] = json.dumps(recipe)
     return SimulatedFile(
         path=name, clusters=plan.num_clusters, size=(plan.folder / name).stat().st_size

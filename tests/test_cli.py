@@ -45,8 +45,8 @@ def test_no_word_prints_the_help(capsys):
         ("ingest", ["dataset.inputs=[hits.root]"], "no tree named ClusterTree, it holds Hits"),
         (
             "ingest",
-            ["dataset.inputs=[hits.root]", "dataset.tree=Hits"],
-            "lacks clusterE, clusterEta",
+            ["dataset.inputs=[hits.root]", "dataset.layout={tree: Hits}"],
+            "lacks features clusterE, clusterEta",
         ),
         ("ingest", [], "sample.json: not found; it is written by `topocal simulate`"),
         ("train", ["models.net.kind=bnn"], "manifest.json: not found; it is written by `topocal i"),

@@ -17,7 +17,9 @@ CUT = ("cluster_ENG_CALIB_TOT", 0.3, None)
 def _file(name="a", simulation=None):
     settings = GeneratorSettings().model_dump() if simulation is None else simulation
     settings = {"recipe": RECIPE, "settings": settings}
-    return InputFile(path=name, size=1, uuid=name, entries=1, simulation=settings)
+    return InputFile(
+        path=name, size=1, uuid=name, fingerprint=name, entries=1, rows=1, simulation=settings
+    )
 
 
 def _manifest(**changes):

@@ -7,15 +7,9 @@ from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import (
-    CLAIM,
-    TEMPORARY,
-    claim,
-    replacing,
-    replacing_folder,
-    write_text,
-)
+from pipeline.formats.files import TEMPORARY, replacing, write_text
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import CLAIM, claim, replacing_folder
 from pipeline.formats.manifest import Part
 from pipeline.formats.scaling import scale, scaling_of
 from pipeline.formats.seeds import derive_seed, generator

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.identity import ids_from_columns, ids_from_file, mix, uniform_of
+from pipeline.ingest.identity import ids_from_columns, ids_from_file, mix, uniform_of
 
 UUID = "580e9c86-e5f7-11f1-bdf2-02fc00000001"
 
@@ -36,16 +36,18 @@ def test_identities_are_unique():
     run, event, index = np.meshgrid(np.arange(3), np.arange(500), np.arange(40), indexing="ij")
     ids = ids_from_columns([run.ravel(), event.ravel(), index.ravel()])
     assert len(np.unique(ids)) == run.size
-    by_file = ids_from_file(UUID, 0, 50_000)
+    by_file = ids_from_file(UUID, np.arange(50_000))
     assert len(np.unique(by_file)) == 50_000
 
 
 def test_an_entry_range_gives_the_same_identities_as_the_whole_file():
-    np.testing.assert_array_equal(ids_from_file(UUID, 0, 100)[40:60], ids_from_file(UUID, 40, 60))
+    np.testing.assert_array_equal(
+        ids_from_file(UUID, np.arange(100))[40:60], ids_from_file(UUID, np.arange(40, 60))
+    )
 
 
 def test_uniform_and_independent_of_another_seed():
-    ids = ids_from_file(UUID, 0, 200_000)
+    ids = ids_from_file(UUID, np.arange(200_000))
     u, v = uniform_of(ids, 0), uniform_of(ids, 1)
     assert u.min() >= 0.0
     assert u.max() < 1.0

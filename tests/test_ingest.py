@@ -9,12 +9,12 @@ from jobs.launch import Run
 from jobs.study import load_study
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import InputFile, read_manifest, read_part
-from pipeline.ingest import Block, plan_blocks
+from pipeline.ingest.plan import Block, plan_blocks
 from pipeline.settings import STATISTICS_BLOCK
 
 # Four features, a target and columns of other names than the topo-cluster defaults.
 DATASET = {
-    "tree": "Hits",
+    "layout": {"tree": "Hits"},
     "features": [
         {"name": "e_raw", "unit": "GeV", "transform": "log10_standard"},
         {"name": "depth", "unit": "mm", "transform": "log10_standard"},
@@ -73,7 +73,9 @@ def inputs(tmp_path_factory):
 
 def test_blocks_are_aligned_to_files_and_packed_in_order():
     files = [
-        InputFile(path=str(n), size=1, uuid=str(n), entries=entries)
+        InputFile(
+            path=str(n), size=1, uuid=str(n), fingerprint=str(n), entries=entries, rows=entries
+        )
         for n, entries in enumerate([STATISTICS_BLOCK + 5, 0, 3, 2 * STATISTICS_BLOCK])
     ]
     size = STATISTICS_BLOCK
@@ -93,12 +95,13 @@ def test_the_dataset_is_byte_identical_for_any_workers_and_read_size(tmp_path, i
         study = study.model_copy(
             update={
                 "output": str(tmp_path / f"out{number}"),
-                "dask": study.dask.model_copy(update={"workers": workers, "read_entries": step}),
+                "dask": study.dask.model_copy(update={"workers": workers, "read_rows": step}),
             }
         )
         ingest.main(study, Run())
         contents.append(_contents(ingest.dataset_folder(study)))
-    assert len(contents[0]) == 3 * 2 + 2  # two parts of each split, the manifest, the claim
+    # two parts of each split and their receipts, the manifest, the claim
+    assert len(contents[0]) == 3 * 2 + 2 + 2
     assert all(other == contents[0] for other in contents[1:])
 
 

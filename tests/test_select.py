@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.select import raise_to_floor, select
+from pipeline.ingest.select import raise_to_floor, select
 from pipeline.settings import Cut
 
 values = st.lists(

@@ -11,7 +11,7 @@ from jobs.study import load_study
 from pipeline.features import TOPO_CLUSTER_FEATURES
 from pipeline.formats.errors import UserError
 from pipeline.generator.settings import RECIPE
-from pipeline.read import SIMULATION_KEY
+from pipeline.root.files import SIMULATION_KEY
 
 
 def _study(tmp_path, **changes):

@@ -49,15 +49,36 @@ class InputFile(Record):
         path: As it was opened.
         size: Bytes; None where the server does not tell.
         uuid: The ROOT file's own identity.
+        fingerprint: Of that identity, the file's end and the tree's own record, in which the
+            place of every basket is written.
         entries: Entries of the tree.
+        rows: Clusters in them.
         simulation: The generator's settings and this file's seed, for a simulated file.
     """
 
     path: str
     size: int | None
     uuid: str
+    fingerprint: str
     entries: int
+    rows: int
     simulation: dict[str, Any] | None = None
+
+
+class MissingRows(Record):
+    """What `dataset.on_error: skip` left out; ingest, run again, fetches it.
+
+    Attributes:
+        path: The ROOT file.
+        start: First cluster of the file that is missing; None: the file was not opened at all.
+        stop: The cluster after the last one.
+        reason: Why.
+    """
+
+    path: str
+    start: int | None = None
+    stop: int | None = None
+    reason: str
 
 
 class CutCount(Record):
@@ -87,6 +108,7 @@ class DatasetManifest(OutputRecord):
         target: The networks' target; None where the inputs have no truth.
         columns: All columns of the parts.
         inputs: The ROOT files.
+        missing: What could not be read and was skipped; empty for a complete dataset.
         cut_flow: Steps in order; the first `before` counts all entries.
         floors: Rows raised to a floor, by column.
         truth_cuts: (column, lower, upper) of cuts on columns that are not known for data; an
@@ -97,12 +119,13 @@ class DatasetManifest(OutputRecord):
         versions: Software that wrote the dataset.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     settings_fingerprint: str
     features: tuple[Feature, ...]
     target: Target | None
     columns: tuple[Column, ...]
     inputs: tuple[InputFile, ...]
+    missing: tuple[MissingRows, ...] = ()
     cut_flow: tuple[CutCount, ...]
     floors: tuple[FloorCount, ...]
     truth_cuts: tuple[tuple[str, float | None, float | None], ...]
@@ -132,8 +155,8 @@ class DatasetManifest(OutputRecord):
         """
         if self.target is None:
             msg = (
-                "this dataset has no truth (its inputs lack the denominator of the response): "
-                "it can be calibrated, not trained on; ingest a simulated sample with truth"
+                "this dataset has no truth (dataset.target is null): it can be calibrated with a "
+                "finished model, not trained on or evaluated; ingest a sample with truth for that"
             )
             raise UserError(msg)
         statistics = self.statistics[self.target.name]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -11,8 +12,15 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 
 
+@dataclass(frozen=True, slots=True)
 class CountsFromItsFile:
-    """Marks a path that is relative to the settings file that names it; URLs stay as they are."""
+    """Marks a path that is relative to the settings file that names it; URLs stay as they are.
+
+    Attributes:
+        suffixes: If there are any, a text that ends with none of them is a name and no path.
+    """
+
+    suffixes: tuple[str, ...] = ()
 
 
 PathText = Annotated[str, CountsFromItsFile()]
@@ -23,9 +31,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, flush: bool = True) -> None:
         """Write the record as JSON; the file appears complete or not at all."""
-        write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+        write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n", flush=flush)
 
     @classmethod
     def load(cls, path: Path, *, made_by: str) -> Self:

@@ -26,21 +26,24 @@ def mix(words: Ids) -> Ids:
     return words ^ (words >> np.uint64(31))
 
 
-def ids_from_columns(columns: Sequence[NDArray[Any]]) -> Ids:
-    """`cluster_id` [N] from integer columns such as run, event and index in the event."""
-    ids = np.zeros(len(columns[0]), dtype=np.uint64)
+def chain(ids: Ids, columns: Sequence[NDArray[Any]]) -> Ids:
+    """Identities [N] that follow from others and from integer columns [N]."""
     for column in columns:
         ids = mix(ids ^ column.astype(np.int64).view(np.uint64))
     return ids
 
 
-def ids_from_file(file_uuid: str, start: int, stop: int, index: int = 0) -> Ids:
-    """`cluster_id` [stop - start] from a ROOT file's UUID, the entry and the index in it."""
+def ids_from_columns(columns: Sequence[NDArray[Any]]) -> Ids:
+    """Identities [N] from integer columns [N] such as run and event."""
+    return chain(np.zeros(len(columns[0]), dtype=np.uint64), columns)
+
+
+def ids_from_file(file_uuid: str, entry: NDArray[np.int64]) -> Ids:
+    """Identities [N] from a ROOT file's UUID and the entries [N] in it."""
     number = uuid.UUID(file_uuid).int
-    high, low = number >> 64, number & (2**64 - 1)
-    seed = mix(mix(np.array([high], np.uint64)) ^ np.array([low], np.uint64))
-    entries = mix(seed ^ np.arange(start, stop, dtype=np.uint64))
-    return mix(entries ^ np.uint64(index))
+    words = np.array([[number >> 64], [number & (2**64 - 1)]], np.uint64)
+    seed = mix(mix(words[0]) ^ words[1])
+    return mix(seed ^ entry.view(np.uint64))
 
 
 def uniform_of(ids: Ids, seed: int) -> NDArray[np.float64]:

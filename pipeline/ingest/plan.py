@@ -1,0 +1,197 @@
+"""What is written where: blocks of clusters, parts of blocks, and their columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.formats.columns import IDENTITY, Column
+from pipeline.formats.errors import UserError
+from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.manifest import InputFile
+from pipeline.ingest.receipt import Earlier
+from pipeline.root.files import Access
+from pipeline.root.inspect import Source, Wanted
+from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
+
+VERSION = 2  # raised when the same inputs and settings give another dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Clusters [start, stop) of one file: the unit in which statistics are summed."""
+
+    file: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """All that a worker needs to write the parts with one index.
+
+    Attributes:
+        index: Of the parts.
+        blocks: Their clusters, in order; `file` counts in sources.
+        sources: The files of the blocks.
+        columns: Of the parts.
+        settings: The study's section dataset.
+        folder: Where the parts are written.
+        access: How files are read.
+        earlier: Blocks that an earlier run has read already, by their key.
+    """
+
+    index: int
+    blocks: tuple[Block, ...]
+    sources: tuple[Source, ...]
+    columns: tuple[Column, ...]
+    settings: DatasetSettings
+    folder: Path
+    access: Access
+    earlier: dict[str, Earlier]
+
+    @property
+    def rows(self) -> int:
+        """Clusters before cuts."""
+        return sum(block.stop - block.start for block in self.blocks)
+
+    def key_of(self, block: Block) -> str:
+        """What a block is, wherever its file lies."""
+        return block_key(self.sources[block.file].file, block)
+
+
+def block_key(file: InputFile, block: Block) -> str:
+    """What a block is, wherever its file lies."""
+    return f"{file.fingerprint}:{block.start}:{block.stop}"
+
+
+def plan_blocks(files: Sequence[InputFile], rows_per_part: int) -> list[tuple[Block, ...]]:
+    """Blocks aligned to each file, grouped in file order until a part has its rows.
+
+    The grouping follows from the files and `rows_per_part` alone, so that neither the number of
+    workers nor the size of a read changes a part.
+    """
+    groups: list[tuple[Block, ...]] = []
+    group: list[Block] = []
+    rows = 0
+    for number, file in enumerate(files):
+        for start in range(0, file.rows, STATISTICS_BLOCK):
+            block = Block(number, start, min(start + STATISTICS_BLOCK, file.rows))
+            group.append(block)
+            rows += block.stop - block.start
+            if rows >= rows_per_part:
+                groups.append(tuple(group))
+                group, rows = [], 0
+    return [*groups, tuple(group)] if group else groups
+
+
+def plan_parts(
+    settings: DatasetSettings,
+    sources: Sequence[Source],
+    *,
+    folder: Path,
+    access: Access,
+    earlier: dict[str, Earlier],
+) -> list[PartPlan]:
+    """What the workers need to write each part.
+
+    Args:
+        settings: The study's section dataset.
+        sources: The inputs, in order.
+        folder: Where the parts are written.
+        access: How files are read.
+        earlier: Blocks that an earlier run has read already.
+
+    Raises:
+        UserError: The inputs hold no clusters.
+    """
+    groups = plan_blocks([source.file for source in sources], settings.rows_per_part)
+    if not groups:
+        msg = (
+            f"{sources[0].file.path}: tree {settings.layout.tree} has no clusters, "
+            "nor has any other input"
+        )
+        raise UserError(msg)
+    columns = kept_columns(settings, sources)
+    plans = []
+    for index, group in enumerate(groups):
+        used = sorted({block.file for block in group})
+        blocks = tuple(Block(used.index(b.file), b.start, b.stop) for b in group)
+        keys = [block_key(sources[b.file].file, b) for b in group]
+        plans.append(
+            PartPlan(
+                index=index,
+                blocks=blocks,
+                sources=tuple(sources[number] for number in used),
+                columns=columns,
+                settings=settings,
+                folder=folder,
+                access=access,
+                earlier={key: earlier[key] for key in keys if key in earlier},
+            )
+        )
+    return plans
+
+
+def wanted_columns(settings: DatasetSettings) -> Wanted:
+    """The columns that a dataset takes from its inputs."""
+    layout, target = settings.layout, settings.target
+    needed: dict[str, str] = dict.fromkeys((f.name for f in settings.features), "features")
+    units = {f.name: f.unit for f in settings.features}
+    units |= {column.name: column.unit for column in settings.extras}
+    if target is not None:
+        needed.setdefault(target.numerator, "the target's numerator")
+        needed.setdefault(target.denominator, "truth")
+        units[target.numerator] = units[target.denominator] = target.calibrated_unit
+    for name, purpose in [
+        *((cut.column, "columns of dataset.cuts") for cut in settings.cuts),
+        *((name, "columns of dataset.floors") for name in settings.floors),
+        *([(settings.weight, "dataset.weight")] if settings.weight else []),
+    ]:
+        needed.setdefault(name, purpose)
+    optional = [*(column.name for column in settings.extras), *layout.named("identity")]
+    return Wanted(needed, tuple(dict.fromkeys(optional)), units)
+
+
+def kept_columns(settings: DatasetSettings, sources: Sequence[Source]) -> tuple[Column, ...]:
+    """The columns of the parts, `cluster_id` first; extras only where every input has them."""
+    target = settings.target
+    columns = [Column(name=IDENTITY, role="identity")]
+    columns += [Column(name=f.name, unit=f.unit, role="feature") for f in settings.features]
+    named = {column.name for column in columns}
+    if target is not None:
+        unit = target.calibrated_unit
+        if target.numerator not in named:
+            columns.append(Column(name=target.numerator, unit=unit, role="reference"))
+        columns.append(Column(name=target.denominator, unit=unit, role="truth"))
+        columns.append(Column(name=target.name, unit=target.unit, role="target"))
+    if settings.weight is not None:
+        columns.append(Column(name=settings.weight, role="weight"))
+    named = {column.name for column in columns}
+    common = set.intersection(*[set(source.expressions) for source in sources])
+    columns += [c for c in settings.extras if c.name in common and c.name not in named]
+    return tuple(columns)
+
+
+def finite_columns(settings: DatasetSettings) -> list[str]:
+    """The columns that must be finite in every row."""
+    return list(wanted_columns(settings).needed)
+
+
+def statistics_columns(settings: DatasetSettings) -> tuple[list[str], list[str]]:
+    """Columns of which statistics are kept, and those of which log10 is taken as well."""
+    target = settings.target
+    names = [feature.name for feature in settings.features]
+    logs = [f.name for f in settings.features if f.transform == "log10_standard"]
+    if target is not None:
+        names += [target.numerator, target.denominator, target.name]
+        logs.append(target.name)
+    return list(dict.fromkeys(names)), logs
+
+
+def settings_fingerprint(settings: DatasetSettings) -> str:
+    """The fingerprint of what a dataset follows from beside its inputs.
+
+    The place of the inputs is not their identity, and what happens on errors changes no row.
+    """
+    content = settings.model_dump(mode="json", exclude={"inputs", "on_error"})
+    return fingerprint(version=VERSION, settings=content)

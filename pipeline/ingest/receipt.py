@@ -1,0 +1,131 @@
+"""Receipts: what was read and written for one part, so that it need not be done again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import Part, Split
+from pipeline.formats.records import Record
+from pipeline.ingest.moments import Moments, SignedMoments
+
+RECEIPTS = "receipts"
+
+
+class MomentsRecord(Record):
+    """Moments as JSON holds them, to the last bit; see pipeline/ingest/moments.py."""
+
+    count: int
+    sum_of_weights: float
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+    @classmethod
+    def of(cls, moments: Moments) -> Self | None:
+        """The record; none of no rows, whose range JSON cannot hold."""
+        if moments.count == 0:
+            return None
+        arrays = {n: tuple(getattr(moments, n).tolist()) for n in _ARRAYS}
+        return cls(count=moments.count, sum_of_weights=moments.sum_of_weights, **arrays)
+
+    def moments(self) -> Moments:
+        """The moments themselves."""
+        return Moments(
+            self.count, self.sum_of_weights, *(np.array(getattr(self, name)) for name in _ARRAYS)
+        )
+
+
+_ARRAYS = ("mean", "spread", "minimum", "maximum")
+
+
+class BlockRecord(Record):
+    """What one block of clusters adds to a dataset.
+
+    Attributes:
+        key: Which block of which file.
+        rows: Rows written, by split.
+        counts: Clusters after each step of the cut flow.
+        floored: Rows raised to each floor.
+        plus: Statistics of training rows with weights of zero or more.
+        minus: Of those with negative weights.
+        failure: Why the block could not be read; all the rest is empty then.
+    """
+
+    key: str
+    rows: dict[Split, int] = Field(default={})
+    counts: tuple[int, ...] = ()
+    floored: tuple[int, ...] = ()
+    plus: MomentsRecord | None = None
+    minus: MomentsRecord | None = None
+    failure: str | None = None
+
+    def moments(self, num_columns: int) -> SignedMoments:
+        """The statistics of the block's training rows."""
+        nothing = Moments.of([np.zeros(0)] * num_columns)
+        plus, minus = (r.moments() if r is not None else nothing for r in (self.plus, self.minus))
+        return SignedMoments(plus, minus)
+
+
+class Receipt(Record):
+    """The parts with one index and the blocks that are in them, in order."""
+
+    index: int
+    columns: tuple[str, ...]
+    blocks: tuple[BlockRecord, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Where an earlier run left a block.
+
+    Attributes:
+        folder: Of that run's dataset.
+        receipt: Of the parts that hold the block.
+        position: Of the block among the receipt's.
+    """
+
+    folder: Path
+    receipt: Receipt
+    position: int
+
+    def rows_of(self, split: Split) -> slice:
+        """The block's rows in the part of a split."""
+        before = sum(block.rows.get(split, 0) for block in self.receipt.blocks[: self.position])
+        return slice(before, before + self.receipt.blocks[self.position].rows.get(split, 0))
+
+    def part_of(self, split: Split) -> Part | None:
+        """The part of a split that holds the block's rows."""
+        return next((part for part in self.receipt.parts if part.split == split), None)
+
+
+def receipt_path(folder: Path, index: int) -> Path:
+    """Where the receipt of the parts with an index is."""
+    return folder / RECEIPTS / f"part-{index:05d}.json"
+
+
+def find_earlier(folders: Iterable[Path], columns: tuple[str, ...]) -> dict[str, Earlier]:
+    """The blocks that earlier runs have read, with these columns; the first folder wins."""
+    found: dict[str, Earlier] = {}
+    paths = [path for folder in folders for path in sorted((folder / RECEIPTS).glob("part-*.json"))]
+    for path in paths:
+        receipt = _read(path)
+        if receipt is None or receipt.columns != columns:
+            continue
+        for position, block in enumerate(receipt.blocks):
+            if block.failure is None:
+                found.setdefault(block.key, Earlier(path.parents[1], receipt, position))
+    return found
+
+
+def _read(path: Path) -> Receipt | None:
+    try:
+        return Receipt.load(path, made_by="ingest")
+    except UserError:  # damaged or from another version: its blocks are read again
+        return None

@@ -1,0 +1,186 @@
+"""The parts of a dataset, written by workers: from ROOT files, or from what is there already."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.formats.errors import UserError
+from pipeline.formats.files import sha256_of
+from pipeline.formats.manifest import SPLITS, Part, Split, read_part
+from pipeline.ingest.clean import CleanBlock, clean_block
+from pipeline.ingest.plan import Block, PartPlan
+from pipeline.ingest.receipt import BlockRecord, Earlier, MomentsRecord, Receipt, receipt_path
+from pipeline.parquet import part_path, write_part
+from pipeline.root.read import Rows, concatenate, read_rows
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_parts(plan: PartPlan) -> Receipt:
+    """Write the parts of a plan, reading what no earlier run has read; runs on a worker.
+
+    Raises:
+        UserError: An input cannot be read, and that is not to be skipped; the message names the
+            file and the entries.
+    """
+    receipt = _kept_whole(plan)
+    if receipt is None:
+        receipt = _write(plan)
+    # What a power cut leaves of it is checked before it is used, so nobody waits for the disk.
+    receipt.save(receipt_path(plan.folder, plan.index), flush=False)
+    return receipt
+
+
+def _kept_whole(plan: PartPlan) -> Receipt | None:
+    """The receipt of parts that hold the plan's blocks and nothing else, put in their place."""
+    found = [plan.earlier.get(plan.key_of(block)) for block in plan.blocks]
+    first = found[0]
+    if first is None or [plan.key_of(b) for b in plan.blocks] != [
+        block.key for block in first.receipt.blocks
+    ]:
+        return None
+    parts = [_keep(plan, first.folder, part) for part in first.receipt.parts]
+    complete = tuple(part for part in parts if part is not None)
+    if len(complete) < len(parts):
+        return None
+    return first.receipt.model_copy(update={"index": plan.index, "parts": complete})
+
+
+def _keep(plan: PartPlan, folder: Path, part: Part) -> Part | None:
+    """An earlier part under its new name; none if it is not the one that was written."""
+    path = part_path(part.split, plan.index)
+    old, new = folder / part.path, plan.folder / path
+    try:
+        if sha256_of(old) != part.sha256:
+            return None
+        if old != new:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.unlink(missing_ok=True)
+            _link(old, new)
+    except FileNotFoundError:
+        return None
+    return part.model_copy(update={"path": path, "index": plan.index})
+
+
+def _link(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(old, new)
+
+
+def _write(plan: PartPlan) -> Receipt:
+    records: list[BlockRecord] = []
+    pieces: dict[Split, list[Arrays]] = {split: [] for split in SPLITS}
+    for block, content in _contents(plan):
+        if isinstance(content, UserError):
+            records.append(BlockRecord(key=plan.key_of(block), failure=str(content)))
+            continue
+        record, rows = content
+        records.append(record)
+        for split in SPLITS:
+            pieces[split].append(rows[split])
+    names = [column.name for column in plan.columns]
+    parts = []
+    for split in SPLITS:
+        if any(len(piece[names[0]]) for piece in pieces[split]):
+            table = pa.table({n: np.concatenate([p[n] for p in pieces[split]]) for n in names})
+            parts.append(write_part(plan.folder, split, plan.index, table))
+    return Receipt(
+        index=plan.index, columns=tuple(names), blocks=tuple(records), parts=tuple(parts)
+    )
+
+
+Content = tuple[BlockRecord, dict[Split, Arrays]]
+
+
+def _contents(plan: PartPlan) -> Iterator[tuple[Block, Content | UserError]]:
+    """Each block's record and rows by split, or why it is skipped."""
+    known = {
+        block: _read_earlier(plan, plan.earlier.get(plan.key_of(block))) for block in plan.blocks
+    }
+    for (_, is_known), group in groupby(plan.blocks, lambda b: (b.file, known[b] is not None)):
+        blocks = list(group)
+        if is_known:
+            yield from ((block, known[block]) for block in blocks)  # type: ignore[misc] # not None
+        else:
+            yield from _read_blocks(plan, blocks)
+
+
+def _read_earlier(plan: PartPlan, earlier: Earlier | None) -> Content | None:
+    """A block from the parts of an earlier run; none if they are damaged."""
+    if earlier is None:
+        return None
+    rows: dict[Split, Arrays] = {}
+    for split in SPLITS:
+        part, span = earlier.part_of(split), earlier.rows_of(split)
+        if part is None:
+            rows[split] = {c.name: np.zeros(0, _dtype(c.name)) for c in plan.columns}
+            continue
+        try:
+            table = read_part(earlier.folder, part)
+        except UserError:
+            return None
+        table = table.slice(span.start, span.stop - span.start)
+        rows[split] = {c.name: table[c.name].to_numpy() for c in plan.columns}
+    return earlier.receipt.blocks[earlier.position], rows
+
+
+def _dtype(name: str) -> type[np.generic]:
+    return np.uint64 if name == "cluster_id" else np.float32
+
+
+def _read_blocks(
+    plan: PartPlan, blocks: Sequence[Block]
+) -> Iterator[tuple[Block, Content | UserError]]:
+    """Adjacent blocks of one file, read at once; one by one where that fails and may be skipped."""
+    source = plan.sources[blocks[0].file]
+    done = 0
+    try:
+        for block, rows in zip(blocks, _rows_of(plan, blocks), strict=True):
+            cleaned = clean_block(plan, source, rows)
+            yield block, (_record(plan, block, cleaned), {s: cleaned.of(s) for s in SPLITS})
+            done += 1
+    except UserError as error:
+        if plan.settings.on_error == "fail":
+            raise
+        failed = error
+    else:
+        return
+    if len(blocks) == 1:
+        yield blocks[0], failed
+        return
+    for block in blocks[done:]:
+        yield from _read_blocks(plan, [block])
+
+
+def _rows_of(plan: PartPlan, blocks: Sequence[Block]) -> Iterator[Rows]:
+    source = plan.sources[blocks[0].file]
+    pieces = read_rows(source, plan.settings.layout, blocks[0].start, blocks[-1].stop, plan.access)
+    held: list[Rows] = []
+    for block in blocks:
+        missing = block.stop - block.start - sum(map(len, held))
+        while missing > 0:
+            held.append(next(pieces))
+            missing -= len(held[-1])
+        joined = held[0] if len(held) == 1 else concatenate(held)
+        yield joined[: block.stop - block.start]
+        held = [joined[block.stop - block.start :]]
+
+
+def _record(plan: PartPlan, block: Block, cleaned: CleanBlock) -> BlockRecord:
+    return BlockRecord(
+        key=plan.key_of(block),
+        rows=cleaned.rows,
+        counts=tuple(cleaned.counts.tolist()),
+        floored=tuple(cleaned.floored.tolist()),
+        plus=MomentsRecord.of(cleaned.moments.plus),
+        minus=MomentsRecord.of(cleaned.moments.minus),
+    )

@@ -1,0 +1,128 @@
+"""Opening ROOT files, local or on a server: their trees, identity and errors."""
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uproot
+
+from pipeline.formats.errors import UserError
+from pipeline.root.remote import RemoteSettings, open_options, server_of
+
+# The key under which `simulate` leaves the generator's settings in the files it writes.
+SIMULATION_KEY = "topocal_simulation"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How files are reached; it changes no value.
+
+    Attributes:
+        read_rows: Clusters that are read at a time, about; it bounds memory.
+        remote: For files on a server.
+        limits: By server: entered while something is read from it.
+    """
+
+    read_rows: int = 131_072
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
+    limits: Mapping[str, AbstractContextManager[Any]] = field(default_factory=dict)
+
+    def limit(self, path: str) -> AbstractContextManager[Any]:
+        """What is entered while something is read from a file."""
+        return self.limits.get(server_of(path) or "", nullcontext())
+
+
+def list_inputs(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The files that paths and globs name, globs sorted, in the order given.
+
+    Raises:
+        UserError: A pattern matches nothing, or a file is named twice.
+    """
+    paths: list[str] = []
+    for pattern in patterns:
+        # Path.glob takes no absolute pattern
+        is_glob = "://" not in pattern and glob.has_magic(pattern)
+        found = sorted(glob.glob(pattern)) if is_glob else [pattern]  # noqa: PTH207
+        if not found:
+            msg = f"dataset.inputs: no file matches {pattern}; check the path"
+            raise UserError(msg)
+        paths += found
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        msg = f"dataset.inputs: {twice[0]} is named twice; each file may be read once"
+        raise UserError(msg)
+    return tuple(paths)
+
+
+@contextmanager
+def open_tree(path: str, tree: str, access: Access) -> Iterator[tuple[Any, Any]]:
+    """The file and its tree, as uproot has them.
+
+    Raises:
+        UserError: There is no such file, tree or package.
+        Exception: It cannot be read.
+    """
+    if server_of(path) is None and not Path(path).is_file():
+        msg = f"{path}: no such file; check dataset.inputs"
+        raise UserError(msg)
+    try:
+        with access.limit(path):
+            # uproot's caches grow from file to file (scikit-hep/uproot5#1528). A mapping, because
+            # in a text a colon would part the file from an object in it.
+            options = open_options(path, access.remote)
+            file = uproot.open({path: None}, array_cache=None, object_cache=None, **options)
+            classes = file.classnames(cycle=False)
+    except (ModuleNotFoundError, ImportError) as error:
+        msg = (
+            f"{path}: reading it needs more packages: pip install 'topocal[xrootd]' ({error.name})"
+        )
+        raise UserError(msg) from error
+    with file:
+        trees = [name for name, kind in classes.items() if kind in {"TTree", "ROOT::RNTuple"}]
+        if tree not in trees:
+            held = f"it holds {', '.join(sorted(set(trees)))}" if trees else "it holds no tree"
+            msg = f"{path}: no tree named {tree}, {held}; set dataset.layout"
+            raise UserError(msg)
+        yield file, file[tree]
+
+
+@contextmanager
+def told(path: str, what: str) -> Iterator[None]:
+    """Any failure within as a UserError that names the file and the cause."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        cause = lines[0] if lines else type(error).__name__
+        msg = f"{path}: {what} ({cause})"
+        raise UserError(msg) from error
+
+
+def fingerprint_of(file: Any, tree: str) -> str:  # noqa: ANN401 - uproot is untyped
+    """Of the file's identity and the tree's own bytes, which list where all its data are."""
+    key = file.key(tree)
+    raw = file.file.chunk(key.fSeekKey, key.fSeekKey + key.fNbytes).raw_data
+    digest = hashlib.sha256(f"{file.file.uuid} {file.file.fEND}".encode())
+    digest.update(bytes(raw))
+    return digest.hexdigest()[:32]
+
+
+def size_of(file: Any) -> int | None:  # noqa: ANN401 - uproot is untyped
+    """Bytes; None where the server does not tell."""
+    size = file.file.source.num_bytes
+    return None if size is None else int(size)
+
+
+def simulation_of(file: Any) -> dict[str, Any] | None:  # noqa: ANN401 - uproot is untyped
+    """The generator's settings in a simulated file."""
+    if SIMULATION_KEY not in file:
+        return None
+    content: dict[str, Any] = json.loads(str(file[SIMULATION_KEY]))
+    return content

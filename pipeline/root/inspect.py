@@ -1,0 +1,183 @@
+"""Looking into a ROOT file: which of the wanted columns it has, and where its clusters are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import InputFile
+from pipeline.root.expressions import LANGUAGE, branches_of, lengths
+from pipeline.root.files import (
+    Access,
+    fingerprint_of,
+    open_tree,
+    simulation_of,
+    size_of,
+    told,
+)
+from pipeline.root.layout import Layout, unit_factor
+from pipeline.root.remote import with_retries
+
+# Rows between two places of a file that are found without reading what is before them.
+MARK_ROWS = 65_536
+COUNT_ENTRIES = 65_536  # entries whose vectors are counted at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The columns that somebody wants of a file.
+
+    Attributes:
+        needed: By name: what for, as in "feature" or "cut".
+        optional: Taken where they are.
+        units: By name: the unit in which values are wanted.
+    """
+
+    needed: Mapping[str, str]
+    optional: tuple[str, ...]
+    units: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file, and how its columns are made.
+
+    Attributes:
+        file: Which file.
+        expressions: By column, those that the file has.
+        factors: By column: to the unit that is wanted.
+        event_identity: Columns of the file that name the event.
+        cluster_identity: Columns of the file that name a cluster in its event.
+        marks: For vectors: (entry, clusters of that entry before) of every 65,536th cluster.
+    """
+
+    file: InputFile
+    expressions: Mapping[str, str]
+    factors: Mapping[str, float]
+    event_identity: tuple[str, ...] = ()
+    cluster_identity: tuple[str, ...] = ()
+    marks: tuple[tuple[int, int], ...] = ()
+
+
+def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> Source:
+    """What a file is and how the columns that are wanted come out of it.
+
+    Raises:
+        UserError: It cannot be read, has not this layout or lacks what is needed.
+    """
+
+    def look() -> Source:
+        with open_tree(path, layout.tree, access) as (file, table):
+            keys = _keys_of(table)
+            expressions = _find_expressions(path, layout, wanted, keys)
+            marks = _marks_of(table, layout, expressions)
+            record = InputFile(
+                path=path,
+                size=size_of(file),
+                uuid=str(file.file.uuid),
+                fingerprint=fingerprint_of(file, layout.tree),
+                entries=int(table.num_entries),
+                rows=marks[-1][1] if marks else int(table.num_entries),
+                simulation=simulation_of(file),
+            )
+        return Source(
+            file=record,
+            expressions=expressions,
+            factors=_factors(path, layout, wanted, expressions),
+            event_identity=_named(layout, expressions, "event"),
+            cluster_identity=_named(layout, expressions, "cluster"),
+            marks=marks[:-1],
+        )
+
+    with told(path, "cannot be read"):
+        return with_retries(look, path, access.remote)
+
+
+def _keys_of(table: Any) -> set[str]:  # noqa: ANN401 - uproot is untyped
+    """Branches by their own names and by their full paths."""
+    return {*table.keys(recursive=True, full_paths=False), *table.keys(recursive=True)}
+
+
+def _named(layout: Layout, expressions: Mapping[str, str], level: str) -> tuple[str, ...]:
+    return tuple(name for name in layout.named("identity", level) if name in expressions)
+
+
+def _find_expressions(path: str, layout: Layout, wanted: Wanted, keys: set[str]) -> dict[str, str]:
+    expressions: dict[str, str] = {}
+    for name in dict.fromkeys([*wanted.needed, *wanted.optional]):
+        found = [e for e in layout.expressions_of(name) if branches_of(e, keys) is not None]
+        if found:
+            expressions[name] = found[0]
+    foreign = [
+        name
+        for name in layout.required
+        if not any(branches_of(e, keys) is not None for e in layout.expressions_of(name))
+    ]
+    if foreign:
+        msg = (
+            f"{path}: tree {layout.tree} lacks {', '.join(foreign)}, which every file of the "
+            "layout has; set dataset.layout to the layout of this file"
+        )
+        raise UserError(msg)
+    missing = [name for name in wanted.needed if name not in expressions]
+    if missing:
+        raise UserError(_explain_missing(path, layout, wanted, missing))
+    return expressions
+
+
+def _explain_missing(path: str, layout: Layout, wanted: Wanted, missing: Sequence[str]) -> str:
+    by_purpose: dict[str, list[str]] = {}
+    for name in missing:
+        first = layout.expressions_of(name)[0]
+        text = name if first == name else f"{name} ({' or '.join(layout.expressions_of(name))})"
+        by_purpose.setdefault(wanted.needed[name], []).append(text)
+    listed = "; ".join(f"{purpose} {', '.join(names)}" for purpose, names in by_purpose.items())
+    advice = "name their branches in a layout of your own, or leave them out of dataset.features"
+    if set(by_purpose) == {"truth"}:
+        advice = "set dataset.target=null to ingest clusters without truth, for calibration only"
+    return f"{path}: tree {layout.tree} lacks {listed}; {advice}"
+
+
+def _factors(
+    path: str, layout: Layout, wanted: Wanted, expressions: Mapping[str, str]
+) -> dict[str, float]:
+    factors: dict[str, float] = {}
+    for name in expressions:
+        if name in layout.columns and name in wanted.units:
+            try:
+                factors[name] = unit_factor(layout.columns[name].unit, wanted.units[name])
+            except UserError as error:
+                msg = f"{path}: column {name}: the layout's {error}"
+                raise UserError(msg) from None
+    return factors
+
+
+def _marks_of(
+    table: Any,  # noqa: ANN401 - uproot is untyped
+    layout: Layout,
+    expressions: Mapping[str, str],
+) -> tuple[tuple[int, int], ...]:
+    """For vectors: where every 65,536th cluster is, and last (entries, clusters) in all."""
+    if layout.rows == "entries":
+        return ()
+    counted = next((n for n in expressions if layout.level_of(n) == "cluster"), None)
+    if counted is None:
+        msg = "dataset.features: at least one must be of level cluster, to count clusters by"
+        raise UserError(msg)
+    marks: list[tuple[int, int]] = []
+    rows = 0
+    for first in range(0, table.num_entries, COUNT_ENTRIES):
+        last = min(first + COUNT_ENTRIES, table.num_entries)
+        arrays = table.arrays(
+            [expressions[counted]], language=LANGUAGE, entry_start=first, entry_stop=last
+        )
+        ends = rows + np.cumsum(lengths(arrays[expressions[counted]], counted))
+        begin = -(-rows // MARK_ROWS) * MARK_ROWS
+        for mark in range(begin, int(ends[-1]), MARK_ROWS):
+            at = int(np.searchsorted(ends, mark, side="right"))
+            before = int(ends[at - 1]) if at else rows
+            marks.append((first + at, mark - before))
+        rows = int(ends[-1])
+    return (*marks, (int(table.num_entries), rows))
