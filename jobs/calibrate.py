@@ -15,8 +15,8 @@ from distributed import Client
 from jobs.farm import open_farm
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
+from jobs.models import model_names, open_model
 from jobs.study import Study
-from jobs.train import model_folder, open_model
 from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
 from pipeline.density import Density, OnnxDensity, oracle_of
 from pipeline.fold import map_parts
@@ -25,6 +25,7 @@ from pipeline.formats.calibrated import (
     calibrated_columns,
     read_calibrated,
 )
+from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
@@ -46,6 +47,7 @@ class Source:
     kind: str
     fingerprint: str
     density: Density
+    target: Target
     target_range: tuple[float, float]
     ranges: dict[str, tuple[float, float]]
 
@@ -68,6 +70,9 @@ def main(study: Study, run: Run) -> None:
         if not run.keeps(f"calibrate/{source.name}", path, CalibratedManifest, wanted):
             pending.append((source, wanted))
     if not pending:
+        if not find_sources(study, manifest):
+            msg = "nothing to calibrate with: name a finished model in calibrate.models"
+            raise UserError(msg)
         return
     with open_farm(study.dask) as client:
         for source, wanted in pending:
@@ -81,7 +86,7 @@ def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
     Raises:
         UserError: A model is not trained, or not with the study's settings on this dataset.
     """
-    models = [model_source(study, name, manifest) for name in study.models]
+    models = [model_source(study, name, manifest) for name in model_names(study)]
     return [*models, *_oracle_source(manifest)]
 
 
@@ -101,8 +106,7 @@ def open_set(study: Study, manifest: DatasetManifest, source: Source) -> Calibra
 
 def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
     """A model of the study as a density, from its card."""
-    folder = model_folder(study, name)
-    card = open_model(study, name, manifest)
+    folder, card = open_model(study, name, manifest)
     model = card.artefacts["mixture"]  # the summaries are made here, and faster
     density = OnnxDensity(
         path=folder / model.path,
@@ -110,15 +114,15 @@ def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
         inputs=tuple(feature.name for feature in card.inputs),
     )
     ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
-    (target_range,) = card.target_ranges.values()
+    (target,), (target_range,) = card.targets, card.target_ranges.values()
     # The file's checksum: a model that was trained again may differ under equal settings.
     identity = fingerprint(card=card.fingerprint, file=model.sha256)
-    return Source(name, card.kind, identity, density, target_range, ranges)
+    return Source(name, card.kind, identity, density, target, target_range, ranges)
 
 
 def _oracle_source(manifest: DatasetManifest) -> list[Source]:
     density = oracle_of(manifest)
-    if isinstance(density, str):
+    if isinstance(density, str) or manifest.target is None:
         return []
     ranges = {
         name: (manifest.statistics[name].minimum, manifest.statistics[name].maximum)
@@ -126,7 +130,8 @@ def _oracle_source(manifest: DatasetManifest) -> list[Source]:
         if name in manifest.statistics
     }
     identity = fingerprint(recipe=RECIPE, generator=density.settings, cut=density.truth_cut)
-    return [Source(ORACLE, ORACLE, identity, density, manifest.log10_target_range(), ranges)]
+    reach = manifest.log10_target_range()
+    return [Source(ORACLE, ORACLE, identity, density, manifest.target, reach, ranges)]
 
 
 def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str:
@@ -152,9 +157,6 @@ def plan_parts(
     if not parts:
         msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
         raise UserError(msg)
-    if manifest.target is None:
-        msg = f"{dataset}: has no target, so the numerator of the response is not known"
-        raise UserError(msg)
     low, high = source.target_range
     margin = study.calibrate.margin
     return [
@@ -163,8 +165,8 @@ def plan_parts(
             dataset=dataset,
             part=part,
             folder=folder,
-            target=manifest.target,
-            has_truth=True,
+            target=source.target,
+            has_truth=manifest.target is not None,
             search_range=(low - margin, high + margin),
             ranges=source.ranges,
             settings=study.calibrate,
@@ -202,7 +204,7 @@ def _describe(
         central=study.calibrate.central,
         sigma=study.calibrate.sigma,
         search_range=plan.search_range,
-        columns=calibrated_columns(plan.target, has_truth=True),
+        columns=calibrated_columns(plan.target, plan.has_truth),
         parts=tuple(result.part for result in done),
         rows_at_bound=_sum_at_bound(done),
         rows_out_of_domain=sum(result.rows_out_of_domain for result in done),

@@ -14,6 +14,8 @@ JOBS = {
     "report": "draw the figures and write the HTML report",
     "run": "do all stages in order, each kept when it is done",
 }
+# These take no study.
+TOOLS = {"describe": "show what is in a dataset as tables, and check its files"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,9 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_help())
         return 0 if words else 2
-    if words[0] not in JOBS:
-        sys.stderr.write(f"topocal: no job named {words[0]}; the jobs are {', '.join(JOBS)}\n")
+    known = JOBS | TOOLS
+    if words[0] not in known:
+        sys.stderr.write(f"topocal: no job named {words[0]}; the jobs are {', '.join(known)}\n")
         return 2
+    if words[0] in TOOLS:
+        status: int = importlib.import_module(f"jobs.{words[0]}").main(words[1:])
+        return status
     from jobs.launch import run_job  # noqa: PLC0415 - `topocal --help` answers at once
 
     module = importlib.import_module(f"jobs.{words[0]}")
@@ -32,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    width = max(map(len, JOBS))
-    lines = [f"  {name:<{width}}  {text}" for name, text in JOBS.items()]
+    width = max(map(len, JOBS | TOOLS))
     return "\n".join([
         "usage: topocal JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
+        "       topocal describe FOLDER [--verify]",
         "",
         "Calibrates calorimeter topo-clusters with uncertainties. Jobs:",
-        *lines,
+        *(f"  {name:<{width}}  {text}" for name, text in (JOBS | TOOLS).items()),
         "",
         "Start with: topocal run configs/demo.yaml",
         "",

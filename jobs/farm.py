@@ -1,6 +1,8 @@
 """The one place that opens a Dask farm."""
 
+import logging
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -9,6 +11,8 @@ import dask
 from distributed import Client, LocalCluster
 
 from jobs.study import DaskSettings
+
+log = logging.getLogger(__name__)
 
 # One compute thread, and memory that the C library keeps for the next array: Dask's own setting
 # gives it back to the system after each, and clearing it anew doubles the time of a part.
@@ -43,4 +47,14 @@ def open_farm(settings: DaskSettings) -> Iterator[Client]:
         ) as farm,
         Client(farm) as client,
     ):
+        log.info("dask: %d workers, dashboard at %s", workers, client.dashboard_link)
         yield client
+
+
+def worker_peak_mib(client: Client) -> int:
+    """The largest peak of memory of all workers [MiB], since each was started."""
+    return max(client.run(_peak_mib).values(), default=0)
+
+
+def _peak_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from jobs.farm import open_farm
+from jobs.farm import open_farm, worker_peak_mib
 from jobs.launch import Run, run_job
 from jobs.simulate import simulated_inputs
 from jobs.study import Study
@@ -66,6 +66,7 @@ def main(study: Study, run: Run) -> None:
             folder, settings=settings_fingerprint(settings), plan=wanted, fresh=run.redo
         ) as stage:
             manifest = _write(client, settings, sources, unopened, (stage, access))
+        run.counts["worker_peak_mib"] = worker_peak_mib(client)
     _conclude(run, manifest)
 
 

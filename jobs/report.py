@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from jobs.evaluate import metrics_folder, open_metrics
 from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
+from jobs.models import model_names, open_model
 from jobs.study import Study
-from jobs.train import model_folder, open_model
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
@@ -52,7 +52,8 @@ def main(study: Study, run: Run) -> None:
     folder = report_folder(study)
     manifest = open_dataset(study)
     metrics = open_metrics(study, manifest)
-    cards = {name: open_model(study, name, manifest) for name in study.models}
+    models = {name: open_model(study, name, manifest) for name in model_names(study)}
+    cards = {name: card for name, (_, card) in models.items()}
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -75,7 +76,7 @@ def main(study: Study, run: Run) -> None:
                 for name in metrics.tables
             },
             cards=cards,
-            histories={name: _read_history(study, name, card) for name, card in cards.items()},
+            histories={name: _read_history(*model) for name, model in models.items()},
             settings=study.report,
             split=study.calibrate.split,
         )
@@ -98,10 +99,10 @@ def _import_writer() -> Any:  # noqa: ANN401 - imported late
     return write_report
 
 
-def _read_history(study: Study, name: str, card: ModelCard) -> list[dict[str, Any]]:
+def _read_history(folder: Path, card: ModelCard) -> list[dict[str, Any]]:
     if "history" not in card.artefacts:
         return []
-    path = model_folder(study, name) / card.artefacts["history"].path
+    path = folder / card.artefacts["history"].path
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -4,11 +4,14 @@ Run: topocal run STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]
 Reads the study's inputs (or simulates them); ends with <output>/report/index.html.
 """
 
+import logging
 import sys
 
 from jobs import calibrate, evaluate, ingest, report, simulate, train
 from jobs.launch import Run, run_job
 from jobs.study import Study
+
+log = logging.getLogger(__name__)
 
 
 def main(study: Study, run: Run) -> None:
@@ -16,6 +19,10 @@ def main(study: Study, run: Run) -> None:
     if study.simulate is not None and not study.dataset.inputs:
         simulate.main(study, run)
     ingest.main(study, run)
+    if study.dataset.target is None:
+        calibrate.main(study, run)
+        log.info("run: without truth there is nothing to train, evaluate or report")
+        return
     if study.models:
         train.main(study, run)
     for stage in (calibrate, evaluate, report):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
@@ -83,10 +83,9 @@ class Study(Record):
     dask: DaskSettings = DaskSettings()
     ray: RaySettings = RaySettings()
 
-    @field_validator("models")
-    @classmethod
-    def _names_are_usable(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
-        for name in models:
+    @model_validator(mode="after")
+    def _names_are_usable(self) -> Self:
+        for name in [*self.models, *self.calibrate.models]:
             is_taken = name in RESERVED_SETS or VERSUS in name
             if is_taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
                 msg = (
@@ -94,7 +93,7 @@ class Study(Record):
                     f"but not {VERSUS}; {', '.join(RESERVED_SETS)} are taken"
                 )
                 raise ValueError(msg)
-        return models
+        return self
 
     @property
     def folder(self) -> Path:

@@ -36,6 +36,7 @@ def main(study: Study, run: Run) -> None:
         msg = "the study has no models; add a section models with at least one"
         raise UserError(msg)
     manifest = open_dataset(study)
+    manifest.log10_target_range()  # refuses a dataset without truth
     for name, settings in study.models.items():
         folder = model_folder(study, name)
         wanted = _fingerprint(study, settings, manifest)
@@ -49,7 +50,7 @@ def main(study: Study, run: Run) -> None:
         run.counts[name] = {"rows": manifest.rows_of("train"), "epochs": settings.epochs}
 
 
-def open_model(study: Study, name: str, manifest: DatasetManifest) -> ModelCard:
+def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCard:
     """The card of a model of the study.
 
     Raises:
