@@ -181,3 +181,71 @@ def test_the_oracle_is_calibrated_by_the_same_job_without_torch_and_ray(tmp_path
     summary = json.loads((tmp_path / "out/metrics/summary.json").read_text())
     assert summary["oracle.nll"] < summary["histogram.nll"]
     assert not any("bnn" in key for key in summary)
+
+
+@pytest.fixture(scope="module")
+def data(toy):
+    """Clusters like the toy's, without truth, and a study that calibrates them with its network."""
+    columns = toy_columns(5_000, seed=9)
+    truth = columns.pop("e_true")
+    dataset = {name: DATASET[name] for name in ("layout", "features", "extras", "floors")}
+    study = {
+        "name": "data",
+        "output": "data",
+        "dataset": {
+            **dataset,
+            "target": None,
+            "inputs": [write_tree(toy / "data.root", columns, tree="Hits")],
+        },
+        "calibrate": {"models": {"net": "out/models/net"}},
+        "dask": {"workers": 1},
+    }
+    (toy / "data.json").write_text(json.dumps(study))
+    return toy / "data.json", columns, truth
+
+
+def test_clusters_without_truth_are_calibrated_with_a_finished_model(data, capsys):
+    study, columns, truth = data
+    assert main(["run", str(study)]) == 0
+    assert "without truth there is nothing to train" in capsys.readouterr().err
+    folder = study.parent / "data"
+    manifest = read_manifest(folder / "dataset")
+    assert manifest.target is None
+    assert [manifest.rows_of(s) for s in ("train", "validation", "test")] == [0, 0, 5_000]
+    (part,) = manifest.parts
+    calibrated = read_calibrated(folder / "calibrated/net")
+    answers = read_part(folder / "calibrated/net", calibrated.parts[0])
+    assert "log_density" not in answers.column_names
+    rows = read_part(folder / "dataset", part)
+    np.testing.assert_array_equal(rows["e_raw"].to_numpy(), columns["e_raw"])
+    # the truth that the data do not have: the calibrated energy is closer to it than the raw one
+    calibrated_error = np.abs(np.log10(answers["e_cal"].to_numpy() / truth))
+    assert np.median(calibrated_error) < 0.9 * np.median(np.abs(np.log10(columns["e_raw"] / truth)))
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "message"),
+    [
+        ("train", ["models.net.kind=bnn"], "it can be calibrated with a finished model, not tr"),
+        ("evaluate", [], "it can be calibrated with a finished model, not trained on or evaluated"),
+        ("calibrate", ["models.other.kind=bnn"], "name the folder of a finished model in calibr"),
+        ("calibrate", ["calibrate.models={net: absent}"], "model.json: not found"),
+    ],
+)
+def test_what_needs_truth_is_refused_without_it(data, capsys, job, words, message):
+    study, _, _ = data
+    assert main(["ingest", str(study)]) == 0
+    assert main([job, str(study), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_whose_features_the_dataset_lacks_is_refused(data, capsys):
+    study, _, _ = data
+    words = [
+        f"output={study.parent / 'fewer'}",
+        "dataset.features=[{name: e_raw, unit: GeV, transform: log10_standard}]",
+    ]
+    words += ["dataset.floors={}"]
+    assert main(["ingest", str(study), *words]) == 0
+    assert main(["calibrate", str(study), *words]) == 2
+    assert "the model needs depth, width, angle, which the dataset lacks" in capsys.readouterr().err
