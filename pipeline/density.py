@@ -105,8 +105,8 @@ def oracle_of(manifest: DatasetManifest) -> OracleDensity | str:
     reason = _why_no_oracle(manifest)
     if reason is not None:
         return reason
-    above = [low for _, low, _ in manifest.truth_cuts if low is not None]
-    below = [high for _, _, high in manifest.truth_cuts if high is not None]
+    above = [cut.above for cut in manifest.truth_cuts if cut.above is not None]
+    below = [cut.below for cut in manifest.truth_cuts if cut.below is not None]
     return OracleDensity(
         settings=GeneratorSettings.model_validate(
             (manifest.inputs[0].simulation or {})["settings"]
@@ -121,7 +121,7 @@ def _why_no_oracle(manifest: DatasetManifest) -> str | None:
     target, simulation = manifest.target, manifest.inputs[0].simulation
     recipe = simulation and simulation.get("recipe")
     absent = sorted(set(FEATURES) - {column.name for column in manifest.columns})
-    others = [column for column, _, _ in manifest.truth_cuts if column != RESPONSE[1]]
+    others = [cut.column for cut in manifest.truth_cuts if cut.column != RESPONSE[1]]
     floors = {floor.column: floor.floor for floor in manifest.floors if floor.column in FEATURES}
     changing = [n for n, f in floors.items() if n != FLOORED or f > SECOND_TIME_FLOOR]
     reasons = {

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
 from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.card import SEARCH_MARGIN
-from pipeline.formats.columns import Column, Feature, Role, Target
+from pipeline.formats.columns import Column, Cut, Feature, Role, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import Split
 from pipeline.formats.records import CountsFromItsFile, PathText, Record
@@ -25,28 +25,6 @@ class SimulateSettings(Record):
     num_clusters: Annotated[int, Field(gt=0)]
     clusters_per_file: Annotated[int, Field(gt=0)] = 50_000
     generator: GeneratorSettings = GeneratorSettings()
-
-
-class Cut(Record):
-    """Keep rows with `above < column < below` (both strict, either may be left out)."""
-
-    column: str
-    above: float | None = None
-    below: float | None = None
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if self.above is None and self.below is None:
-            msg = "a cut needs `above` or `below`"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def rule(self) -> str:
-        """The cut as a reader would write it, for example `clusterE > 0`."""
-        low = f"{self.above:g} < " if self.above is not None and self.below is not None else ""
-        high = f" < {self.below:g}" if self.below is not None else f" > {self.above:g}"
-        return f"{low}{self.column}{high}"
 
 
 # Of the columns that a study may have: what the paper cuts, and what is floored instead.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from statistics_fixture import statistics_of
 
-from pipeline.formats.columns import Column, Feature, Target
+from pipeline.formats.columns import Column, Cut, Feature, Target
 from pipeline.formats.manifest import (
     CutCount,
     DatasetManifest,
@@ -158,7 +158,7 @@ def make_manifest(
             CutCount(rule=f"{target.numerator} > 0", before=rows + 10, after=rows),
         ),
         floors=(FloorCount(column="fraction", floor=1e-3, rows=12),),
-        truth_cuts=((target.denominator, cut, None),),
+        cuts=(Cut(column=target.denominator, above=cut),),
         split={"train": 0.6, "validation": 0.034, "test": 0.366, "seed": 0},
         parts=parts,
         statistics=statistics,

@@ -3,7 +3,7 @@ import pytest
 
 from pipeline.density import OnnxDensity, OracleDensity, oracle_of
 from pipeline.features import TOPO_CLUSTER_FEATURES
-from pipeline.formats.columns import Column, Target
+from pipeline.formats.columns import Column, Cut, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, FloorCount, InputFile
 from pipeline.formats.seeds import generator
@@ -11,7 +11,7 @@ from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import RECIPE, GeneratorSettings
 from pipeline.mixture import log_density
 
-CUT = ("cluster_ENG_CALIB_TOT", 0.3, None)
+CUT = Cut(column="cluster_ENG_CALIB_TOT", above=0.3)
 
 
 def _file(name="a", simulation=None):
@@ -33,7 +33,7 @@ def _manifest(**changes):
         "inputs": (_file(),),
         "cut_flow": (),
         "floors": (FloorCount(column="cluster_SECOND_TIME", floor=1e-3, rows=0),),
-        "truth_cuts": (CUT,),
+        "cuts": (CUT,),
         "split": {},
         "parts": (),
         "statistics": {},
@@ -69,7 +69,7 @@ def _manifest(**changes):
             "of another version of the generator",
         ),
         (
-            {"truth_cuts": (CUT, ("cluster_ENG_CALIB_FRAC_EM", 0.5, None))},
+            {"cuts": (CUT, Cut(column="cluster_ENG_CALIB_FRAC_EM", above=0.5))},
             "a cut on cluster_ENG_CALIB_FRAC_EM changes the density",
         ),
     ],
@@ -84,8 +84,8 @@ def test_the_oracle_is_cut_as_the_truth_was_cut():
     response = np.log10(clusters["clusterE"] / deposit)
     cut = (deposit > 1.0) & (deposit < 20.0)
     rows = {name: values[cut] for name, values in clusters.items()}
-    truth_cuts = (CUT, ("cluster_ENG_CALIB_TOT", 1.0, 20.0))
-    oracle = oracle_of(_manifest(truth_cuts=truth_cuts))
+    cuts = (CUT, Cut(column="cluster_ENG_CALIB_TOT", above=1.0, below=20.0))
+    oracle = oracle_of(_manifest(cuts=cuts))
     assert isinstance(oracle, OracleDensity)
     assert oracle.truth_cut == (1.0, 20.0)
     mixtures = oracle.mixtures(rows)

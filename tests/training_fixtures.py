@@ -68,7 +68,6 @@ def write_tiny_dataset(
         inputs=(),
         cut_flow=(),
         floors=(),
-        truth_cuts=(),
         split={},
         parts=tuple(parts),
         statistics=statistics,

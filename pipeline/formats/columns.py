@@ -1,6 +1,8 @@
 """What a column of a dataset is: name, unit, role, shape and how a network scales it."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from pipeline.formats.records import Record
 
@@ -60,3 +62,25 @@ class Target(Record):
     calibrated: str = "energy"
     calibrated_unit: str = "GeV"
     transform: Literal["log10"] = "log10"
+
+
+class Cut(Record):
+    """Keep rows with `above < column < below` (both strict, either may be left out)."""
+
+    column: str
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.above is None and self.below is None:
+            msg = "a cut needs `above` or `below`"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def rule(self) -> str:
+        """The cut as a reader would write it, for example `clusterE > 0`."""
+        low = f"{self.above:g} < " if self.above is not None and self.below is not None else ""
+        high = f" < {self.below:g}" if self.below is not None else f" > {self.above:g}"
+        return f"{low}{self.column}{high}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.formats.columns import Column, Feature, Target
+from pipeline.formats.columns import Column, Cut, Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.scaling import ColumnStatistics
@@ -111,8 +111,8 @@ class DatasetManifest(OutputRecord):
         missing: What could not be read and was skipped; empty for a complete dataset.
         cut_flow: Steps in order; the first `before` counts all entries.
         floors: Rows raised to a floor, by column.
-        truth_cuts: (column, lower, upper) of cuts on columns that are not known for data; an
-            exact density must be cut the same way.
+        cuts: The cuts, in order; those on columns that are not known for data cut an exact density
+            as well.
         split: Fractions and seed of the split.
         parts: The Parquet files; readers trust only these.
         statistics: By column, of the training split.
@@ -128,7 +128,7 @@ class DatasetManifest(OutputRecord):
     missing: tuple[MissingRows, ...] = ()
     cut_flow: tuple[CutCount, ...]
     floors: tuple[FloorCount, ...]
-    truth_cuts: tuple[tuple[str, float | None, float | None], ...]
+    cuts: tuple[Cut, ...] = ()
     split: dict[str, Any]
     parts: tuple[Part, ...]
     statistics: dict[str, ColumnStatistics]
@@ -138,6 +138,12 @@ class DatasetManifest(OutputRecord):
     def files(self) -> Mapping[str, int]:
         """Size in bytes of each file, by its path."""
         return {part.path: part.size for part in self.parts}
+
+    @property
+    def truth_cuts(self) -> tuple[Cut, ...]:
+        """The cuts on columns that are no features, so that an exact density must be cut too."""
+        features = {feature.name for feature in self.features}
+        return tuple(cut for cut in self.cuts if cut.column not in features)
 
     def parts_of(self, split: Split) -> tuple[Part, ...]:
         """The parts of one split, in order."""

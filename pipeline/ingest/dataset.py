@@ -79,11 +79,7 @@ def build_manifest(
             FloorCount(column=name, floor=floor, rows=int(rows))
             for (name, floor), rows in zip(settings.floors.items(), total.floored, strict=True)
         ),
-        truth_cuts=tuple(
-            (cut.column, cut.above, cut.below)
-            for cut in settings.cuts
-            if cut.column not in {feature.name for feature in settings.features}
-        ),
+        cuts=settings.cuts,
         split=settings.split.model_dump(),
         # By split, then index: the order in which readers go through a split.
         parts=tuple(sorted(parts, key=lambda part: (SPLITS.index(part.split), part.index))),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.settings import Cut
+from pipeline.formats.columns import Cut
 
 Arrays = Mapping[str, NDArray[Any]]
 
