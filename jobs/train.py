@@ -22,7 +22,7 @@ from pipeline.formats.manifest import DatasetManifest
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same settings and data give another model
+VERSION = 2  # raised when the same settings and data give another model
 
 
 def model_folder(study: Study, name: str) -> Path:

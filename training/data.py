@@ -1,11 +1,12 @@
-"""Training and validation rows as resident tensors, and the order in which epochs see them.
+"""Training and validation rows, and the order in which epochs see them.
 
 Shape letters: N rows, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +17,22 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, Part, Split, read_manifest, read_part
 from pipeline.formats.scaling import Scaling, scale, scaling_of
 from pipeline.formats.seeds import derive_seed
+from training.noise import StepRows
+
+SLAB_ROWS = 65_536  # of the rows that a reader gets at a time
+
+
+class Chunk(NamedTuple):
+    """Room for the rows of some steps: features, log10 of the target, weights or ones."""
+
+    x_NF: Tensor
+    target_N: Tensor
+    weight_N: Tensor
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split.
+    """Rows in memory.
 
     Attributes:
         x_NF: Scaled features.
@@ -35,18 +47,78 @@ class Rows:
     def __len__(self) -> int:
         return len(self.target_N)
 
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return self.x_NF.shape[1]
+
     def to(self, device: torch.device) -> "Rows":
         """The same rows on a device."""
         weight_N = None if self.weight_N is None else self.weight_N.to(device)
         return Rows(self.x_NF.to(device), self.target_N.to(device), weight_N)
 
+    def deal(self, seed: int, epoch: int) -> "Deal":
+        """The order of an epoch: a permutation of all rows."""
+        order_N = permutation(len(self), seed, epoch, self.x_NF.device)
+
+        def fill(steps: Sequence[StepRows], chunk: Chunk) -> None:
+            index = torch.cat([order_N[step.start : step.start + step.rows] for step in steps])
+            count = len(index)
+            torch.index_select(self.x_NF, 0, index, out=chunk.x_NF[:count])
+            torch.index_select(self.target_N, 0, index, out=chunk.target_N[:count])
+            if self.weight_N is not None:
+                torch.index_select(self.weight_N, 0, index, out=chunk.weight_N[:count])
+
+        return fill
+
+    def slabs(self, rank: int, world_size: int) -> Iterator["Rows"]:
+        """This worker's share of the rows, in order."""
+        for first in range(rank * SLAB_ROWS, len(self), world_size * SLAB_ROWS):
+            part = slice(first, first + SLAB_ROWS)
+            weight_N = None if self.weight_N is None else self.weight_N[part]
+            yield Rows(self.x_NF[part], self.target_N[part], weight_N)
+
+
+Deal = Callable[[Sequence[StepRows], Chunk], None]
+"""Copies a worker's rows of some steps to the start of a chunk; asked in the order of the steps."""
+
+
+class Source(Protocol):
+    """The rows of one split, wherever they are."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        ...
+
+    def to(self, device: torch.device) -> "Source":
+        """The same rows, given out on a device."""
+        ...
+
+    def deal(self, seed: int, epoch: int) -> Deal:
+        """The rows in the order of an epoch, which depends on seed and epoch alone."""
+        ...
+
+    def slabs(self, rank: int, world_size: int) -> Iterator[Rows]:
+        """This worker's share of the rows, in order."""
+        ...
+
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads: the rows of both splits."""
+    """What a training reads.
 
-    train: Rows
-    validation: Rows
+    Attributes:
+        train: Training rows.
+        validation: Validation rows.
+        columns: Names of the features, then of the target.
+    """
+
+    train: Source
+    validation: Source
+    columns: tuple[str, ...]
 
 
 def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> tuple[Feature, ...]:
@@ -83,13 +155,20 @@ def read_training_data(dataset: Path, names: Sequence[str] | None) -> TrainingDa
     return TrainingData(
         train=read_split(dataset, manifest, features, "train"),
         validation=read_split(dataset, manifest, features, "validation"),
+        columns=column_names(manifest, features),
     )
 
 
-def permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
+def column_names(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[str, ...]:
+    """Names of the features, then of the target."""
+    target = () if manifest.target is None else (manifest.target.name,)
+    return (*(feature.name for feature in features), *target)
+
+
+def permutation(num_rows: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
     """The order of the rows in an epoch; it depends on nothing but the arguments."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "permutation", epoch))
-    return torch.randperm(num_rows, generator=generator)
+    generator = torch.Generator(device).manual_seed(derive_seed(seed, "permutation", epoch))
+    return torch.randperm(num_rows, generator=generator, device=device)
 
 
 def read_split(

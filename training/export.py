@@ -105,11 +105,7 @@ def _scores_of(model: SampledNetworks, rows: Rows) -> dict[str, float]:
 
 def _last_record(checkpoint: Checkpoint) -> dict[str, float]:
     last = checkpoint.history[-1]
-    return {
-        "validation_nll_mean_weights": last["validation_nll"],
-        "train_nll": last["train_nll"],
-        "kl_per_row": last["kl"],
-    }
+    return {"train_nll": last["train_nll"], "kl_per_row": last["kl"]}
 
 
 def _header_of(

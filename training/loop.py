@@ -7,22 +7,28 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
 from training import network
+from training.capture import advance_on, cut_plan
 from training.checkpoint import (
     Checkpoint,
     newest_checkpoint,
     remove_foreign_checkpoints,
     save_checkpoint,
 )
-from training.data import Rows, TrainingData
-from training.epoch import Run, State, Worker, noise_maker, train_epoch
+from training.data import Chunk, TrainingData
+from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
-from training.noise import plan_epoch
+from training.noise import StepRows, plan_epoch
+from training.operations import operations_on
 from training.settings import BnnSettings
+from training.step import SampledStep, Step
+from training.sub_batches import PairedStep
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +62,14 @@ def train_network(  # noqa: PLR0913 - wiring
     with _threads(worker.threads):
         if worker.rank == 0:
             remove_foreign_checkpoints(folder, fingerprint)
-        run = _prepare(data, settings, seed, worker, should_stop)
-        state = _start(run, folder, fingerprint)
+        run, theta_P = _prepare(data, settings, seed, worker, should_stop)
+        state = _start(run, theta_P, folder, fingerprint)
         if worker.rank == 0:
             write_history(folder, state.history)
-        with noise_maker(worker) as maker:
-            while state.epoch < settings.epochs:
-                train_epoch(run, state, maker)
-                _keep_epoch(run, state, folder, fingerprint)
+        advance = advance_on(run, state)
+        while state.epoch < settings.epochs:
+            train_epoch(run, state, advance)
+            _keep_epoch(run, state, folder, fingerprint)
 
 
 def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
@@ -79,52 +85,89 @@ def _prepare(
     seed: int,
     worker: Worker,
     should_stop: Callable[[], bool],
-) -> Run:
+) -> tuple[Run, Tensor]:
+    """What stays the same, and the parameters that its step reads: those of a new training."""
     device = worker.device
-    data = TrainingData(data.train.to(device), data.validation.to(device))
-    num_features = data.train.x_NF.shape[1]
-    sizes = network.layer_sizes(num_features, settings.hidden, settings.components)
-    num_weights = network.count_weights(sizes)
+    data = TrainingData(data.train.to(device), data.validation.to(device), data.columns)
+    sizes = network.layer_sizes(data.train.num_features, settings.hidden, settings.components)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
+    theta_P = network.initial_parameters(sizes, settings.initial_log_variance, generator)
+    theta_P = theta_P.to(device).requires_grad_()
     plan = plan_epoch(len(data.train), settings.batch_rows, worker.rank, worker.world_size)
-    rows, batch = sum(step.rows for step in plan), max(step.rows for step in plan)
-    buffers = [[torch.empty(batch, size, device=device) for size in sizes[1:]] for _ in range(2)]
-    weight_N = None if data.train.weight_N is None else torch.empty(rows, device=device)
-    shuffled = Rows(
-        torch.empty(rows, num_features, device=device), torch.empty(rows, device=device), weight_N
-    )
-    return Run(
+    chunks = cut_plan(plan, settings.batch_rows, device)
+    sums = torch.zeros(len(theta_P) + 2, device=device)
+    run = Run(
         settings=settings,
         seed=seed,
         worker=worker,
         data=data,
         sizes=sizes,
-        num_weights=num_weights,
-        plan=plan,
-        shuffled=shuffled,
-        noise=(buffers[0], buffers[1]),
-        sums=torch.zeros(2 * num_weights + sum(sizes[1:]) + 2, device=device),
+        num_weights=network.count_weights(sizes),
+        chunks=chunks,
+        buffers=_buffers(chunks, data.train.num_features, sums),
+        step=_make_step(settings, theta_P, sums, sizes, plan, worker),
         should_stop=should_stop,
+    )
+    return run, theta_P
+
+
+def _buffers(chunks: list[list[StepRows]], num_features: int, sums: Tensor) -> Buffers:
+    rows = max(sum(step.rows for step in steps) for steps in chunks)
+    count, device = max(map(len, chunks)), sums.device
+    return Buffers(
+        chunk=Chunk(
+            torch.empty(rows, num_features, device=device),
+            torch.empty(rows, device=device),
+            torch.ones(rows, device=device),
+        ),
+        keys=torch.empty(count, 2, dtype=torch.int32, device=device),
+        trace=torch.empty(2, count, device=device),
+        sums=sums,
+        fault=torch.zeros((), device=device),
     )
 
 
-def _start(run: Run, folder: Path, fingerprint: str) -> State:
+def _make_step(
+    settings: BnnSettings,
+    theta_P: Tensor,
+    sums: Tensor,
+    sizes: tuple[int, ...],
+    plan: list[StepRows],
+    worker: Worker,
+) -> Step:
+    operations = operations_on(worker.device, fuse=worker.fuse)
+    rows, bounds = max(step.rows for step in plan), settings.log_variance_bounds
+    if settings.estimator == "antithetic":
+        return PairedStep(theta_P, sums, sizes, rows, bounds=bounds, operations=operations)
+    return SampledStep(
+        theta_P,
+        sums,
+        sizes,
+        rows,
+        bounds=bounds,
+        operations=operations,
+        precision=settings.variance_precision,
+    )
+
+
+def _start(run: Run, theta_P: Tensor, folder: Path, fingerprint: str) -> State:
     """The state after the newest checkpoint, or the initial one."""
     settings, worker = run.settings, run.worker
-    generator = torch.Generator().manual_seed(derive_seed(run.seed, "initial weights"))
-    theta_P = network.initial_parameters(run.sizes, settings.initial_log_variance, generator)
+    theta_P.grad = run.buffers.sums[: len(theta_P)]
+    rate = torch.tensor(settings.optimizer.learning_rate, device=worker.device)
+    optimizer = torch.optim.Adam([theta_P], lr=rate, fused=True, capturable=True)
+    state = State(theta_P, optimizer, 0, [])
     found = newest_checkpoint(folder, fingerprint)
     if found is not None:
         _compare(found, worker)
-        theta_P = found.theta_P
-    theta_P = theta_P.to(worker.device).requires_grad_()
-    theta_P.grad = run.sums[: len(theta_P)]
-    optimizer = torch.optim.Adam([theta_P], lr=settings.optimizer.learning_rate, fused=True)
-    state = State(theta_P, optimizer, 0, [])
-    if found is not None:
+        theta_P.detach().copy_(found.theta_P)
         optimizer.load_state_dict(found.optimizer)
+        optimizer.param_groups[0]["lr"] = rate
         state.epoch, state.history = found.epoch, list(found.history)
         if worker.rank == 0:
             log.info("continue after epoch %d of %d", found.epoch, settings.epochs)
+    # torch's own way to leave out an update without asking the device
+    cast("Any", optimizer).found_inf = run.buffers.fault
     _agree(state.epoch, folder, worker)
     return state
 

@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from pipeline.formats.records import Record
 
+VariancePrecision = Literal["float32", "tf32", "bfloat16"]
+
 
 class OptimizerSettings(Record):
     """Adam without weight decay and a learning rate that falls at milestones.
@@ -49,6 +51,11 @@ class BnnSettings(Record):
         log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
         epochs: Passes over the training rows.
         batch_rows: Rows of a global batch, over all workers.
+        estimator: How a step draws weights. "local_reparametrisation": fresh ones for every row.
+            "antithetic": one set for each 128 rows, in pairs of mean + noise and mean - noise;
+            about half the arithmetic and a noisier gradient.
+        variance_precision: Of the products that make the noise's width, with local
+            reparametrisation. tf32 differs from float32 on a GPU alone.
         optimizer: How the weights are updated.
     """
 
@@ -64,6 +71,8 @@ class BnnSettings(Record):
     ] = (-14.0, 0.0)
     epochs: PositiveInt = 150
     batch_rows: PositiveInt = 4096
+    estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
+    variance_precision: VariancePrecision = "float32"
     optimizer: OptimizerSettings = OptimizerSettings()
 
     @model_validator(mode="after")

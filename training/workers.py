@@ -27,7 +27,8 @@ from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import write_text
 from training.checkpoint import newest_checkpoint
 from training.data import TrainingData, read_training_data
-from training.epoch import LossNotFiniteError, Worker
+from training.epoch import Worker
+from training.faults import LossNotFiniteError
 from training.history import showing_progress, write_history
 from training.loop import train_network
 from training.noise import BLOCK_ROWS
