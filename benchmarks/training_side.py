@@ -13,12 +13,13 @@ from torch import distributed
 
 from benchmarks.measure import interleave, ratio
 from training import network
-from training.data import Rows, TrainingData
+from training.data import TrainingData
 from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
 from training.noise import keys_of_epoch
 from training.operations import operations_on
+from training.rows import Rows
 from training.settings import BnnSettings
 from training.step import Batch
 from training.sub_batches import PlainStep

@@ -82,6 +82,8 @@ def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> Non
             num_workers=ray.workers,
             threads_per_worker=ray.threads,
             use_gpu=ray.gpu,
+            fuse=ray.fuse,
+            tensorboard=ray.tensorboard,
             address=ray.address,
             in_process=ray.address == "none",
             should_stop=should_stop,

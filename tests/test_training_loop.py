@@ -14,27 +14,30 @@ from pipeline.formats.errors import StoppedBySignal
 from pipeline.formats.seeds import derive_seed
 from training import network
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
-from training.data import permutation, read_training_data
+from training.data import read_training_data
 from training.epoch import Run, Worker
 from training.faults import LossNotFiniteError
 from training.history import read_history
 from training.loop import train_network
 from training.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
 from training.objective import log_density, summed_nll
+from training.rows import permutation
 
 SPAWN = multiprocessing.get_context("spawn")
+LITTLE = 0.05  # MiB, a third of what the rows need
 CLOCK = {"seconds", "rows_per_second", "seconds_left"}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return write_tiny_dataset(tmp_path_factory.mktemp("dataset"), with_weights=True)
+    return write_tiny_dataset(tmp_path_factory.mktemp("dataset"), with_weights=True, group_rows=100)
 
 
 def train(dataset, folder, settings=None, **changes):
     wanted = {"seed": 11, "fingerprint": "a", "folder": folder} | changes
     settings = settings or tiny_settings()
-    train_network(read_training_data(dataset, settings.features), settings, **wanted)
+    data = read_training_data(dataset, settings.features, settings.memory_mib)
+    train_network(data, settings, **wanted)
     return newest_checkpoint(folder, wanted["fingerprint"])
 
 
@@ -137,7 +140,8 @@ def initial_parameters(settings):
 
 
 @pytest.mark.parametrize(
-    ("world_size", "changes"), [(2, {}), (3, {}), (2, {"estimator": "antithetic"})]
+    ("world_size", "changes"),
+    [(2, {}), (3, {}), (2, {"estimator": "antithetic"}), (2, {"memory_mib": LITTLE})],
 )
 def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, changes):
     port, settings = free_port(), tiny_settings(**changes)

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from pipeline.formats.errors import StoppedBySignal
 from training import network
-from training.data import Chunk, TrainingData
+from training.data import TrainingData
 from training.faults import LossNotFiniteError, name_columns
 from training.noise import StepRows, keys_of_epoch
+from training.rows import Chunk
 from training.settings import BnnSettings
 from training.step import Batch, Step
 from training.validation import validation_nll

@@ -4,8 +4,8 @@ Shape letters: N rows, B rows of this worker in a step, F features, P parameters
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
 from training import network
+from training.board import open_board
 from training.capture import advance_on, cut_plan
 from training.checkpoint import (
     Checkpoint,
@@ -21,11 +22,12 @@ from training.checkpoint import (
     remove_foreign_checkpoints,
     save_checkpoint,
 )
-from training.data import Chunk, TrainingData
+from training.data import TrainingData
 from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
 from training.noise import StepRows, plan_epoch
 from training.operations import operations_on
+from training.rows import Chunk
 from training.settings import BnnSettings
 from training.step import SampledStep, Step
 from training.sub_batches import PairedStep
@@ -41,6 +43,7 @@ def train_network(  # noqa: PLR0913 - wiring
     fingerprint: str,
     folder: Path,
     worker: Worker | None = None,
+    tensorboard: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, or continue, until all epochs have their checkpoint and line of history.
@@ -52,11 +55,14 @@ def train_network(  # noqa: PLR0913 - wiring
         fingerprint: Of settings and data; checkpoints with another one are removed.
         folder: Of the run; shared by all workers.
         worker: This process's place among the workers; alone if None.
-        should_stop: Asked at every step; True ends the training at its last complete epoch.
+        tensorboard: Write the history for TensorBoard as well.
+        should_stop: Asked at every step, on a GPU at every epoch; True ends the training at its
+            last complete epoch.
 
     Raises:
         StoppedBySignal: The training was asked to stop; running it again continues it.
-        LossNotFiniteError: The loss became infinite or NaN.
+        LossNotFiniteError: A loss or gradient became infinite or NaN.
+        UserError: TensorBoard is wished for and not installed.
     """
     worker = worker or Worker()
     with _threads(worker.threads):
@@ -67,9 +73,11 @@ def train_network(  # noqa: PLR0913 - wiring
         if worker.rank == 0:
             write_history(folder, state.history)
         advance = advance_on(run, state)
-        while state.epoch < settings.epochs:
-            train_epoch(run, state, advance)
-            _keep_epoch(run, state, folder, fingerprint)
+        with _board(folder, state, is_wished=tensorboard and worker.rank == 0) as add_to_board:
+            while state.epoch < settings.epochs:
+                train_epoch(run, state, advance)
+                _keep_epoch(run, state, folder, fingerprint)
+                add_to_board(state.history[-1])
 
 
 def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
@@ -77,6 +85,12 @@ def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
     if run.worker.rank == 0:
         save_checkpoint(folder, _checkpoint_of(run, state, fingerprint))
         append_history(folder, state.history[-1])
+
+
+def _board(
+    folder: Path, state: State, *, is_wished: bool
+) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
+    return open_board(folder, state.epoch) if is_wished else nullcontext(lambda _: None)
 
 
 def _prepare(

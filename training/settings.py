@@ -56,6 +56,9 @@ class BnnSettings(Record):
             about half the arithmetic and a noisier gradient.
         variance_precision: Of the products that make the noise's width, with local
             reparametrisation. tf32 differs from float32 on a GPU alone.
+        memory_mib: What each worker may use for rows, in MiB. If training and validation rows
+            need more they are streamed from disk, row group by row group. It belongs to the model
+            and not to the site, because it then decides which rows are shuffled together.
         optimizer: How the weights are updated.
     """
 
@@ -73,6 +76,7 @@ class BnnSettings(Record):
     batch_rows: PositiveInt = 4096
     estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
     variance_precision: VariancePrecision = "float32"
+    memory_mib: PositiveFloat = 4096.0
     optimizer: OptimizerSettings = OptimizerSettings()
 
     @model_validator(mode="after")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
-from training.data import Rows
 from training.network import FixedLayer, Layer, draw_weights, forward_fixed
 from training.noise import BLOCK_ROWS
 from training.objective import log_density
+from training.rows import Rows
 
 WEIGHT_SETS = 8
 CPU_ROWS, GPU_ROWS = BLOCK_ROWS, 128 * BLOCK_ROWS  # of one forward pass
@@ -39,13 +39,12 @@ def validation_nll(
     total = torch.zeros((), dtype=torch.float64, device=device)
     rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
     for slab in slabs:
-        for first in range(0, len(slab), rows):
-            part = slice(first, first + rows)
-            outputs_SBO = forward_fixed(sets, slab.x_NF[part].unsqueeze(0))
-            target_SB = slab.target_N[part].expand(WEIGHT_SETS, -1)
+        for part in slab.pieces(rows):
+            outputs_SBO = forward_fixed(sets, part.x_NF.unsqueeze(0))
+            target_SB = part.target_N.expand(WEIGHT_SETS, -1)
             log_p_SB = log_density(outputs_SBO, target_SB, bounds)
             log_p_B = torch.logsumexp(log_p_SB, dim=0) - math.log(WEIGHT_SETS)
-            weighted_B = log_p_B if slab.weight_N is None else slab.weight_N[part] * log_p_B
+            weighted_B = log_p_B if part.weight_N is None else part.weight_N * log_p_B
             total -= weighted_B.sum(dtype=torch.float64)
     return total
 
