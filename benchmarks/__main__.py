@@ -46,6 +46,7 @@ def main() -> None:
             **data_side.measure_evaluation(study),
             **training_side.measure_bnn_steps(),
             **training_side.measure_two_workers(),
+            **training_side.measure_streaming(study),
             **training_peers.measure_peers(),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()

@@ -12,8 +12,10 @@ import torch
 from torch import distributed
 
 from benchmarks.measure import interleave, ratio
+from jobs.ingest import dataset_folder
+from jobs.study import Study
 from training import network
-from training.data import TrainingData
+from training.data import TrainingData, read_training_data
 from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
@@ -22,6 +24,7 @@ from training.operations import operations_on
 from training.rows import Rows
 from training.settings import BnnSettings
 from training.step import Batch
+from training.stream import SHARES
 from training.sub_batches import PlainStep
 
 STEPS = 16
@@ -87,9 +90,11 @@ def products() -> Callable[[], None]:
     return work
 
 
-def training(settings: BnnSettings, threads: int) -> Callable[[], float]:
+def training(
+    settings: BnnSettings, threads: int, data: TrainingData | None = None
+) -> Callable[[], float]:
     """An epoch of the loop, without its validation: the seconds that the history tells."""
-    data = random_data()
+    data = data or random_data()
 
     def work() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -156,6 +161,9 @@ def _rates_of(world_size: int) -> list[float]:
             process.start()
         for process in processes:
             process.join()
+            if process.exitcode != 0:
+                msg = f"a worker of {world_size} ended with status {process.exitcode}"
+                raise RuntimeError(msg)
         return [record["rows_per_second"] for record in read_history(Path(folder))[2:]]
 
 
@@ -169,3 +177,17 @@ def _work(rank: int, world_size: int, port: int, folder: str) -> None:
         random_data(), settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
     )
     distributed.destroy_process_group()
+
+
+def measure_streaming(study: Study) -> dict[str, float]:
+    """Seconds of an epoch of streamed rows over those of resident ones; a pool holds an eighth."""
+    dataset = dataset_folder(study)
+    resident = read_training_data(dataset, None)
+    recipe_bytes = 4 * (resident.train.num_features + 2)
+    memory_mib = SHARES * len(resident.train) * recipe_bytes / 8 / 2**20
+    settings = BnnSettings(epochs=1)
+    seconds = interleave({
+        "resident": training(settings, 1, resident),
+        "streaming": training(settings, 1, read_training_data(dataset, None, memory_mib)),
+    })
+    return {"bnn_streaming.ratio_to_resident": ratio(seconds, "streaming", "resident")}

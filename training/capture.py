@@ -35,10 +35,9 @@ def advance_on(run: Run, state: State) -> Advance:
     def step_by_step(steps: list[StepRows]) -> None:
         take_steps(run, state, steps)
 
-    first, worker = run.chunks[0], run.worker
-    is_uniform = len(run.chunks) > 1 and first[-1].batch_rows == first[0].batch_rows
-    if worker.device.type == "cpu" or worker.world_size > 1 or not is_uniform:
+    if not can_capture(run):
         return step_by_step
+    first = run.chunks[0]
     replay: list[Callable[[], None]] = []
 
     def graphed(steps: list[StepRows]) -> None:
@@ -50,6 +49,13 @@ def advance_on(run: Run, state: State) -> Advance:
         replay[0]()
 
     return graphed
+
+
+def can_capture(run: Run) -> bool:
+    """Whether there is a GPU, no other worker, and a chunk of full batches."""
+    first, worker = run.chunks[0], run.worker
+    is_full = first[-1].batch_rows == run.settings.batch_rows
+    return worker.device.type == "cuda" and worker.world_size == 1 and is_full
 
 
 def _capture(work: Callable[[], None], fault: Tensor) -> Callable[[], None]:
