@@ -15,7 +15,7 @@ import shutil  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from benchmarks import data_side, ingest_side, training_side  # noqa: E402
+from benchmarks import data_side, ingest_side, training_peers, training_side  # noqa: E402
 from jobs.cli import main as topocal  # noqa: E402
 from jobs.study import load_study  # noqa: E402
 from pipeline.formats.files import write_text  # noqa: E402
@@ -43,7 +43,10 @@ def main() -> None:
             **ingest_side.measure_ingest(study, Path(scratch)),
             **data_side.measure_calibration(study, "bnn", Path(scratch) / "calibrated"),
             **data_side.measure_evaluation(study),
-            **training_side.measure_bnn_step(),
+            **training_side.measure_bnn_steps(),
+            **training_side.measure_two_workers(),
+            **training_side.measure_streaming(study),
+            **training_peers.measure_peers(),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()
     record = {

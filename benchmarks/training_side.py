@@ -1,60 +1,193 @@
 """The training step against the matrix products of one plain forward and backward pass."""
 
 import itertools
+import multiprocessing
+import socket
+import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from benchmarks.measure import interleave, ratio
+from jobs.ingest import dataset_folder
+from jobs.study import Study
 from training import network
-from training.data import Rows, TrainingData
+from training.data import TrainingData, read_training_data
 from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
+from training.noise import keys_of_epoch
+from training.operations import operations_on
+from training.rows import Rows
 from training.settings import BnnSettings
+from training.step import Batch
+from training.stream import SHARES
+from training.sub_batches import PlainStep
 
 STEPS = 16
+FEATURES = 15
+EPOCHS_OF_WORKERS, STARTS_OF_WORKERS = 12, 3
 
 
-def measure_bnn_step() -> dict[str, float]:
+def measure_bnn_steps() -> dict[str, float]:
     """Seconds of a step of the paper's network and batch over those of its products."""
-    settings = BnnSettings(epochs=1)
-    batch = settings.batch_rows
-    generator = torch.Generator().manual_seed(1)
-    features = 15
-    rows = Rows(
-        torch.randn(STEPS * batch, features, generator=generator),
-        torch.randn(STEPS * batch, generator=generator),
-        None,
-    )
-    few = Rows(rows.x_NF[:512], rows.target_N[:512], None)
-    data = TrainingData(rows, few)
-    sizes = network.layer_sizes(features, settings.hidden, settings.components)
-    shapes = list(itertools.pairwise(sizes))
-    weights = [torch.randn(inputs, outputs) for inputs, outputs in shapes]
-    inputs = [torch.randn(batch, size) for size in sizes]
-
-    def products() -> None:
-        for _ in range(STEPS):
-            for index, weight in enumerate(weights):
-                inputs[index] @ weight
-                inputs[index].T @ inputs[index + 1]
-                if index:  # the features need no gradient
-                    inputs[index + 1] @ weight.T
-
-    def train() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            train_network(
-                data,
-                settings,
-                seed=1,
-                fingerprint="benchmark",
-                folder=Path(folder),
-                worker=Worker(),
-            )
-            return len(rows) / read_history(Path(folder))[-1]["rows_per_second"]
-
+    figures = {}
+    for threads, suffix in ((1, ""), (2, "_2_threads")):
+        torch.set_num_threads(threads)
+        works: dict[str, Callable[[], object]] = {
+            "products": products(),
+            "bnn": training(BnnSettings(epochs=1), threads),
+        }
+        if threads == 1:
+            works["antithetic"] = training(BnnSettings(epochs=1, estimator="antithetic"), threads)
+            works["plain"] = plain_training()
+        seconds = interleave(works)
+        figures[f"bnn_step{suffix}.ratio_to_gemm"] = ratio(seconds, "bnn", "products")
+        if threads == 1:
+            figures["bnn_step_antithetic.ratio_to_gemm"] = ratio(seconds, "antithetic", "products")
+            figures["dnn_step.ratio_to_gemm"] = ratio(seconds, "plain", "products")
+            rows = STEPS * BnnSettings().batch_rows
+            figures["bnn.rows_per_second"] = rows / statistics.median(seconds["bnn"])
     torch.set_num_threads(1)
-    seconds = interleave({"products": products, "train": train})
-    return {"bnn_step.ratio_to_gemm": ratio(seconds, "train", "products")}
+    return figures
+
+
+def random_rows() -> Rows:
+    """Rows of a few batches: a step's speed does not depend on the values."""
+    generator = torch.Generator().manual_seed(1)
+    count = STEPS * BnnSettings().batch_rows
+    x_NF = torch.randn(count, FEATURES, generator=generator)
+    return Rows(x_NF, torch.randn(count, generator=generator), None)
+
+
+def random_data() -> TrainingData:
+    """The same as a training takes them, with few validation rows."""
+    rows = random_rows()
+    few = Rows(rows.x_NF[:512], rows.target_N[:512], None)
+    return TrainingData(rows, few, tuple(str(column) for column in range(FEATURES + 1)))
+
+
+def products() -> Callable[[], None]:
+    """The products of STEPS plain steps, into tensors that are there already."""
+    settings = BnnSettings()
+    sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
+    weights = [torch.randn(outputs, inputs) for inputs, outputs in itertools.pairwise(sizes)]
+    inputs = [torch.randn(settings.batch_rows, size) for size in sizes]
+    outs = [torch.empty_like(each) for each in inputs]
+    gradients = [torch.empty_like(weight_OF) for weight_OF in weights]
+
+    def work() -> None:
+        for _ in range(STEPS):
+            for index, weight_OF in enumerate(weights):
+                torch.mm(inputs[index], weight_OF.t(), out=outs[index + 1])
+                torch.mm(inputs[index + 1].t(), inputs[index], out=gradients[index])
+                if index:  # the features need no gradient
+                    torch.mm(inputs[index + 1], weight_OF, out=outs[index])
+
+    return work
+
+
+def training(
+    settings: BnnSettings, threads: int, data: TrainingData | None = None
+) -> Callable[[], float]:
+    """An epoch of the loop, without its validation: the seconds that the history tells."""
+    data = data or random_data()
+
+    def work() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            worker = Worker(threads=threads)
+            train_network(
+                data, settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
+            )
+            return len(data.train) / read_history(Path(folder))[-1]["rows_per_second"]
+
+    return work
+
+
+def plain_training() -> Callable[[], None]:
+    """STEPS steps of an ordinary network with the same loss, checked and updated as the others."""
+    settings, data = BnnSettings(), random_rows()
+    batch_rows = settings.batch_rows
+    sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
+    theta_P = (0.1 * torch.randn(network.count_weights(sizes) + sum(sizes[1:]))).requires_grad_()
+    sums = torch.zeros(len(theta_P) + 1)
+    theta_P.grad = sums[:-1]
+    step = PlainStep(
+        theta_P,
+        sums,
+        sizes,
+        batch_rows,
+        bounds=settings.log_variance_bounds,
+        operations=operations_on(torch.device("cpu")),
+    )
+    optimizer = torch.optim.Adam([theta_P], lr=torch.tensor(1e-4), fused=True, capturable=True)
+    weight_B = torch.ones(batch_rows)
+    key = keys_of_epoch(1, 0, 1)[0]
+
+    def work() -> None:
+        order_N = torch.randperm(len(data))
+        for rows in order_N.split_with_sizes([batch_rows] * STEPS):
+            step(Batch(data.x_NF[rows], data.target_N[rows], weight_B, key, 0))
+            sums.div_(batch_rows)
+            if torch.isfinite(torch.linalg.vector_norm(sums)):
+                optimizer.step()
+
+    return work
+
+
+def measure_two_workers() -> dict[str, float]:
+    """Rows per second of two single-threaded workers over those of one, each in its process."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(STARTS_OF_WORKERS):
+        for world_size, found in rates.items():
+            found.extend(_rates_of(world_size))
+    return {"bnn.speedup_2_workers": statistics.median(rates[2]) / statistics.median(rates[1])}
+
+
+def _rates_of(world_size: int) -> list[float]:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port = opened.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            spawn.Process(target=_work, args=(rank, world_size, port, folder))
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            if process.exitcode != 0:
+                msg = f"a worker of {world_size} ended with status {process.exitcode}"
+                raise RuntimeError(msg)
+        return [record["rows_per_second"] for record in read_history(Path(folder))[2:]]
+
+
+def _work(rank: int, world_size: int, port: int, folder: str) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+    )
+    worker = Worker(rank=rank, world_size=world_size, all_reduce=distributed.all_reduce)
+    settings = BnnSettings(epochs=EPOCHS_OF_WORKERS)
+    train_network(
+        random_data(), settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
+    )
+    distributed.destroy_process_group()
+
+
+def measure_streaming(study: Study) -> dict[str, float]:
+    """Seconds of an epoch of streamed rows over those of resident ones; a pool holds an eighth."""
+    dataset = dataset_folder(study)
+    resident = read_training_data(dataset, None)
+    recipe_bytes = 4 * (resident.train.num_features + 2)
+    memory_mib = SHARES * len(resident.train) * recipe_bytes / 8 / 2**20
+    settings = BnnSettings(epochs=1)
+    seconds = interleave({
+        "resident": training(settings, 1, resident),
+        "streaming": training(settings, 1, read_training_data(dataset, None, memory_mib)),
+    })
+    return {"bnn_streaming.ratio_to_resident": ratio(seconds, "streaming", "resident")}

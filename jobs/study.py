@@ -50,12 +50,16 @@ class RaySettings(Record):
         threads: Compute threads of a worker, beside the one that makes its noise. Threads that
             wait for each other within a step lose far more than they win on a shared machine.
         gpu: Train on GPUs, one a worker.
+        fuse: Let torch compile what lies between the products, on a GPU; takes a C compiler.
+        tensorboard: Write the history for TensorBoard as well, to models/NAME/tensorboard.
     """
 
     address: Literal["local", "none"] = "local"
     workers: Annotated[int, Field(gt=0)] = 1
     threads: Annotated[int, Field(gt=0)] = 1
     gpu: bool = False
+    fuse: bool = False
+    tensorboard: bool = False
 
     @model_validator(mode="after")
     def _one_process_is_one_worker(self) -> Self:

@@ -22,7 +22,7 @@ from pipeline.formats.manifest import DatasetManifest
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same settings and data give another model
+VERSION = 2  # raised when the same settings and data give another model
 
 
 def model_folder(study: Study, name: str) -> Path:
@@ -83,6 +83,8 @@ def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> Non
             num_workers=ray.workers,
             threads_per_worker=ray.threads,
             use_gpu=ray.gpu,
+            fuse=ray.fuse,
+            tensorboard=ray.tensorboard,
             address=ray.address,
             in_process=ray.address == "none",
             should_stop=should_stop,

@@ -7,7 +7,8 @@ from training_fixtures import FEATURES, ROWS, TARGET, write_tiny_dataset
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
-from training.data import permutation, read_training_data
+from training.data import read_training_data
+from training.rows import permutation
 
 
 @pytest.fixture(scope="module")

@@ -14,26 +14,30 @@ from pipeline.formats.errors import StoppedBySignal
 from pipeline.formats.seeds import derive_seed
 from training import network
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
-from training.data import Rows, TrainingData, permutation, read_training_data
-from training.epoch import LossNotFiniteError, Worker
+from training.data import read_training_data
+from training.epoch import Run, Worker
+from training.faults import LossNotFiniteError
 from training.history import read_history
 from training.loop import train_network
-from training.noise import fill_noise, plan_epoch
-from training.objective import summed_nll
+from training.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
+from training.objective import log_density, summed_nll
+from training.rows import permutation
 
 SPAWN = multiprocessing.get_context("spawn")
+LITTLE = 0.05  # MiB, a third of what the rows need
 CLOCK = {"seconds", "rows_per_second", "seconds_left"}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return write_tiny_dataset(tmp_path_factory.mktemp("dataset"), with_weights=True)
+    return write_tiny_dataset(tmp_path_factory.mktemp("dataset"), with_weights=True, group_rows=100)
 
 
 def train(dataset, folder, settings=None, **changes):
     wanted = {"seed": 11, "fingerprint": "a", "folder": folder} | changes
     settings = settings or tiny_settings()
-    train_network(read_training_data(dataset, settings.features), settings, **wanted)
+    data = read_training_data(dataset, settings.features, settings.memory_mib)
+    train_network(data, settings, **wanted)
     return newest_checkpoint(folder, wanted["fingerprint"])
 
 
@@ -56,12 +60,12 @@ def free_port():
         return opened.getsockname()[1]
 
 
-def run_worker(rank, world_size, port, dataset, folder):
+def run_worker(rank, world_size, port, dataset, folder, settings):
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
     )
     worker = Worker(rank=rank, world_size=world_size, all_reduce=distributed.all_reduce)
-    train(dataset, folder, worker=worker)
+    train(dataset, folder, settings, worker=worker)
     distributed.destroy_process_group()
 
 
@@ -107,11 +111,13 @@ def test_first_step_is_adam_on_the_weighted_mean_plus_kl(dataset, tmp_path):
     theta_P = start.clone().requires_grad_()
     sizes = network.layer_sizes(4, settings.hidden, settings.components)
     order_N = permutation(len(rows), 11, 0)
-    plan = plan_epoch(len(rows), settings.batch_rows, 0, 1)
-    noise = fill_noise([torch.empty(len(rows), size) for size in sizes[1:]], 11, 0, plan[0])
-    outputs = network.forward_sampled(
-        network.split_parameters(theta_P, sizes), rows.x_NF[order_N], noise
-    )
+    buffers = [torch.empty(6 * BLOCK_ROWS, size) for size in sizes[1:]]
+    noise = fill_layer_noise(buffers, keys_of_epoch(11, 0, 1)[0], 0, len(rows))
+    outputs = rows.x_NF[order_N]
+    for layer, noise_BO in zip(network.split_parameters(theta_P, sizes), noise, strict=True):
+        sigma_BO = (outputs**2 @ layer.log_variance_OF.exp().T).sqrt()
+        outputs = outputs @ layer.mean_OF.T + layer.bias_O + sigma_BO * noise_BO
+        outputs = outputs if layer.bias_O.shape == (6,) else outputs.relu()
     weight_N = rows.weight_N[order_N]
     bounds = settings.log_variance_bounds
     nll = summed_nll(outputs, rows.target_N[order_N], weight_N, bounds) / len(rows)
@@ -133,11 +139,15 @@ def initial_parameters(settings):
     return network.initial_parameters(sizes, settings.initial_log_variance, generator)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, alone, world_size):
-    port = free_port()
+@pytest.mark.parametrize(
+    ("world_size", "changes"),
+    [(2, {}), (3, {}), (2, {"estimator": "antithetic"}), (2, {"memory_mib": LITTLE})],
+)
+def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, changes):
+    port, settings = free_port(), tiny_settings(**changes)
+    alone = train(dataset, tmp_path / "alone", settings)
     processes = [
-        SPAWN.Process(target=run_worker, args=(rank, world_size, port, dataset, tmp_path))
+        SPAWN.Process(target=run_worker, args=(rank, world_size, port, dataset, tmp_path, settings))
         for rank in range(world_size)
     ]
     for process in processes:
@@ -205,6 +215,26 @@ def test_other_thread_count_is_told(dataset, tmp_path, caplog):
     assert "only to rounding" in caplog.text
 
 
+def test_validation_loss_is_that_of_the_averaged_density(dataset, alone):
+    """Eight weight sets, one after the other; the same in each epoch."""
+    settings, rows = tiny_settings(), read_training_data(dataset, None).validation
+    sizes = network.layer_sizes(4, settings.hidden, settings.components)
+    layers = network.split_parameters(alone.theta_P, sizes)
+    density_N = 0.0
+    for index in range(8):
+        generator = torch.Generator().manual_seed(derive_seed(11, "validation", index))
+        outputs = network.forward_fixed(network.draw_weights(layers, generator), rows.x_NF)
+        log_p_N = log_density(outputs, rows.target_N, settings.log_variance_bounds)
+        density_N = density_N + log_p_N.double().exp() / 8
+    expected = -(rows.weight_N * density_N.log()).mean().item()
+    assert alone.history[-1]["validation_nll"] == pytest.approx(expected, rel=1e-5)
+    mean_W = alone.theta_P[: network.count_weights(sizes)]
+    log_variance_W = alone.theta_P[len(mean_W) : 2 * len(mean_W)]
+    assert alone.history[-1]["log_variance_q50"] == pytest.approx(
+        log_variance_W.median().item(), abs=1e-3
+    )
+
+
 def test_stop_keeps_the_last_complete_epoch(dataset, tmp_path):
     steps = []
 
@@ -218,30 +248,66 @@ def test_stop_keeps_the_last_complete_epoch(dataset, tmp_path):
     assert_equal(train(dataset, tmp_path), train(dataset, tmp_path / "whole"))
 
 
-def test_loss_that_is_not_finite_is_named_and_the_checkpoint_kept(dataset, tmp_path):
+@pytest.fixture(params=["each step", "each epoch"])
+def _looks(request, monkeypatch):
+    """The host looks at each step, or, as it does with a GPU, at the end of an epoch only."""
+    monkeypatch.setattr(Run, "is_stepwise", request.param == "each step")
+
+
+@pytest.mark.usefixtures("_looks")
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 1e25])
+def test_fault_names_batch_and_column_and_the_checkpoint_is_kept(dataset, tmp_path, value):
+    """1e25 overflows in its square, within the products of the variances."""
     train(dataset, tmp_path, tiny_settings(epochs=1))
     kept = newest_checkpoint(tmp_path, "a")
     data = read_training_data(dataset, None)
-    x_NF = data.train.x_NF.clone()
-    x_NF[7, 2] = torch.inf
-    broken = Rows(x_NF, data.train.target_N, data.train.weight_N)
-    order = permutation(len(broken), 11, 1).tolist()
-    batch = order.index(7) // 1100 + 1
-    with pytest.raises(LossNotFiniteError, match=rf"epoch 2, batch {batch} is nan"):
-        train_network(
-            TrainingData(broken, data.validation),
-            tiny_settings(epochs=3),
-            seed=11,
-            fingerprint="a",
-            folder=tmp_path,
-        )
+    data.train.x_NF[7, 2] = value
+    batch = permutation(len(data.train), 11, 1).tolist().index(7) // 1100 + 1
+    named = rf"epoch 2, batch {batch}: the .* is .*beyond 20 after scaling: angle \(1 rows\);"
+    with pytest.raises(LossNotFiniteError, match=named):
+        train_network(data, tiny_settings(), seed=11, fingerprint="a", folder=tmp_path)
     assert_equal(newest_checkpoint(tmp_path, "a"), kept)
     assert len(read_history(tmp_path)) == 1
+
+
+@pytest.mark.usefixtures("_looks")
+def test_gradient_that_is_not_finite_stops_before_its_update(dataset, tmp_path, monkeypatch):
+    data = read_training_data(dataset, None)
+    states = []
+
+    def spoil_second_batch(grad_P, theta_P, **_):
+        states.append(theta_P.clone())
+        if len(states) == 2:
+            grad_P[5] = torch.inf
+
+    monkeypatch.setattr(network, "add_kl_gradient", spoil_second_batch)
+    with pytest.raises(LossNotFiniteError, match=r"batch 2: the norm of the gradient is inf.*rate"):
+        train_network(data, tiny_settings(), seed=11, fingerprint="a", folder=tmp_path)
+    assert not torch.equal(states[0], states[1])
+    assert all(torch.equal(states[1], later) for later in states[2:])
+    assert newest_checkpoint(tmp_path, "a") is None
+
+
+def test_looking_at_each_epoch_changes_nothing(dataset, tmp_path, alone, monkeypatch):
+    monkeypatch.setattr(Run, "is_stepwise", False)
+    assert_equal(train(dataset, tmp_path), alone)
+
+
+def test_negative_weights_are_trained_on(tmp_path):
+    dataset = write_tiny_dataset(tmp_path / "dataset", with_weights=True)
+    data = read_training_data(dataset, None)
+    data.train.weight_N[::10] *= -1.0
+    data.validation.weight_N[::10] *= -1.0
+    train_network(data, tiny_settings(), seed=1, fingerprint="a", folder=tmp_path)
+    losses = [record["validation_nll"] for record in read_history(tmp_path)]
+    assert losses == sorted(losses, reverse=True)
 
 
 def test_history_lines_have_all_figures(dataset, tmp_path):
     train(dataset, tmp_path)
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     expected = {"epoch", "learning_rate", "train_nll", "kl", "validation_nll"} | CLOCK
+    expected |= {"gradient_norm", "gradient_norm_max"}
+    expected |= {"log_variance_q05", "log_variance_q50", "log_variance_q95"}
     assert all(set(json.loads(line)) == expected for line in lines)
     assert read_history(tmp_path)[-1]["seconds_left"] == 0.0

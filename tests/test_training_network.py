@@ -19,10 +19,6 @@ def random_parameters(seed=0, dtype=torch.float32):
     return theta_P + 0.1 * torch.randn(len(theta_P), generator=generator, dtype=dtype)
 
 
-def noise_for(rows, generator, dtype=torch.float32):
-    return [torch.randn(rows, size, generator=generator, dtype=dtype) for size in SIZES[1:]]
-
-
 def test_initial_parameters_have_the_widths_of_their_layers():
     sizes = (400, 300, 200)
     theta_P = network.initial_parameters(sizes, -9.0, torch.Generator().manual_seed(1))
@@ -58,56 +54,6 @@ def test_kl_gradient_is_the_derivative():
         found_P, theta_P.detach(), num_weights=num_weights, prior_sigma=0.7, num_rows=50
     )
     torch.testing.assert_close(found_P - 1.0, expected_P)
-
-
-def test_first_layer_has_the_moments_of_its_weights():
-    """Pre-activations have mean mu x + bias and variance sigma^2 x^2."""
-    sizes = (4, 3)
-    generator = torch.Generator().manual_seed(2)
-    theta_P = network.initial_parameters(sizes, -1.0, generator)
-    theta_P[-3:] = torch.tensor([0.5, -1.0, 2.0])
-    layers = network.split_parameters(theta_P, sizes)
-    x_F = torch.tensor([0.3, -1.2, 0.0, 2.0])
-    draws = 200_000
-    noise = [torch.randn(draws, 3, generator=generator)]
-    out_BO = network.forward_sampled(layers, x_F.expand(draws, 4).contiguous(), noise)
-    mean_O = layers[0].mean_OF @ x_F + layers[0].bias_O
-    variance_O = layers[0].log_variance_OF.exp() @ x_F**2
-    assert ((out_BO.mean(0) - mean_O).abs() < 5 * (variance_O / draws).sqrt()).all()
-    torch.testing.assert_close(out_BO.var(0), variance_O, rtol=0.02, atol=0.0)
-
-
-def test_sampled_forward_equals_the_plain_formula():
-    theta_P, generator = random_parameters(), torch.Generator().manual_seed(3)
-    x_BF, noise = torch.randn(20, 4, generator=generator), noise_for(20, generator)
-    h_BF = x_BF
-    for index, (layer, noise_BO) in enumerate(zip(layers_with(theta_P), noise, strict=False)):
-        mean_BO = h_BF @ layer.mean_OF.T + layer.bias_O
-        h_BF = mean_BO + (h_BF**2 @ layer.log_variance_OF.exp().T).sqrt() * noise_BO
-        if index < len(noise) - 1:
-            h_BF = h_BF.clamp(min=0.0)
-    torch.testing.assert_close(
-        network.forward_sampled(layers_with(theta_P), x_BF, noise), h_BF, rtol=1e-5, atol=1e-5
-    )
-
-
-def test_gradients_equal_finite_differences():
-    generator = torch.Generator().manual_seed(4)
-    theta_P = random_parameters(dtype=torch.float64).requires_grad_()
-    x_BF = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    noise = noise_for(6, generator, torch.float64)
-
-    def outputs(theta_P, x_BF):
-        return network.forward_sampled(layers_with(theta_P), x_BF, noise)
-
-    assert torch.autograd.gradcheck(outputs, (theta_P, x_BF), eps=1e-7, atol=1e-6)
-
-
-def test_gradient_of_a_row_of_zeros_is_finite():
-    theta_P = random_parameters().requires_grad_()
-    noise = noise_for(3, torch.Generator().manual_seed(5))
-    network.forward_sampled(layers_with(theta_P), torch.zeros(3, 4), noise).sum().backward()
-    assert torch.isfinite(theta_P.grad).all()
 
 
 def test_drawn_weights_have_the_posteriors_moments():

@@ -1,17 +1,23 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.noise import BLOCK_ROWS, fill_noise, noise_of_epoch, plan_epoch
+from training.noise import (
+    BLOCK_ROWS,
+    PAIR_ROWS,
+    fill_layer_noise,
+    fill_pair_noise,
+    keys_of_epoch,
+    plan_epoch,
+)
 
 OUTPUTS = (5, 3)
 
 
 def buffers(rows):
-    return [torch.full((rows, outputs), torch.nan) for outputs in OUTPUTS]
+    blocks = -(-rows // BLOCK_ROWS)
+    return [torch.full((blocks * BLOCK_ROWS, outputs), torch.nan) for outputs in OUTPUTS]
 
 
 def noise_of_batch(batch_rows, world_size, *, num_rows=None, epoch=0, step=0):
@@ -19,7 +25,8 @@ def noise_of_batch(batch_rows, world_size, *, num_rows=None, epoch=0, step=0):
     parts = []
     for rank in range(world_size):
         rows = plan_epoch(num_rows or batch_rows, batch_rows, rank, world_size)[step]
-        parts.append([n.clone() for n in fill_noise(buffers(batch_rows), 3, epoch, rows)])
+        key = keys_of_epoch(3, epoch, step + 1)[step]
+        parts.append(fill_layer_noise(buffers(batch_rows), key, rows.first_block, rows.rows))
     return [torch.cat(layers) for layers in zip(*parts, strict=False)]
 
 
@@ -39,6 +46,19 @@ def test_noise_is_standard_normal_and_differs_everywhere():
     assert not torch.equal(first, noise_of_batch(8 * BLOCK_ROWS, 1, num_rows=twice, step=1)[0])
 
 
+def test_pairs_of_sub_batches_do_not_depend_on_the_number_of_workers():
+    key = keys_of_epoch(3, 0, 1)[0]
+    whole = fill_pair_noise(torch.empty(6, 21), key, 0, 6)
+    part = fill_pair_noise(torch.empty(4, 21), key, BLOCK_ROWS // PAIR_ROWS, 4)
+    assert torch.equal(whole[2:], part)
+    assert len(whole.unique()) == whole.numel()
+
+
+def test_keys_of_steps_and_epochs_differ():
+    keys = torch.cat([keys_of_epoch(seed, epoch, 50) for seed in range(3) for epoch in range(4)])
+    assert len(keys.unique(dim=0)) == len(keys)
+
+
 @given(num_rows=st.integers(1, 6000), batch_rows=st.integers(1, 3000), world_size=st.integers(1, 7))
 def test_workers_take_every_row_of_every_batch_once(num_rows, batch_rows, world_size):
     plans = [plan_epoch(num_rows, batch_rows, rank, world_size) for rank in range(world_size)]
@@ -53,12 +73,3 @@ def test_workers_take_every_row_of_every_batch_once(num_rows, batch_rows, world_
             seen += step.rows
         assert seen - start == steps[0].batch_rows
     assert seen == num_rows
-
-
-def test_noise_made_ahead_is_the_same():
-    plan = plan_epoch(5000, 1100, 1, 2)
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        ahead = noise_of_epoch(3, 4, plan, (buffers(1100), buffers(1100)), maker)
-        for rows, made in zip(plan, ahead, strict=True):
-            for now, before in zip(fill_noise(buffers(1100), 3, 4, rows), made, strict=False):
-                assert torch.equal(now, before)

@@ -42,7 +42,11 @@ def tiny_settings(**changes: object) -> BnnSettings:
 
 
 def write_tiny_dataset(
-    folder: Path, *, with_weights: bool = False, rows: dict[Split, int] | None = None
+    folder: Path,
+    *,
+    with_weights: bool = False,
+    rows: dict[Split, int] | None = None,
+    group_rows: int = 65_536,
 ) -> Path:
     """Write manifest and parts; log10 of the target has two components that follow the depth."""
     rng = np.random.default_rng(5)
@@ -54,7 +58,7 @@ def write_tiny_dataset(
             statistics = {name: statistics_of(values) for name, values in columns.items()}
         for index, chunk in enumerate(np.array_split(np.arange(count), 2)):
             part = {name: values[chunk] for name, values in columns.items()}
-            parts.append(_write_part(folder, split, index, part))
+            parts.append(_write_part(folder, split, index, part, group_rows))
     columns_listed = [Column(name=item.name, unit=item.unit, role="feature") for item in FEATURES]
     columns_listed.append(Column(name=TARGET.name, role="target"))
     if with_weights:
@@ -93,10 +97,12 @@ def _columns(rng: np.random.Generator, count: int, *, with_weights: bool) -> dic
     return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
-def _write_part(folder: Path, split: Split, index: int, columns: dict[str, np.ndarray]) -> Part:
+def _write_part(
+    folder: Path, split: Split, index: int, columns: dict[str, np.ndarray], group_rows: int
+) -> Part:
     path = folder / f"split={split}" / f"part-{index:05d}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    pq.write_table(pa.table(columns), path, row_group_size=group_rows)
     content = path.read_bytes()
     return Part(
         path=str(path.relative_to(folder)),

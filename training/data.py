@@ -1,4 +1,4 @@
-"""Training and validation rows as resident tensors, and the order in which epochs see them.
+"""Training and validation rows of a dataset: in memory, or streamed where they need too much.
 
 Shape letters: N rows, F features.
 """
@@ -9,44 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import DatasetManifest, Part, Split, read_manifest, read_part
-from pipeline.formats.scaling import Scaling, scale, scaling_of
-from pipeline.formats.seeds import derive_seed
+from pipeline.formats.manifest import DatasetManifest, Split, read_manifest, read_part
+from pipeline.formats.scaling import Scaling, scaling_of
+from training.rows import Rows, Source
+from training.stream import Recipe, open_stream, require_positive_mean
 
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one split.
-
-    Attributes:
-        x_NF: Scaled features.
-        target_N: log10 of the target.
-        weight_N: Weights with mean 1; None where every row counts the same.
-    """
-
-    x_NF: Tensor
-    target_N: Tensor
-    weight_N: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.target_N)
-
-    def to(self, device: torch.device) -> "Rows":
-        """The same rows on a device."""
-        weight_N = None if self.weight_N is None else self.weight_N.to(device)
-        return Rows(self.x_NF.to(device), self.target_N.to(device), weight_N)
+ORDER_BYTES = 8  # of a row's place in the order of an epoch
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads: the rows of both splits."""
+    """What a training reads.
 
-    train: Rows
-    validation: Rows
+    Attributes:
+        train: Training rows.
+        validation: Validation rows.
+        columns: Names of the features, then of the target.
+    """
+
+    train: Source
+    validation: Source
+    columns: tuple[str, ...]
 
 
 def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> tuple[Feature, ...]:
@@ -68,12 +54,15 @@ def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple
     return tuple(scaling_of(feature, manifest.statistics[feature.name]) for feature in features)
 
 
-def read_training_data(dataset: Path, names: Sequence[str] | None) -> TrainingData:
+def read_training_data(
+    dataset: Path, names: Sequence[str] | None, memory_mib: float | None = None
+) -> TrainingData:
     """The training and validation rows of a dataset.
 
     Args:
         dataset: The folder of the manifest.
         names: The features wanted; all if None.
+        memory_mib: What a worker may use for rows; they are streamed if they need more.
 
     Raises:
         UserError: The dataset has no target or no rows, or a row cannot be trained on.
@@ -81,78 +70,73 @@ def read_training_data(dataset: Path, names: Sequence[str] | None) -> TrainingDa
     manifest = read_manifest(dataset)
     features = select_features(manifest, names)
     return TrainingData(
-        train=read_split(dataset, manifest, features, "train"),
-        validation=read_split(dataset, manifest, features, "validation"),
+        train=open_split(dataset, manifest, features, "train", memory_mib),
+        validation=open_split(dataset, manifest, features, "validation", memory_mib),
+        columns=column_names(manifest, features),
     )
 
 
-def permutation(num_rows: int, seed: int, epoch: int) -> Tensor:
-    """The order of the rows in an epoch; it depends on nothing but the arguments."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "permutation", epoch))
-    return torch.randperm(num_rows, generator=generator)
+def column_names(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[str, ...]:
+    """Names of the features, then of the target."""
+    target = () if manifest.target is None else (manifest.target.name,)
+    return (*(feature.name for feature in features), *target)
 
 
-def read_split(
-    dataset: Path, manifest: DatasetManifest, features: Sequence[Feature], split: Split
-) -> Rows:
-    """The rows of one split of a dataset, scaled, in the order of its parts.
+def open_split(
+    dataset: Path,
+    manifest: DatasetManifest,
+    features: Sequence[Feature],
+    split: Split,
+    memory_mib: float | None,
+) -> Source:
+    """The rows of one split, scaled: in memory if those of training and validation fit.
+
+    Args:
+        dataset: The folder of the manifest.
+        manifest: Of the dataset.
+        features: Inputs of the network.
+        split: Which rows.
+        memory_mib: What a worker may use for rows; None if there is no limit.
 
     Raises:
-        UserError: The dataset has no target, the split no rows, or a row is not finite.
+        UserError: The dataset has no target or the split no rows, or a row cannot be trained on.
     """
-    manifest.log10_target_range()  # refuses a dataset without truth
-    scalings = scalings_of(manifest, features)
-    num_rows = manifest.rows_of(split)
-    if num_rows == 0:
+    recipe = _recipe_of(dataset, manifest, features)
+    if manifest.rows_of(split) == 0:
         msg = f"{dataset}: no rows in the {split} split; give it a larger fraction or more inputs"
         raise UserError(msg)
-    names = [column.name for column in manifest.columns if column.role == "weight"]
-    x_NF = np.empty((num_rows, len(scalings)), dtype=np.float32)
+    rows = manifest.rows_of("train") + manifest.rows_of("validation")
+    needed = rows * (recipe.bytes_per_row + ORDER_BYTES)
+    if memory_mib is None or needed <= memory_mib * 2**20:
+        return _read_split(recipe, manifest, split)
+    return open_stream(recipe, manifest.parts_of(split), memory_mib)
+
+
+def _recipe_of(dataset: Path, manifest: DatasetManifest, features: Sequence[Feature]) -> Recipe:
+    manifest.log10_target_range()  # refuses a dataset without truth
+    return Recipe(
+        dataset=dataset,
+        scalings=scalings_of(manifest, features),
+        target=manifest.target.name if manifest.target else "",
+        weights=tuple(column.name for column in manifest.columns if column.role == "weight"),
+    )
+
+
+def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> Rows:
+    num_rows = manifest.rows_of(split)
+    x_NF = np.empty((num_rows, len(recipe.scalings)), dtype=np.float32)
     target_N = np.empty(num_rows, dtype=np.float32)
     weight_N = np.ones(num_rows, dtype=np.float64)
     first = 0
     for part in manifest.parts_of(split):
         rows = slice(first, first + part.rows)
-        x_NF[rows], target_N[rows], weight_N[rows] = _read_rows(
-            dataset, part, scalings, (manifest.target.name if manifest.target else "", *names)
-        )
+        table = read_part(recipe.dataset, part, recipe.columns)
+        x_NF[rows], target_N[rows], weight_N[rows] = recipe.convert(table, part.path, 0)
         first += part.rows
+    mean = require_positive_mean(float(weight_N.mean()), recipe.dataset, split)
+    scaled_N = (weight_N / mean).astype(np.float32)
     return Rows(
         torch.from_numpy(x_NF),
         torch.from_numpy(target_N),
-        torch.from_numpy(_mean_one(weight_N, dataset, split)) if names else None,
+        torch.from_numpy(scaled_N) if recipe.weights else None,
     )
-
-
-def _read_rows(
-    dataset: Path, part: Part, scalings: Sequence[Scaling], others: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scaled features, log10 of the target and the product of the weights of one part."""
-    target, *weights = others
-    features = [scaling.name for scaling in scalings]
-    table = read_part(dataset, part, list(dict.fromkeys([*features, *others])))
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    with np.errstate(divide="ignore", invalid="ignore"):  # reported below, with the column's name
-        x_NF = scale({name: columns[name] for name in features}, scalings)
-        target_N = np.log10(columns[target].astype(np.float64)).astype(np.float32)
-    weight_N = np.ones(part.rows)
-    for name in weights:
-        weight_N *= columns[name]
-    for name, values in [*zip(features, x_NF.T, strict=True), (target, target_N)]:
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            msg = (
-                f"{dataset / part.path}: row {bad}: {name} = {columns[name][bad]} is not finite "
-                "after its transform; cut such rows in `dataset`"
-            )
-            raise UserError(msg)
-    return x_NF, target_N, weight_N
-
-
-def _mean_one(weight_N: np.ndarray, dataset: Path, split: Split) -> np.ndarray:
-    mean = weight_N.mean()
-    if not (np.isfinite(mean) and mean > 0.0):
-        msg = f"{dataset}: the weights of the {split} split have mean {mean}, expected more than 0"
-        raise UserError(msg)
-    scaled_N: np.ndarray = (weight_N / mean).astype(np.float32)
-    return scaled_N

@@ -3,6 +3,7 @@
 Shape letters: S samples, N rows, F features, K components, P parameters.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -19,12 +20,13 @@ from pipeline.formats.manifest import DatasetManifest, read_manifest
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.versions import git_hash, versions_of
 from training.checkpoint import Checkpoint, newest_checkpoint
-from training.data import Rows, read_split, scalings_of, select_features
+from training.data import open_split, scalings_of, select_features
 from training.graph import Density, SampledNetworks
 from training.history import HISTORY
 from training.network import FixedLayer, Layer, draw_weights, split_parameters
 from training.objective import log_density
 from training.onnx_file import check_onnx, write_mixture_part, write_onnx
+from training.rows import Source
 from training.settings import BnnSettings
 
 MODEL, MIXTURE, WEIGHTS = "model.onnx", "mixture.onnx", "weights.safetensors"
@@ -50,7 +52,7 @@ def export_model(
     layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
     weight_sets = draw_weight_sets(layers, seed, settings.samples)
     model = _model_of(manifest, features, weight_sets, settings)
-    validation = read_split(dataset, manifest, features, "validation")
+    validation = open_split(dataset, manifest, features, "validation", settings.memory_mib)
     scores = {**_scores_of(model, validation), **_last_record(checkpoint)}
     with replacing(folder / WEIGHTS) as temporary:
         _write_weights(temporary, layers, weight_sets, _header_of(settings, features, fingerprint))
@@ -85,18 +87,18 @@ def _model_of(
 
 
 @torch.no_grad()
-def _scores_of(model: SampledNetworks, rows: Rows) -> dict[str, float]:
+def _scores_of(model: SampledNetworks, rows: Source) -> dict[str, float]:
     """Validation NLL of the averaged density and the mean NLL of its single networks."""
-    weight_N = torch.ones(len(rows)) if rows.weight_N is None else rows.weight_N
     averaged, single = 0.0, 0.0
-    for first in range(0, len(rows), SLAB_ROWS):
-        slab = slice(first, first + SLAB_ROWS)
-        mixture_SNK = model.mixture_of_scaled(rows.x_NF[slab])
-        target_SN = rows.target_N[slab].expand(len(mixture_SNK), -1)
+    pieces = (slab.pieces(SLAB_ROWS) for slab in rows.slabs(0, 1))
+    for slab in itertools.chain.from_iterable(pieces):
+        mixture_SNK = model.mixture_of_scaled(slab.x_NF)
+        target_SN = slab.target_N.expand(len(mixture_SNK), -1)
         log_p_SN = log_density(mixture_SNK, target_SN, model.density.log_variance_bounds).double()
         log_p_N = torch.logsumexp(log_p_SN, dim=0) - math.log(len(log_p_SN))
-        averaged -= (weight_N[slab] * log_p_N).sum().item()
-        single -= (weight_N[slab] * log_p_SN.mean(dim=0)).sum().item()
+        weight_N = torch.ones(len(slab)) if slab.weight_N is None else slab.weight_N
+        averaged -= (weight_N * log_p_N).sum().item()
+        single -= (weight_N * log_p_SN.mean(dim=0)).sum().item()
     return {
         "validation_nll": averaged / len(rows),
         "validation_nll_single": single / len(rows),
@@ -105,11 +107,7 @@ def _scores_of(model: SampledNetworks, rows: Rows) -> dict[str, float]:
 
 def _last_record(checkpoint: Checkpoint) -> dict[str, float]:
     last = checkpoint.history[-1]
-    return {
-        "validation_nll_mean_weights": last["validation_nll"],
-        "train_nll": last["train_nll"],
-        "kl_per_row": last["kl"],
-    }
+    return {"train_nll": last["train_nll"], "kl_per_row": last["kl"]}
 
 
 def _header_of(

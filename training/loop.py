@@ -4,25 +4,33 @@ Shape letters: N rows, B rows of this worker in a step, F features, P parameters
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
 from training import network
+from training.board import open_board
+from training.capture import advance_on, cut_plan
 from training.checkpoint import (
     Checkpoint,
     newest_checkpoint,
     remove_foreign_checkpoints,
     save_checkpoint,
 )
-from training.data import Rows, TrainingData
-from training.epoch import Run, State, Worker, noise_maker, train_epoch
+from training.data import TrainingData
+from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
-from training.noise import plan_epoch
+from training.noise import StepRows, plan_epoch
+from training.operations import operations_on
+from training.rows import Chunk
 from training.settings import BnnSettings
+from training.step import SampledStep, Step
+from training.sub_batches import PairedStep
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +43,7 @@ def train_network(  # noqa: PLR0913 - wiring
     fingerprint: str,
     folder: Path,
     worker: Worker | None = None,
+    tensorboard: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, or continue, until all epochs have their checkpoint and line of history.
@@ -46,24 +55,29 @@ def train_network(  # noqa: PLR0913 - wiring
         fingerprint: Of settings and data; checkpoints with another one are removed.
         folder: Of the run; shared by all workers.
         worker: This process's place among the workers; alone if None.
-        should_stop: Asked at every step; True ends the training at its last complete epoch.
+        tensorboard: Write the history for TensorBoard as well.
+        should_stop: Asked at every step, on a GPU at every epoch; True ends the training at its
+            last complete epoch.
 
     Raises:
         StoppedBySignal: The training was asked to stop; running it again continues it.
-        LossNotFiniteError: The loss became infinite or NaN.
+        LossNotFiniteError: A loss or gradient became infinite or NaN.
+        UserError: TensorBoard is wished for and not installed.
     """
     worker = worker or Worker()
     with _threads(worker.threads):
         if worker.rank == 0:
             remove_foreign_checkpoints(folder, fingerprint)
-        run = _prepare(data, settings, seed, worker, should_stop)
-        state = _start(run, folder, fingerprint)
+        run, theta_P = _prepare(data, settings, seed, worker, should_stop)
+        state = _start(run, theta_P, folder, fingerprint)
         if worker.rank == 0:
             write_history(folder, state.history)
-        with noise_maker(worker) as maker:
+        advance = advance_on(run, state)
+        with _board(folder, state, is_wished=tensorboard and worker.rank == 0) as add_to_board:
             while state.epoch < settings.epochs:
-                train_epoch(run, state, maker)
+                train_epoch(run, state, advance)
                 _keep_epoch(run, state, folder, fingerprint)
+                add_to_board(state.history[-1])
 
 
 def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
@@ -73,58 +87,101 @@ def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
         append_history(folder, state.history[-1])
 
 
+def _board(
+    folder: Path, state: State, *, is_wished: bool
+) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
+    return open_board(folder, state.epoch) if is_wished else nullcontext(lambda _: None)
+
+
 def _prepare(
     data: TrainingData,
     settings: BnnSettings,
     seed: int,
     worker: Worker,
     should_stop: Callable[[], bool],
-) -> Run:
+) -> tuple[Run, Tensor]:
+    """What stays the same, and the parameters that its step reads: those of a new training."""
     device = worker.device
-    data = TrainingData(data.train.to(device), data.validation.to(device))
-    num_features = data.train.x_NF.shape[1]
-    sizes = network.layer_sizes(num_features, settings.hidden, settings.components)
-    num_weights = network.count_weights(sizes)
+    data = TrainingData(data.train.to(device), data.validation.to(device), data.columns)
+    sizes = network.layer_sizes(data.train.num_features, settings.hidden, settings.components)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
+    theta_P = network.initial_parameters(sizes, settings.initial_log_variance, generator)
+    theta_P = theta_P.to(device).requires_grad_()
     plan = plan_epoch(len(data.train), settings.batch_rows, worker.rank, worker.world_size)
-    rows, batch = sum(step.rows for step in plan), max(step.rows for step in plan)
-    buffers = [[torch.empty(batch, size, device=device) for size in sizes[1:]] for _ in range(2)]
-    weight_N = None if data.train.weight_N is None else torch.empty(rows, device=device)
-    shuffled = Rows(
-        torch.empty(rows, num_features, device=device), torch.empty(rows, device=device), weight_N
-    )
-    return Run(
+    chunks = cut_plan(plan, settings.batch_rows, device)
+    sums = torch.zeros(len(theta_P) + 2, device=device)
+    run = Run(
         settings=settings,
         seed=seed,
         worker=worker,
         data=data,
         sizes=sizes,
-        num_weights=num_weights,
-        plan=plan,
-        shuffled=shuffled,
-        noise=(buffers[0], buffers[1]),
-        sums=torch.zeros(2 * num_weights + sum(sizes[1:]) + 2, device=device),
+        num_weights=network.count_weights(sizes),
+        chunks=chunks,
+        buffers=_buffers(chunks, data.train.num_features, sums),
+        step=_make_step(settings, theta_P, sums, sizes, plan, worker),
         should_stop=should_stop,
+    )
+    return run, theta_P
+
+
+def _buffers(chunks: list[list[StepRows]], num_features: int, sums: Tensor) -> Buffers:
+    rows = max(sum(step.rows for step in steps) for steps in chunks)
+    count, device = max(map(len, chunks)), sums.device
+    return Buffers(
+        chunk=Chunk(
+            torch.empty(rows, num_features, device=device),
+            torch.empty(rows, device=device),
+            torch.ones(rows, device=device),
+        ),
+        keys=torch.empty(count, 2, dtype=torch.int32, device=device),
+        trace=torch.empty(2, count, device=device),
+        sums=sums,
+        fault=torch.zeros((), device=device),
     )
 
 
-def _start(run: Run, folder: Path, fingerprint: str) -> State:
+def _make_step(
+    settings: BnnSettings,
+    theta_P: Tensor,
+    sums: Tensor,
+    sizes: tuple[int, ...],
+    plan: list[StepRows],
+    worker: Worker,
+) -> Step:
+    operations = operations_on(worker.device, fuse=worker.fuse)
+    rows, bounds = max(step.rows for step in plan), settings.log_variance_bounds
+    if settings.estimator == "antithetic":
+        return PairedStep(theta_P, sums, sizes, rows, bounds=bounds, operations=operations)
+    return SampledStep(
+        theta_P,
+        sums,
+        sizes,
+        rows,
+        bounds=bounds,
+        operations=operations,
+        precision=settings.variance_precision,
+    )
+
+
+def _start(run: Run, theta_P: Tensor, folder: Path, fingerprint: str) -> State:
     """The state after the newest checkpoint, or the initial one."""
     settings, worker = run.settings, run.worker
-    generator = torch.Generator().manual_seed(derive_seed(run.seed, "initial weights"))
-    theta_P = network.initial_parameters(run.sizes, settings.initial_log_variance, generator)
+    theta_P.grad = run.buffers.sums[: len(theta_P)]
+    rate = torch.tensor(settings.optimizer.learning_rate, device=worker.device)
+    optimizer = torch.optim.Adam([theta_P], lr=rate, fused=True, capturable=True)
+    state = State(theta_P, optimizer, 0, [])
     found = newest_checkpoint(folder, fingerprint)
     if found is not None:
         _compare(found, worker)
-        theta_P = found.theta_P
-    theta_P = theta_P.to(worker.device).requires_grad_()
-    theta_P.grad = run.sums[: len(theta_P)]
-    optimizer = torch.optim.Adam([theta_P], lr=settings.optimizer.learning_rate, fused=True)
-    state = State(theta_P, optimizer, 0, [])
-    if found is not None:
+        theta_P.detach().copy_(found.theta_P)
         optimizer.load_state_dict(found.optimizer)
+        optimizer.param_groups[0]["lr"] = rate
         state.epoch, state.history = found.epoch, list(found.history)
         if worker.rank == 0:
             log.info("continue after epoch %d of %d", found.epoch, settings.epochs)
+    # torch's own way to leave out an update without asking the device
+    cast("Any", optimizer).found_inf = run.buffers.fault
     _agree(state.epoch, folder, worker)
     return state
 

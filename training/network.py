@@ -1,4 +1,4 @@
-"""A network with Gaussian weights: local reparametrisation, KL and draws.
+"""A network with Gaussian weights: its parameters, KL and draws.
 
 The method is that of arXiv 2412.04370, Sec. 5.
 
@@ -11,12 +11,10 @@ layer after layer. Biases are deterministic and have no prior.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-VARIANCE_FLOOR = 1e-12  # keeps the square root's gradient finite for an input row of zeros
 
 
 class Layer(NamedTuple):
@@ -60,78 +58,26 @@ def initial_parameters(
 
 def split_parameters(theta_P: Tensor, sizes: Sequence[int]) -> list[Layer]:
     """Views of theta_P by layer."""
+    num_weights = count_weights(sizes)
+    mean_W, log_variance_W, bias_P = torch.split(
+        theta_P, [num_weights, num_weights, sum(sizes[1:])]
+    )
+    parts = (
+        split_weights(mean_W, sizes),
+        split_weights(log_variance_W, sizes),
+        torch.split(bias_P, list(sizes[1:])),
+    )
+    return [Layer(*layer) for layer in zip(*parts, strict=True)]
+
+
+def split_weights(weights: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Views [..., O, F] by layer of what holds all weights, [..., W]."""
     pairs = list(pairwise(sizes))
-    areas = [inputs * outputs for inputs, outputs in pairs]
-    pieces = torch.split(theta_P, [*areas, *areas, *sizes[1:]])
-    count = len(pairs)
+    pieces = torch.split(weights, [inputs * outputs for inputs, outputs in pairs], dim=-1)
     return [
-        Layer(
-            pieces[layer].view(outputs, inputs),
-            pieces[count + layer].view(outputs, inputs),
-            pieces[2 * count + layer],
-        )
-        for layer, (inputs, outputs) in enumerate(pairs)
+        torch.unflatten(piece, -1, (outputs, inputs))
+        for piece, (inputs, outputs) in zip(pieces, pairs, strict=True)
     ]
-
-
-class _SampledLinear(torch.autograd.Function):
-    """Pre-activation m + sqrt(v) noise with m = x mean^T + bias, v = x^2 variance^T, then ReLU.
-
-    Written out because the automatic graph keeps and fills about twice as many temporaries.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917 - what a layer consists of
-        ctx: Any,  # noqa: ANN401 - torch's context has no public type
-        x_BF: Tensor,
-        mean_OF: Tensor,
-        variance_OF: Tensor,
-        bias_O: Tensor,
-        noise_BO: Tensor,
-        rectify: bool,
-    ) -> Tensor:
-        square_BF = x_BF * x_BF
-        sigma_BO = torch.mm(square_BF, variance_OF.t()).add_(VARIANCE_FLOOR).sqrt_()
-        out_BO = torch.addmm(bias_O, x_BF, mean_OF.t()).addcmul_(sigma_BO, noise_BO)
-        if rectify:
-            out_BO.relu_()
-        ctx.rectify = rectify
-        ctx.save_for_backward(x_BF, square_BF, mean_OF, variance_OF, noise_BO, sigma_BO, out_BO)
-        return out_BO
-
-    @staticmethod
-    def backward(ctx: Any, grad_BO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x_BF, square_BF, mean_OF, variance_OF, noise_BO, sigma_BO, out_BO = ctx.saved_tensors
-        if ctx.rectify:
-            grad_BO = torch.ops.aten.threshold_backward(grad_BO, out_BO, 0)
-        twice_BO = torch.mul(grad_BO, noise_BO).div_(sigma_BO)  # 2 d loss / d v
-        grad_x_BF = None
-        if ctx.needs_input_grad[0]:
-            grad_x_BF = grad_BO.mm(mean_OF).addcmul_(x_BF, twice_BO.mm(variance_OF))
-        return (
-            grad_x_BF,
-            grad_BO.t().mm(x_BF),
-            twice_BO.t().mm(square_BF).mul_(0.5),
-            grad_BO.sum(0),
-            None,
-            None,
-        )
-
-
-def forward_sampled(layers: Sequence[Layer], x_BF: Tensor, noise: Sequence[Tensor]) -> Tensor:
-    """Outputs [B, 3K] with fresh weights for every row, by local reparametrisation.
-
-    Args:
-        layers: The network.
-        x_BF: Scaled features.
-        noise: Standard normal numbers, one [B, O] per layer.
-    """
-    last = len(layers) - 1
-    for index, (layer, noise_BO) in enumerate(zip(layers, noise, strict=True)):
-        x_BF = _SampledLinear.apply(  # type: ignore[no-untyped-call]
-            x_BF, layer.mean_OF, layer.log_variance_OF.exp(), layer.bias_O, noise_BO, index < last
-        )
-    return x_BF
 
 
 def forward_fixed(layers: Sequence[FixedLayer], x_BF: Tensor) -> Tensor:
@@ -141,11 +87,6 @@ def forward_fixed(layers: Sequence[FixedLayer], x_BF: Tensor) -> Tensor:
         if index < len(layers) - 1:
             x_BF = x_BF.relu()
     return x_BF
-
-
-def mean_weights(layers: Sequence[Layer]) -> list[FixedLayer]:
-    """The weight set at the posterior's mean."""
-    return [FixedLayer(layer.mean_OF.detach(), layer.bias_O.detach()) for layer in layers]
 
 
 def draw_weights(layers: Sequence[Layer], generator: torch.Generator) -> list[FixedLayer]:

@@ -41,3 +41,28 @@ def summed_nll(
     """The sum of weight times NLL over all rows, in nats."""
     log_p = log_density(outputs, target, bounds)
     return -(log_p.sum() if weight is None else (weight * log_p).sum())
+
+
+def nll_with_gradient(
+    outputs_BO: Tensor,
+    target_B: Tensor,
+    weight_B: Tensor,
+    grad_BO: Tensor,
+    bounds: tuple[float, float],
+) -> Tensor:
+    """The sum of weight times NLL; grad_BO is filled with its derivatives by the outputs."""
+    mean_BK, log_variance_BK, logit_BK = outputs_BO.chunk(3, dim=1)
+    clamped_BK = log_variance_BK.clamp(*bounds)
+    log_weight_BK = torch.log_softmax(logit_BK, dim=1)
+    precision_BK = torch.exp(-clamped_BK)
+    distance_BK = target_B.unsqueeze(1) - mean_BK
+    square_BK = distance_BK * distance_BK * precision_BK
+    joint_BK = log_weight_BK - 0.5 * (square_BK + clamped_BK + LOG_TWO_PI)
+    log_p_B = torch.logsumexp(joint_BK, dim=1)
+    pull_BK = weight_B.unsqueeze(1) * torch.exp(joint_BK - log_p_B.unsqueeze(1))
+    slope_BK = torch.where(clamped_BK == log_variance_BK, 0.5 * (1.0 - square_BK), 0.0)
+    grad_mean_BK, grad_log_variance_BK, grad_logit_BK = grad_BO.chunk(3, dim=1)
+    torch.mul(distance_BK * precision_BK, -pull_BK, out=grad_mean_BK)
+    torch.mul(slope_BK, pull_BK, out=grad_log_variance_BK)
+    torch.sub(weight_B.unsqueeze(1) * log_weight_BK.exp(), pull_BK, out=grad_logit_BK)
+    return -(weight_B * log_p_B).sum()

@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from pipeline.formats.records import Record
 
+VariancePrecision = Literal["float32", "tf32", "bfloat16"]
+
 
 class OptimizerSettings(Record):
     """Adam without weight decay and a learning rate that falls at milestones.
@@ -49,6 +51,14 @@ class BnnSettings(Record):
         log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
         epochs: Passes over the training rows.
         batch_rows: Rows of a global batch, over all workers.
+        estimator: How a step draws weights. "local_reparametrisation": fresh ones for every row.
+            "antithetic": one set for each 128 rows, in pairs of mean + noise and mean - noise;
+            about half the arithmetic and a noisier gradient.
+        variance_precision: Of the products that make the noise's width, with local
+            reparametrisation. tf32 differs from float32 on a GPU alone.
+        memory_mib: What each worker may use for rows, in MiB. If training and validation rows
+            need more they are streamed from disk, row group by row group. It belongs to the model
+            and not to the site, because it then decides which rows are shuffled together.
         optimizer: How the weights are updated.
     """
 
@@ -64,6 +74,9 @@ class BnnSettings(Record):
     ] = (-14.0, 0.0)
     epochs: PositiveInt = 150
     batch_rows: PositiveInt = 4096
+    estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
+    variance_precision: VariancePrecision = "float32"
+    memory_mib: PositiveFloat = 4096.0
     optimizer: OptimizerSettings = OptimizerSettings()
 
     @model_validator(mode="after")

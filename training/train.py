@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.formats.card import CARD, ModelCard
 from pipeline.formats.files import TEMPORARY
+from training.board import require_tensorboard
 from training.data import read_training_data
 from training.epoch import Worker
 from training.export import export_model
@@ -29,6 +30,8 @@ def train_model(  # noqa: PLR0913 - wiring
     threads_per_worker: int,
     use_gpu: bool,
     address: str,
+    fuse: bool = False,
+    tensorboard: bool = False,
     in_process: bool = False,
     should_stop: Callable[[], bool] = _never,
 ) -> ModelCard:
@@ -45,6 +48,8 @@ def train_model(  # noqa: PLR0913 - wiring
         threads_per_worker: Compute threads of each.
         use_gpu: One GPU for each worker.
         address: Of a Ray cluster; "local" starts one that ends with the training.
+        fuse: Let torch compile what lies between the products, on a GPU.
+        tensorboard: Write the history for TensorBoard as well.
         in_process: Train in this process with one worker and without Ray.
         should_stop: Asked often; True ends the training at its last complete epoch.
 
@@ -52,6 +57,8 @@ def train_model(  # noqa: PLR0913 - wiring
         UserError: The dataset or a setting is at fault, or the loss is not finite.
         StoppedBySignal: should_stop returned True; run again to continue.
     """
+    if tensorboard:
+        require_tensorboard()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     for leftover in folder.glob(f"{TEMPORARY}*"):
@@ -60,12 +67,13 @@ def train_model(  # noqa: PLR0913 - wiring
         worker = Worker(threads=threads_per_worker)
         with showing_progress(folder, settings.epochs):
             train_network(
-                read_training_data(dataset, settings.features),
+                read_training_data(dataset, settings.features, settings.memory_mib),
                 settings,
                 seed=seed,
                 fingerprint=fingerprint,
                 folder=folder,
                 worker=worker,
+                tensorboard=tensorboard,
                 should_stop=should_stop,
             )
     else:
@@ -82,6 +90,8 @@ def train_model(  # noqa: PLR0913 - wiring
             use_gpu=use_gpu,
             threads_per_worker=threads_per_worker,
             address=address,
+            fuse=fuse,
+            tensorboard=tensorboard,
             should_stop=should_stop,
         )
     return export_model(

@@ -27,7 +27,8 @@ from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import write_text
 from training.checkpoint import newest_checkpoint
 from training.data import TrainingData, read_training_data
-from training.epoch import LossNotFiniteError, Worker
+from training.epoch import Worker
+from training.faults import LossNotFiniteError
 from training.history import showing_progress, write_history
 from training.loop import train_network
 from training.noise import BLOCK_ROWS
@@ -64,6 +65,8 @@ def fit(  # noqa: PLR0913 - wiring
     use_gpu: bool,
     threads_per_worker: int,
     address: str = LOCAL,
+    fuse: bool = False,
+    tensorboard: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, or continue, on Ray workers until the last checkpoint is written.
@@ -79,6 +82,8 @@ def fit(  # noqa: PLR0913 - wiring
         use_gpu: One GPU for each worker.
         threads_per_worker: Compute threads and CPUs of each worker.
         address: Of a Ray cluster; "local" starts one and never joins another.
+        fuse: Let torch compile what lies between the products, on a GPU.
+        tensorboard: Write the history for TensorBoard as well.
         should_stop: Asked several times a second; True ends the training.
 
     Raises:
@@ -106,6 +111,8 @@ def fit(  # noqa: PLR0913 - wiring
         "folder": str(folder),
         "fingerprint": fingerprint,
         "threads": threads_per_worker,
+        "fuse": fuse,
+        "tensorboard": tensorboard,
         "owner": scratch.name,
     }
     scaling = _scaling(num_workers, threads_per_worker, use_gpu=use_gpu)
@@ -216,6 +223,7 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
         world_size=context.get_world_size(),
         threads=config["threads"],
         device=get_device(),
+        fuse=config["fuse"],
         all_reduce=_all_reduce,
     )
     settings = BnnSettings.model_validate(config["settings"])
@@ -228,6 +236,7 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
             fingerprint=config["fingerprint"],
             folder=folder,
             worker=worker,
+            tensorboard=config["tensorboard"],
             should_stop=OwnerChanged(folder / OWNER, config["owner"]),
         )
     except RAISED as error:
@@ -244,7 +253,7 @@ def _read_together(dataset: Path, settings: BnnSettings, worker: Worker) -> Trai
     failed: UserError | None = None
     data: TrainingData | None = None
     try:
-        data = read_training_data(dataset, settings.features)
+        data = read_training_data(dataset, settings.features, settings.memory_mib)
     except UserError as error:
         failed = error
     failures = torch.tensor(float(data is None), device=worker.device)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.formats.columns import Column, Cut, Feature, Target
 from pipeline.formats.errors import UserError
+from pipeline.formats.files import sha256_of
 from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.scaling import ColumnStatistics
 
@@ -174,6 +175,20 @@ def read_manifest(folder: Path) -> DatasetManifest:
     return DatasetManifest.load(folder / MANIFEST, made_by="ingest")
 
 
+def check_part(folder: Path, part: Part) -> None:
+    """Compare a part with the manifest, without holding it in memory.
+
+    Raises:
+        UserError: The file is missing or is not the one that the manifest lists.
+    """
+    path = folder / part.path
+    try:
+        size, sha256 = path.stat().st_size, sha256_of(path)
+    except FileNotFoundError:
+        raise UserError(_missing(path)) from None
+    _compare(path, part, size, sha256)
+
+
 def read_part(folder: Path, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of one part, after a check of its size and checksum.
 
@@ -189,12 +204,19 @@ def read_part(folder: Path, part: Part, columns: Sequence[str] | None = None) ->
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        msg = f"{path}: listed in the manifest but missing; make the output again with --redo"
-        raise UserError(msg) from None
-    if len(content) != part.size or hashlib.sha256(content).hexdigest() != part.sha256:
+        raise UserError(_missing(path)) from None
+    _compare(path, part, len(content), hashlib.sha256(content).hexdigest())
+    return pq.read_table(io.BytesIO(content), columns=None if columns is None else list(columns))
+
+
+def _missing(path: Path) -> str:
+    return f"{path}: listed in the manifest but missing; make the output again with --redo"
+
+
+def _compare(path: Path, part: Part, size: int, sha256: str) -> None:
+    if size != part.size or sha256 != part.sha256:
         msg = (
-            f"{path}: {len(content)} bytes that do not match the manifest's checksum "
+            f"{path}: {size} bytes that do not match the manifest's checksum "
             f"({part.size} bytes expected); make the output again with --redo"
         )
         raise UserError(msg)
-    return pq.read_table(io.BytesIO(content), columns=None if columns is None else list(columns))
