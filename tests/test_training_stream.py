@@ -123,7 +123,7 @@ def test_little_memory_is_used(tmp_path):
         deal([step], chunk)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # the budget, and a row group while it is converted; the rows themselves would be five times that
+    # the budget, and a row group while it is converted; all rows would be far more
     assert peak < 1.25 * 2**20 < 0.3 * len(source) * source.recipe.bytes_per_row
     assert source.pool_rows * source.recipe.bytes_per_row <= 2**20 / 3
 
