@@ -8,7 +8,9 @@ history.jsonl and, last, model.json. A run that was stopped goes on from its las
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
@@ -17,11 +19,14 @@ from jobs.study import ModelSettings, Study
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.folders import claim
+from pipeline.formats.folders import claim, refuse_foreign
+from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
+from pipeline.formats.records import Record
 
 log = logging.getLogger(__name__)
 
+RECORD = "training.json"
 VERSION = 2  # raised when the same settings and data give another model
 
 
@@ -42,12 +47,73 @@ def main(study: Study, run: Run) -> None:
         wanted = _fingerprint(study, settings, manifest)
         if run.keeps(f"train/{name}", folder / CARD, ModelCard, wanted):
             continue
-        claim(folder)
-        if run.redo:  # from the first epoch
-            shutil.rmtree(folder)
-            claim(folder)
-        _train(study, name, settings, wanted)
+        with holding(folder):
+            if run.redo:  # from the first epoch
+                refuse_foreign(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+            _begin(study, settings, manifest, folder)
+            _train(study, name, settings, wanted)
         run.counts[name] = {"rows": manifest.rows_of("train"), "epochs": settings.epochs}
+
+
+class TrainingRecord(Record):
+    """What a model's folder is for; written before the first epoch.
+
+    Attributes:
+        version: Of the job.
+        seed: Of the study.
+        settings: Of the model.
+        dataset: What identifies the training data.
+    """
+
+    version: int
+    seed: int
+    settings: dict[str, Any]
+    dataset: dict[str, Any]
+
+
+def _begin(study: Study, settings: ModelSettings, manifest: DatasetManifest, folder: Path) -> None:
+    """Claim a model's folder for one training.
+
+    Raises:
+        UserError: It holds a training with other settings or data, which would be lost.
+    """
+    record = TrainingRecord(
+        version=VERSION,
+        seed=study.seed,
+        settings=settings.model_dump(mode="json"),
+        dataset={
+            "settings": manifest.settings_fingerprint,
+            "inputs": [file.fingerprint for file in manifest.inputs],
+            "training rows": manifest.rows_of("train"),
+            "fingerprint": manifest.fingerprint,
+        },
+    )
+    path = folder / RECORD
+    if path.exists():
+        before = TrainingRecord.load(path, made_by="train")
+        differences = list(_differences(before.model_dump(), record.model_dump()))
+        if differences:
+            msg = (
+                f"{folder}: holds a training with other settings or data ({'; '.join(differences)})"
+                "; choose another model name or output, or give it up with `topocal train --redo`"
+            )
+            raise UserError(msg)
+    claim(folder)
+    record.save(path)
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON
+    """What has changed, as `key.path: before -> now`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+    elif before != now:
+        told = [
+            f"{len(v)} of them" if isinstance(v, list | tuple) else str(v) for v in (before, now)
+        ]
+        same = " (others)" if told[0] == told[1] else ""
+        yield f"{prefix.rstrip('.')}: {told[0]} -> {told[1]}{same}"
 
 
 def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCard:
