@@ -1,163 +1,274 @@
 """Moments of R and of l = log10 R within a range, network by network; compiled.
 
 The variances come from differences of sums: float64 throughout, tails of Gaussians accurate
-relative to themselves, and R in units near its mean.
+relative to themselves, and R in units near its mean. Most components lie well within the range:
+only those that an edge touches pay for their tails.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import (
-    LN10,
-    SQRT_2PI,
-    Parts,
-    Vector,
-    exp64,
-    exponent_inside,
-    finite_bounds,
-    tail64,
-    take_row,
-)
+from pipeline.fastmath import LN10, SQRT_2PI, Row, Vector, copy_into, exp64, tail64
+from pipeline.masses import finite_bounds, rough_moments, row_of
 
+Buffers = tuple[Vector, Vector, Vector, Vector, Vector, Vector, Vector]
 Sums = tuple[Vector, Vector, Vector, Vector, Vector]  # integrals of 1, R, R^2, l, l^2
 
-
-@summing_kernel
-def rough_moments(parts: Parts) -> tuple[float, float, float]:
-    """Mean and standard deviation of l without cuts, and the sum of the weights."""
-    a, m, inverse = parts
-    weight, first, second = 0.0, 0.0, 0.0
-    for c in range(a.size):
-        w, s = exp64(a[c]), 1.0 / inverse[c]
-        weight += w
-        first += w * m[c]
-        second += w * (m[c] * m[c] + s * s)
-    mean = first / weight
-    return mean, np.sqrt(max(second / weight - mean * mean, 0.0)), weight
+_TOUCHED = 7.0  # sigmas from an edge; the mass beyond is 1e-12 of the component
+_LANES = 8  # of a vector instruction
+_FAINT = -300.0  # log of the largest value of a network from which on it is scaled
 
 
 @kernel
-def moment_rows(block: Vector, bounds: tuple[Vector, Vector], tops: Vector, out: Vector) -> None:
+def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out: Vector) -> None:
     """Moments of R = 10^l and of l within the bounds of each row.
 
     Args:
-        block: [N, 3, S * K], as from fastmath.load_rows.
+        block: [N, 5, C], as from fastmath.load_rows.
         bounds: low [N] and high [N], in l.
-        tops: [S], scratch; its length tells the number of networks.
-        out: [6, N]; gets the mean of the averaged density, the mean over networks of the variance
-            and the variance over networks (1 / S) of the mean, for R and then for l. Rows that are
-            NaN, or whose range is empty, are left as they are.
+        networks: number of networks S.
+        out: [5, N]; gets the mean of R in the averaged density, then for R and for l the mean over
+            networks of the variance and the variance over networks (1 / S) of the mean. Rows that
+            are NaN, or whose range is empty, are left as they are.
     """
     num_rows, _, size = block.shape
-    networks = tops.size
-    parts = (np.empty(size), np.empty(size), np.empty(size))
     sums = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-    means = np.empty((2, networks))
-    for row in range(num_rows):
-        low, high = bounds[0][row], bounds[1][row]
-        if not (take_row(block, row, parts) and low < high):
+    shifted = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
+    one, two, three = np.empty(size), np.empty(size), np.empty(size)
+    edges = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), one, two, three)
+    touched = np.empty(size + _LANES, np.intp)
+    tops, five = np.empty(networks), np.empty((5, networks))
+    averages = (five[0], five[1], five[2], five[3], five[4])
+    for i in range(num_rows):
+        low, high = bounds[0][i], bounds[1][i]
+        if np.isnan(block[i, 0, 0]) or not low < high:
             continue
-        low, high = finite_bounds(parts, low, high)
-        reference = min(max(rough_moments(parts)[0], low), high)
-        _shift_networks(parts, low, high, tops)
+        row = row_of(block, i)
+        low, high = finite_bounds(row, low, high)
+        reference = min(max(rough_moments(row)[0], low), high)
+        _shift(row, (low, high, reference), tops, shifted)
         low, high = low - reference, high - reference
-        for c in range(size):
-            parts[1][c] -= reference
-        for power in range(3):
-            _powers(parts, low, high, float(power), sums[power])
-        _logs(parts, low, high, (sums[0], sums[3], sums[4]))
-        found = out[:, row]
-        _average(sums, tops, means, found)
+        _whole(shifted, sums)
+        count = _find_touched(shifted, low, high, touched)
+        if count > 0:
+            _cut(shifted, touched[:count], (low, high), edges, sums)
+        _average(sums, tops, averages, out[:, i])
         scale = 10.0**reference
-        found[0] *= scale
-        found[1:3] *= scale * scale
+        out[0, i] *= scale
+        out[1, i] *= scale * scale
+        out[2, i] *= scale * scale
 
 
 @kernel
-def _shift_networks(parts: Parts, low: float, high: float, tops: Vector) -> None:
-    """Shifts the log weights of each network so that its largest value within the range is one.
+def _shift(row: Row, at: tuple[float, float, float], tops: Vector, out: Sums) -> None:
+    """The row with means relative to a reference and, where it matters, scaled networks.
 
-    A network all of whose mass is far outside would else underflow. The shifts, relative to the
-    largest of the row, go to tops.
+    A network all of whose mass is far outside would else underflow: its log weights are shifted so
+    that its largest value within the range is one. The shifts, relative to the largest of the row,
+    go to tops.
     """
-    a, m, inverse = parts
-    components = a.size // tops.size
-    for s in range(tops.size):
-        top = -np.inf
-        for c in range(s * components, (s + 1) * components):
-            top = max(top, exponent_inside(a[c], m[c], inverse[c], low, high))
-        tops[s] = top
-        for c in range(s * components, (s + 1) * components):
-            a[c] -= top
+    low, high, reference = at
+    a, m, inverse, s, weights = row
+    tops[:] = -np.inf
+    for first in range(0, a.size - tops.size + 1, tops.size):
+        _raise_tops(a[first:], m[first:], inverse[first:], (low, high), tops)
+    is_scaled = tops.min() < _FAINT
+    for c in range(a.size):
+        out[1][c] = m[c] - reference
+    copy_into(inverse, out[2])
+    copy_into(s, out[3])
+    if not is_scaled:
+        tops[:] = 0.0
+        copy_into(a, out[0])
+        copy_into(weights, out[4])
+        return
+    for c in range(a.size):
+        out[0][c] = a[c] - tops[c % tops.size]
+    for c in range(a.size):
+        out[4][c] = exp64(out[0][c])
     tops -= tops.max()
 
 
-@kernel
-def _powers(parts: Parts, low: float, high: float, power: float, out: Vector) -> None:
-    """Per component, the integral of R^power over the range.
+@summing_kernel
+def _raise_tops(
+    a: Vector, m: Vector, inverse: Vector, bounds: tuple[float, float], tops: Vector
+) -> None:
+    low, high = bounds
+    for s in range(tops.size):
+        z = max(low - m[s], m[s] - high, 0.0) * inverse[s]
+        tops[s] = max(tops[s], a[s] - 0.5 * z * z)
 
-    R^j times a Gaussian is a Gaussian about m + j L s^2. Its values at the edges are those of the
-    plain one times R^j, so that the rounding of large exponents cancels in ratios of the powers.
+
+@kernel
+def _whole(row: Row, sums: Sums) -> None:
+    """Per component the integrals over all l.
+
+    R^j times a Gaussian is a Gaussian about m + j L s^2, of weight w A^j B^(j j) with A = exp(L m)
+    and B = exp((L s)^2 / 2).
     """
-    a, m, inverse = parts
-    tilt = power * LN10
-    low_factor, high_factor = exp64(tilt * low), exp64(tilt * high)
-    for c in range(a.size):
-        q = tilt / inverse[c]
-        z0, z1 = (low - m[c]) * inverse[c], (high - m[c]) * inverse[c]
-        e0 = exp64(a[c] - 0.5 * z0 * z0) * low_factor
-        e1 = exp64(a[c] - 0.5 * z1 * z1) * high_factor
-        z0, z1 = z0 - q, z1 - q
-        t0, t1 = tail64(abs(z0)) * e0, tail64(abs(z1)) * e1
-        full = exp64(a[c] + tilt * m[c] + 0.5 * q * q)
-        # With both edges on one side of the centre tail minus tail, else all minus both tails;
-        # in factors instead of branches, which would not become vector instructions.
-        sign0 = 1.0 if z0 >= 0.0 else -1.0
-        sign1 = 1.0 if z1 <= 0.0 else -1.0
-        middle = 1.0 if sign0 + sign1 < 0.0 else 0.0
-        out[c] = max(middle * full + sign0 * t0 + sign1 * t1, 0.0)
+    _, m, _, s, weights = row
+    zeroth, first, second, log_first, log_second = sums
+    copy_into(weights, zeroth)
+    for c in range(m.size):
+        log_first[c] = weights[c] * m[c]
+    for c in range(m.size):
+        log_second[c] = weights[c] * (m[c] * m[c] + s[c] * s[c])
+    for c in range(m.size):
+        second[c] = exp64(0.5 * (LN10 * s[c]) ** 2)
+    for c in range(m.size):
+        first[c] = exp64(LN10 * m[c]) * second[c]
+    for c in range(m.size):
+        second[c] = first[c] * first[c] * second[c] * second[c] * weights[c]
+    for c in range(m.size):
+        first[c] *= weights[c]
 
 
 @kernel
-def _logs(parts: Parts, low: float, high: float, sums: Parts) -> None:
-    """Per component, the integrals of l and l^2 over the range; the first of sums is that of 1.
+def _find_touched(row: Row, low: float, high: float, found: NDArray[np.intp]) -> int:
+    """Components that an edge touches, with or without R or R^2 as a factor.
+
+    Returns:
+        How many entries of found are filled, the last of them repeated to whole vectors.
+    """
+    _, m, inverse, s, _ = row
+    count = 0
+    for c in range(m.size):
+        found[count] = c
+        is_low = (m[c] - low) * inverse[c] < _TOUCHED
+        is_high = (high - m[c]) * inverse[c] - 2.0 * LN10 * s[c] < _TOUCHED
+        count += int(is_low | is_high)
+    if count == 0:
+        return 0
+    padded = (count + _LANES - 1) // _LANES * _LANES
+    found[count:padded] = found[count - 1]
+    return padded
+
+
+@kernel
+def _cut(
+    row: Row,
+    touched: NDArray[np.intp],
+    bounds: tuple[float, float],
+    buffers: Buffers,
+    sums: Sums,
+) -> None:
+    """Replaces the integrals of some components by those within the bounds.
 
     With z the edges in sigmas, the integral of l - m is -s [phi], that of its square
     s^2 (mass - [z phi]).
     """
-    mass, first, second = sums
-    a, m, inverse = parts
-    for c in range(a.size):
-        z0, z1 = (low - m[c]) * inverse[c], (high - m[c]) * inverse[c]
-        e0, e1 = exp64(a[c] - 0.5 * z0 * z0), exp64(a[c] - 0.5 * z1 * z1)
-        s = 1.0 / inverse[c]
-        edge = s * (e0 - e1) / SQRT_2PI
-        spread = s * s * (mass[c] + (z0 * e0 - z1 * e1) / SQRT_2PI)
-        first[c] = m[c] * mass[c] + edge
-        second[c] = m[c] * (m[c] * mass[c] + 2.0 * edge) + spread
+    count = touched.size
+    a, m, inverse = buffers[0][:count], buffers[1][:count], buffers[2][:count]
+    e0, e1, mass, result = (
+        buffers[3][:count],
+        buffers[4][:count],
+        buffers[5][:count],
+        buffers[6][:count],
+    )
+    for i in range(count):
+        a[i], m[i], inverse[i] = row[0][touched[i]], row[1][touched[i]], row[2][touched[i]]
+    low, high = bounds
+    for i in range(count):
+        e0[i] = exp64(a[i] - 0.5 * ((low - m[i]) * inverse[i]) ** 2)
+    for i in range(count):
+        e1[i] = exp64(a[i] - 0.5 * ((high - m[i]) * inverse[i]) ** 2)
+    parts = (a, m, inverse, e0, e1)
+    for power in range(3):
+        out = mass if power == 0 else result
+        for i in range(count):
+            out[i] = sums[power][touched[i]]
+        _powers(parts, bounds, float(power), out)
+        for i in range(count):
+            sums[power][touched[i]] = out[i]
+    for i in range(count):
+        result[i] = m[i] * mass[i] + (e0[i] - e1[i]) / (SQRT_2PI * inverse[i])
+    _scatter(result, touched, sums[3])
+    for i in range(count):
+        s = 1.0 / inverse[i]
+        z0, z1 = (low - m[i]) * inverse[i], (high - m[i]) * inverse[i]
+        spread = s * s * (mass[i] + (z0 * e0[i] - z1 * e1[i]) / SQRT_2PI)
+        result[i] = m[i] * (2.0 * result[i] - m[i] * mass[i]) + spread
+    _scatter(result, touched, sums[4])
 
 
 @kernel
-def _average(sums: Sums, tops: Vector, means: Vector, found: Vector) -> None:
+def _scatter(values: Vector, to: NDArray[np.intp], out: Vector) -> None:
+    for i in range(to.size):
+        out[to[i]] = values[i]
+
+
+@kernel
+def _powers(parts: Sums, bounds: tuple[float, float], power: float, out: Vector) -> None:
+    """Turns each component's integral of R^power over all l into that over the range.
+
+    The values at the edges are those of the plain Gaussian times R^j, so that the rounding of
+    large exponents cancels in ratios of the powers.
+    """
+    low, high = bounds
+    a, m, inverse, e0, e1 = parts
+    tilt = power * LN10
+    low_factor, high_factor = exp64(tilt * low), exp64(tilt * high)
+    for i in range(a.size):
+        q = tilt / inverse[i]
+        z0, z1 = (low - m[i]) * inverse[i] - q, (high - m[i]) * inverse[i] - q
+        t0 = tail64(abs(z0)) * e0[i] * low_factor
+        t1 = tail64(abs(z1)) * e1[i] * high_factor
+        # With both edges on one side of the centre tail minus tail, else all minus both tails.
+        sign0 = 1.0 if z0 >= 0.0 else -1.0
+        sign1 = 1.0 if z1 <= 0.0 else -1.0
+        whole = out[i] if sign0 + sign1 < 0.0 else 0.0
+        out[i] = max(whole + sign0 * t0 + sign1 * t1, 0.0)
+
+
+@kernel
+def _average(sums: Sums, tops: Vector, averages: Sums, found: Vector) -> None:
     """Mean of the averaged density; mean variance and variance of the means, for R and for l."""
-    networks = tops.size
-    components = sums[0].size // networks
-    found[:] = 0.0
-    weight = 0.0
-    for s in range(networks):
-        m0, m1, m2, l1, l2 = 0.0, 0.0, 0.0, 0.0, 0.0
-        for c in range(s * components, (s + 1) * components):
-            m0 += sums[0][c]
-            m1 += sums[1][c]
-            m2 += sums[2][c]
-            l1 += sums[3][c]
-            l2 += sums[4][c]
-        means[0, s], means[1, s] = m1 / m0, l1 / m0
-        found[1] += max(m2 / m0 - means[0, s] ** 2, 0.0) / networks
-        found[4] += max(l2 / m0 - means[1, s] ** 2, 0.0) / networks
-        share = exp64(tops[s])
-        weight += share * m0
-        found[0] += share * m1
-    found[0] /= weight
-    found[2] = np.var(means[0])
-    found[5] = np.var(means[1])
+    for j in range(5):
+        _add_components(sums[j], averages[j])
+    for j in range(1, 5):
+        _divide(averages[j], averages[0])
+    shares, means, squares, log_means, log_squares = averages
+    for s in range(tops.size):
+        shares[s] *= exp64(tops[s])
+    found[0] = _mean(means, shares)
+    found[1], found[2] = _spread(means, squares)
+    found[3], found[4] = _spread(log_means, log_squares)
+
+
+@kernel
+def _add_components(values: Vector, out: Vector) -> None:
+    """Sums over the components of each network."""
+    copy_into(values, out)
+    for first in range(out.size, values.size - out.size + 1, out.size):
+        others = values[first : first + out.size]
+        for s in range(out.size):
+            out[s] += others[s]
+
+
+@kernel
+def _divide(values: Vector, by: Vector) -> None:
+    for s in range(values.size):
+        values[s] /= by[s]
+
+
+@summing_kernel
+def _mean(values: Vector, shares: Vector) -> float:
+    total, weight = 0.0, 0.0
+    for s in range(values.size):
+        total += shares[s] * values[s]
+        weight += shares[s]
+    return total / weight
+
+
+@summing_kernel
+def _spread(means: Vector, squares: Vector) -> tuple[float, float]:
+    """Mean variance, and variance of the means (1 / S)."""
+    average, within, between = 0.0, 0.0, 0.0
+    for s in range(means.size):
+        average += means[s]
+        within += max(squares[s] - means[s] * means[s], 0.0)
+    average /= means.size
+    for s in range(means.size):
+        between += (means[s] - average) * (means[s] - average)
+    return within / means.size, between / means.size
