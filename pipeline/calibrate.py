@@ -19,8 +19,8 @@ from pipeline.settings import CalibrateSettings
 
 Columns = dict[str, NDArray[Any]]
 
-# Activations of 50 networks for this many rows stay in the cache.
-SLAB = 512
+# One layer's input and output of one network for this many rows stay in the second-level cache.
+SLAB = 2048
 
 
 @dataclass(frozen=True, slots=True)

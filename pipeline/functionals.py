@@ -24,9 +24,7 @@ Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 Central = Literal["mode_linear", "mode_log10", "median", "mean"]
 Sigma = Literal["moments", "linearised"]
 
-# Each quantile starts from one already found, outwards from the median.
-_LEVELS = {"median": 0.5, "q16": 0.16, "q025": 0.025, "q84": 0.84, "q975": 0.975}
-_STARTS = np.array([-1, 0, 1, 0, 3])
+_LEVELS = {"q025": 0.025, "q16": 0.16, "median": 0.5, "q84": 0.84, "q975": 0.975}
 _TINY = 1e-250  # a density below it may have lost components to underflow
 _BLOCK = 64  # rows whose parameters, in float64, stay in the second-level cache
 
@@ -115,13 +113,13 @@ def _summarise_rows(
     block: NDArray[np.float64], bounds: Bounds, search: Bounds, networks: int
 ) -> dict[str, NDArray[np.float64] | NDArray[np.bool_]]:
     columns: dict[str, NDArray[np.float64] | NDArray[np.bool_]] = {}
-    modes, at_bound = find_both_modes(block, *search)
+    modes, at_bound, sketches = find_both_modes(block, *search)
     for i, kind in enumerate(("log10", "linear")):
         columns[f"mode_{kind}"] = 10.0 ** modes[i]
         columns[f"mode_{kind}_at_bound"] = at_bound[i]
     levels = np.array(list(_LEVELS.values()))
     quantiles = np.full((len(levels), len(block)), np.nan)
-    quantile_rows(block, bounds, (levels, ndtri(levels), _STARTS), quantiles)
+    quantile_rows(block, bounds, (levels, ndtri(levels)), sketches, quantiles)
     columns |= {name: 10.0 ** quantiles[i] for i, name in enumerate(_LEVELS)}
     moments = np.full((5, len(block)), np.nan)
     moment_rows(block, search, networks, moments)

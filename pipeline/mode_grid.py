@@ -100,14 +100,21 @@ def find_extent(
 
 
 @kernel
-def choose_grid(extent: Extent, half: float) -> tuple[Grid, bool]:
-    """The even grid, and whether its step is at most half the width of all that can be seen."""
+def choose_grid(extent: Extent, core: tuple[float, float, float]) -> tuple[Grid, bool]:
+    """The even grid, and whether its step is at most half the width of all that can be seen.
+
+    Such a fine one also covers the core, if it has the cells for it.
+    """
     left, right, steepest, narrowest = extent
+    half, first, last = core
     margin = 0.25 / steepest  # components left out of the hull may pull a little
     left = min(max(left - margin, -half), half)
     right = max(min(right + margin, half), -half)
     if right <= left:  # all centres beyond one bound
         left, right = max(left - margin, -half), min(right + margin, half)
+    first, last = min(first, left), max(last, right)
+    if 2.0 * (last - first) * narrowest <= CELLS:
+        left, right = first, last
     is_fine = 2.0 * (right - left) * narrowest <= CELLS
     wanted = 2.0 * (right - left) * (narrowest if is_fine else steepest)
     cells = int(min(max(np.ceil(wanted), 2.0), float(CELLS)))

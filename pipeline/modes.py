@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import LN10, Parts, Row, Vector, Vector32, exp64
-from pipeline.masses import largest_inside, row_of
+from pipeline.fastmath import LN10, Parts, Row, Vector, copy_into, exp64
+from pipeline.masses import largest_inside, rough_moments, row_of
 from pipeline.mode_grid import (
     CELLS,
     Cells,
@@ -36,12 +36,16 @@ Floats = NDArray[np.floating]
 TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_grid
 
 _KEPT = 0.94  # of the best value; below 0.969 by what float32 may lose
+_REACH = 2.2  # standard deviations about the mean that the grid covers, for the quantiles' sake
 _SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
 _CLOSE = 3e-7  # error in l at which the refinement ends
 _F = np.float32
 
 Bounds = tuple[Floats, Floats]
 Found = tuple[Vector, NDArray[np.bool_]]
+# Of each row: first point, step and number of cells of its grid (zero if it is too coarse), and
+# what the values at the points, which follow, are to be multiplied by.
+Sketches = tuple[NDArray[np.float64], NDArray[np.float32]]
 Frame = tuple[float, float, float]  # low, high and the middle, of which the grid counts
 
 
@@ -62,50 +66,56 @@ def find_modes(
         range is empty.
     """
     tilts = np.array(TILTS[1:] if linear else TILTS[:1])
-    modes, at_bound = _search(block, (low, high), tilts)
+    modes, at_bound, _ = _search(block, (low, high), tilts)
     return modes[0], at_bound[0]
 
 
 def find_both_modes(
     block: NDArray[np.float64], low: Floats, high: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The modes of the densities of l and of R, [2, N], and whether each is a bound, [2, N]."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], Sketches]:
+    """The modes of the densities of l and of R, [2, N], and whether each is a bound, [2, N].
+
+    Also what the grid has seen of the density of l, for the search of quantiles.
+    """
     if not np.any(high - low > _SHARED):
         return _search(block, (low, high), np.array(TILTS))
-    found = [find_modes(block, low, high, linear=linear) for linear in (False, True)]
-    modes, at_bound = zip(*found, strict=True)
-    return np.stack(modes), np.stack(at_bound)
+    plain, linear = (_search(block, (low, high), np.array([tilt])) for tilt in TILTS)
+    return np.vstack([plain[0], linear[0]]), np.vstack([plain[1], linear[1]]), plain[2]
 
 
 def _search(
     block: NDArray[np.float64], bounds: Bounds, tilts: Vector
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], Sketches]:
     shape = (len(tilts), len(block))
-    out = np.full(shape, np.nan), np.zeros(shape, np.bool_)
-    _search_rows(block, bounds, tilts, out)
-    return out
+    modes, at_bound = np.full(shape, np.nan), np.zeros(shape, np.bool_)
+    sketches = np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F)
+    _search_rows(block, bounds, tilts, (modes, at_bound), sketches)
+    return modes, at_bound, sketches
 
 
 @kernel
-def _search_rows(block: Vector, bounds: Bounds, tilts: Vector, out: Found) -> None:
+def _search_rows(
+    block: Vector, bounds: Bounds, tilts: Vector, out: Found, sketches: Sketches
+) -> None:
     num_rows, _, size = block.shape
     small, runs = _four(size), _four(size)
     a, m, peaks = np.empty(size), np.empty(size), np.empty(tilts.size)
-    heights, values = np.empty((tilts.size, size), _F), np.empty(CELLS + 8, _F)
+    heights = np.empty((tilts.size, size), _F)
     cells = (np.empty(CELLS + 1, _F), np.empty(CELLS, _F), np.empty(CELLS, _F))
     found = np.empty((2 * size + 8, 6))
     for i in range(num_rows):
         low, high = float(bounds[0][i]), float(bounds[1][i])
         if np.isnan(block[i, 0, 0]) or not low < high:
             continue
-        row = row_of(block, i)
-        row = (a, m, row[2], row[3], row[4])
-        _tilt(row_of(block, i), tilts[0], row, (low, high))
+        row, values = row_of(block, i), sketches[1][i]
+        top = _tilt(row, tilts[0], (low, high), (a, m))
         frame = (low, high, 0.5 * (low + high))
-        shrink_row(row, frame[2], small)
-        grid, is_fine = _place_grid(small, 0.5 * (high - low), tilts, heights, peaks)
+        shrink_row((a, m, row[2], row[3], row[4]), frame[2], small)
+        core = _core(row, frame)
+        grid, is_fine = _place_grid(small, core, tilts, heights, peaks)
         if is_fine:
             fill_densities(small, grid, runs, values)
+            _note(sketches[0][i], grid, frame[2], top)
         else:
             evaluate_densities(small, grid, values)
         for j in range(tilts.size):
@@ -127,23 +137,59 @@ def _four(size: int) -> Small:
 
 
 @kernel
-def _tilt(row: Row, tilt: float, out: Row, bounds: tuple[float, float]) -> None:
-    """Log weights and means of p(l) exp(-tilt l), the largest value within the bounds being one."""
-    a, m, _, s, _ = row
+def _tilt(
+    row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]
+) -> float:
+    """Log weights and means of p(l) exp(-tilt l), the largest value within the bounds being one.
+
+    Returns:
+        The log of that value before.
+    """
+    a, m, inverse, s, weights = row
+    if tilt == 0.0:
+        copy_into(m, out[1])
+        top = largest_inside(row, *bounds)
+        for c in range(a.size):
+            out[0][c] = a[c] - top
+        return top
     for c in range(a.size):
         out[0][c] = a[c] - tilt * m[c] + 0.5 * (tilt * s[c]) * (tilt * s[c])
     for c in range(a.size):
         out[1][c] = m[c] - tilt * s[c] * s[c]
-    top = largest_inside(out, *bounds)
+    top = largest_inside((out[0], out[1], inverse, s, weights), *bounds)
     for c in range(a.size):
         out[0][c] -= top
+    return top
+
+
+@kernel
+def _core(row: Row, frame: Frame) -> tuple[float, float, float]:
+    """Half the length of the range, and where most of the mass is, relative to the middle."""
+    low, high, middle = frame
+    centre, spread, _ = rough_moments(row)
+    half, reach = 0.5 * (high - low), _REACH * spread
+    left = min(max(centre - reach - middle, -half), half)
+    return half, left, max(min(centre + reach - middle, half), left)
+
+
+@kernel
+def _note(sketch: Vector, grid: Grid, middle: float, top: float) -> None:
+    """What makes densities of l of the values at the points."""
+    left, _, step, cells = grid
+    sketch[0], sketch[1], sketch[2] = middle + left, step, cells
+    sketch[3] = np.exp(top)
 
 
 @kernel
 def _place_grid(
-    small: Small, half: float, tilts: Vector, heights: NDArray[np.float32], peaks: Vector
+    small: Small,
+    core: tuple[float, float, float],
+    tilts: Vector,
+    heights: NDArray[np.float32],
+    peaks: Vector,
 ) -> tuple[Grid, bool]:
     """One grid for all tilts; the components' heights and the highest of them go to the last two."""
+    half = core[0]
     left, right, steepest, narrowest = half, -half, 0.0, 0.0
     for j in range(tilts.size):
         tilt = tilts[j] - tilts[0]
@@ -151,7 +197,7 @@ def _place_grid(
         extent = find_extent(small, half, tilt, heights[j], peaks[j])
         left, right = min(left, extent[0]), max(right, extent[1])
         steepest, narrowest = max(steepest, extent[2]), max(narrowest, extent[3])
-    return choose_grid((left, right, steepest, narrowest), half)
+    return choose_grid((left, right, steepest, narrowest), core)
 
 
 @kernel
@@ -225,12 +271,13 @@ def _refine(parts: Parts, frame: Frame, tilt: float, peak: Vector) -> float:
     """The maximum about a peak of the grid, or an end of its bracket that is the maximum.
 
     Halley's iteration for the zero of (log f)' - tilt, within the bracket. It ends as soon as the
-    next move would be small, judged by how far this one is from Newton's, whose convergence is
-    slow where the top is flat.
+    next move would be small, judged by the size of this one and by how far it is from Newton's:
+    where the top is flat convergence is slow.
     """
     left, x, right = _on_axis(peak[0], frame), _on_axis(peak[1], frame), _on_axis(peak[2], frame)
     is_end = x in (left, right)
     is_left = x == left
+    width = right - left  # at most a standard deviation of the narrowest component
     if not is_end:
         x = _summit(peak, x, right - x)
     for _ in range(100):
@@ -248,7 +295,7 @@ def _refine(parts: Parts, frame: Frame, tilt: float, peak: Vector) -> float:
         twist = third - 3.0 * second * first + 2.0 * first**3
         ratio = 0.5 * slope * twist / (bend * bend)
         target = x - slope / bend / (1.0 - ratio) if bend < 0.0 and ratio < 0.5 else np.nan
-        error = ratio * ratio + (target - x) ** 2 * -bend
+        error = ratio * ratio + ((target - x) / width) ** 2
         if not left <= target <= right:
             target, error = 0.5 * (left + right), 1.0
         move = abs(target - x)

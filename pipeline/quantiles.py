@@ -16,24 +16,27 @@ from pipeline.fastmath import (
     value32,
 )
 from pipeline.masses import cut_row, mass32, mass64, rough_moments, row_of
+from pipeline.modes import Sketches
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 Curve = tuple[Parts32, tuple[Vector32, Vector32], float]  # components, offsets, total for mass32
-Levels = tuple[Vector, Vector, NDArray[np.intp]]  # probabilities, their Gaussian quantiles, starts
+Levels = tuple[Vector, Vector]  # probabilities, their Gaussian quantiles
 
 _SAFE = 0.05  # probability within the bounds below which float32 is not trusted
 _F = np.float32
 
 
 @kernel
-def quantile_rows(block: Vector, bounds: Bounds, levels: Levels, out: Vector) -> None:
+def quantile_rows(
+    block: Vector, bounds: Bounds, levels: Levels, sketches: Sketches, out: Vector
+) -> None:
     """Quantiles of l, [P, N] to out; rows that are NaN or without a range are left as they are.
 
     Args:
         block: as from fastmath.load_rows.
         bounds: lower [N] and upper [N], in l; infinite where nothing is cut.
-        levels: P probabilities, their Gaussian quantiles, and for each the index of one found
-            before it from which its search starts, or -1.
+        levels: P probabilities, ascending, and their Gaussian quantiles.
+        sketches: of the densities, as from modes.find_both_modes.
         out: [P, N].
     """
     num_rows, _, size = block.shape
@@ -50,14 +53,20 @@ def quantile_rows(block: Vector, bounds: Bounds, levels: Levels, out: Vector) ->
         lower, upper, total, shift = cut_row(row, lower, upper, shifted, offsets)
         reference = min(max(centre, lower), upper)
         narrowest = _shrink(parts, offsets, reference, small, small_offsets)
-        bracket = (lower - reference, upper - reference)
-        guess = (centre - reference, spread, 0.02 * narrowest)
         found = out[:, i]
-        is_done = total * np.exp(shift) > _SAFE * weight and _solve_levels(
-            (small, small_offsets, total), bracket, guess, levels, found
-        )
+        is_safe = total * np.exp(shift) > _SAFE * weight
+        if is_safe:
+            for j in range(len(found)):
+                found[j] = centre - reference + spread * levels[1][j]
+            curve = (small, small_offsets, total)
+            sketch = sketches[0][i]
+            if sketch[2] > 0.0:
+                grid = (sketch[0] - reference, sketch[1], sketch[3] * np.exp(-shift))
+                _guess(curve, grid, sketches[1][i, : int(sketch[2]) + 1], levels[0], found)
+            bracket = (lower - reference, upper - reference)
+            is_safe = _solve_levels(curve, bracket, 0.02 * narrowest, levels[0], found)
         for j in range(len(found)):
-            if is_done:
+            if is_safe:
                 found[j] += reference
             else:
                 found[j] = _bisect(parts, offsets, total * levels[0][j], lower, upper)
@@ -86,46 +95,79 @@ def _shrink(
 
 
 @kernel
+def _guess(
+    curve: Curve,
+    sketch: tuple[float, float, float],
+    values: Vector32,
+    probabilities: Vector,
+    found: Vector,
+) -> None:
+    """Guesses by adding up the density at the points of a grid, for quantiles within it.
+
+    Args:
+        curve: of the row.
+        sketch: first point of the grid, step, and a factor to the values.
+        values: densities at the points, but for the factor.
+        probabilities: ascending.
+        found: gets a guess where the grid has one, or its nearest end.
+    """
+    parts, offsets, total = curve
+    left, step, scale = sketch
+    scale *= step / SQRT_2PI
+    low = mass32(parts, offsets, _F(left))[0]
+    j = 0
+    while j < len(found) and total * probabilities[j] <= low:
+        found[j] = left
+        j += 1
+    # Trapezoids, and the change of the slope across the cell: of fourth order in the step.
+    before = values[1] - values[0]
+    for i in range(len(values) - 1):
+        after = values[min(i + 2, len(values) - 1)] - values[i + 1]
+        bend = (after - before) / 24.0
+        f0, f1 = scale * values[i], scale * values[i + 1]
+        high = low + 0.5 * (f0 + f1) - scale * bend
+        while j < len(found) and total * probabilities[j] <= high:
+            wanted = total * probabilities[j] - low
+            root = np.sqrt(max(f0 * f0 + 2.0 * (f1 - f0) * wanted, 0.0))
+            found[j] = left + step * (i + min(2.0 * wanted / (f0 + root), 1.0))
+            j += 1
+        if j == len(found):
+            return
+        low, before = high, values[i + 1] - values[i]
+    while j < len(found):
+        found[j] = left + step * (len(values) - 1)
+        j += 1
+
+
+@kernel
 def _solve_levels(
     curve: Curve,
     bracket: tuple[float, float],
-    guess: tuple[float, float, float],
-    levels: Levels,
+    tolerance: float,
+    probabilities: Vector,
     found: Vector,
 ) -> bool:
-    """Quantiles in float32, each from the one found before it. False if one did not converge."""
-    probabilities, normals, starts = levels
-    centre, spread, tolerance = guess
-    slopes = np.empty(len(found))  # of l with the Gaussian quantile
-    for i in range(len(found)):
-        j = starts[i]
-        left, right = bracket
-        x = centre + spread * normals[i]
-        if j >= 0:
-            x = found[j] + slopes[j] * (normals[i] - normals[j])
-            left = found[j] if probabilities[i] > probabilities[j] else left
-            right = found[j] if probabilities[i] < probabilities[j] else right
-        if not left < x < right:
-            x = 0.5 * (left + right)
-        x, density = _solve(curve, (left, right), x, probabilities[i], tolerance)
-        if np.isnan(x):
+    """Quantiles in float32 from guesses. False if one did not converge."""
+    for j in range(len(found)):
+        found[j] = _solve(curve, bracket, found[j], probabilities[j], tolerance)
+        if np.isnan(found[j]):
             return False
-        found[i] = x
-        slopes[i] = np.exp(-0.5 * normals[i] ** 2) / (SQRT_2PI * density)
     return True
 
 
 @kernel
 def _solve(
     curve: Curve, bracket: tuple[float, float], x: float, level: float, tolerance: float
-) -> tuple[float, float]:
-    """Halley's iteration for logit F(x) = logit(level) within the bracket; x and the density.
+) -> float:
+    """Halley's iteration for logit F(x) = logit(level) within the bracket; NaN if it goes on.
 
     The logit is close to straight in the tails too. Convergence is cubic: the last move may be as
     large as a fiftieth of the smallest width, or of the distance to a bound that cuts the density.
     """
     parts, offsets, total = curve
     left, right = bracket
+    if not left < x < right:
+        x = 0.5 * (left + right)
     wanted = np.log(level / (1.0 - level))
     for _ in range(60):
         mass, density, slope = mass32(parts, offsets, _F(x))
@@ -147,8 +189,8 @@ def _solve(
         move = abs(target - x)
         x = target
         if move < limit:
-            return x, p
-    return np.nan, 0.0
+            return x
+    return np.nan
 
 
 @kernel
