@@ -6,13 +6,12 @@ only those that an edge touches pay for their tails.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.compiled import kernel, summing_kernel
 from pipeline.fastmath import LN10, SQRT_2PI, Row, Vector, copy_into, exp64, tail64
 from pipeline.masses import finite_bounds, rough_moments, row_of
 
-Buffers = tuple[Vector, Vector, Vector, Vector, Vector, Vector, Vector]
+Edges = tuple[Vector, Vector, Vector]  # sigmas to the nearest edge, values at both edges
 Sums = tuple[Vector, Vector, Vector, Vector, Vector]  # integrals of 1, R, R^2, l, l^2
 
 _TOUCHED = 7.0  # sigmas from an edge; the mass beyond is 1e-12 of the component
@@ -35,9 +34,7 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
     num_rows, _, size = block.shape
     sums = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
     shifted = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-    one, two, three = np.empty(size), np.empty(size), np.empty(size)
-    edges = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), one, two, three)
-    touched = np.empty(size + _LANES, np.intp)
+    edges = (np.empty(size), np.empty(size), np.empty(size))
     tops, five = np.empty(networks), np.empty((5, networks))
     averages = (five[0], five[1], five[2], five[3], five[4])
     for i in range(num_rows):
@@ -50,9 +47,7 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
         _shift(row, (low, high, reference), tops, shifted)
         low, high = low - reference, high - reference
         _whole(shifted, sums)
-        count = _find_touched(shifted, low, high, touched)
-        if count > 0:
-            _cut(shifted, touched[:count], (low, high), edges, sums)
+        _cut(shifted, (low, high), edges, sums)
         _average(sums, tops, averages, out[:, i])
         scale = 10.0**reference
         out[0, i] *= scale
@@ -125,77 +120,64 @@ def _whole(row: Row, sums: Sums) -> None:
 
 
 @kernel
-def _find_touched(row: Row, low: float, high: float, found: NDArray[np.intp]) -> int:
-    """Components that an edge touches, with or without R or R^2 as a factor.
+def _cut(row: Row, bounds: tuple[float, float], edges: Edges, sums: Sums) -> None:
+    """Cuts the components that an edge touches, with or without R or R^2 as a factor.
 
-    Returns:
-        How many entries of found are filled, the last of them repeated to whole vectors.
+    By runs of whole vectors: those of one kind, side by side, often share their fate.
     """
     _, m, inverse, s, _ = row
-    count = 0
+    low, high = bounds
+    nearest = edges[0]
     for c in range(m.size):
-        found[count] = c
-        is_low = (m[c] - low) * inverse[c] < _TOUCHED
-        is_high = (high - m[c]) * inverse[c] - 2.0 * LN10 * s[c] < _TOUCHED
-        count += int(is_low | is_high)
-    if count == 0:
-        return 0
-    padded = (count + _LANES - 1) // _LANES * _LANES
-    found[count:padded] = found[count - 1]
-    return padded
+        below, above = (m[c] - low) * inverse[c], (high - m[c]) * inverse[c] - 2.0 * LN10 * s[c]
+        nearest[c] = min(below, above)
+    first = 0
+    for last in range(_LANES, m.size + 1, _LANES):
+        is_touched = _any_below(nearest[last - _LANES : last], _TOUCHED)
+        if first < last - _LANES and not is_touched:
+            _cut_run(row, bounds, edges, sums, (first, last - _LANES))
+        if not is_touched:
+            first = last
+    if first < m.size:
+        _cut_run(row, bounds, edges, sums, (first, m.size))
 
 
 @kernel
-def _cut(
-    row: Row,
-    touched: NDArray[np.intp],
-    bounds: tuple[float, float],
-    buffers: Buffers,
-    sums: Sums,
+def _any_below(values: Vector, limit: float) -> bool:
+    count = 0
+    for c in range(values.size):
+        count += int(values[c] < limit)
+    return count > 0
+
+
+@kernel
+def _cut_run(
+    row: Row, bounds: tuple[float, float], edges: Edges, sums: Sums, run: tuple[int, int]
 ) -> None:
-    """Replaces the integrals of some components by those within the bounds.
+    """Replaces the integrals of a run of components by those within the bounds.
 
     With z the edges in sigmas, the integral of l - m is -s [phi], that of its square
     s^2 (mass - [z phi]).
     """
-    count = touched.size
-    a, m, inverse = buffers[0][:count], buffers[1][:count], buffers[2][:count]
-    e0, e1, mass, result = (
-        buffers[3][:count],
-        buffers[4][:count],
-        buffers[5][:count],
-        buffers[6][:count],
-    )
-    for i in range(count):
-        a[i], m[i], inverse[i] = row[0][touched[i]], row[1][touched[i]], row[2][touched[i]]
+    start, end = run
+    a, m, inverse = row[0][start:end], row[1][start:end], row[2][start:end]
+    s, e0, e1 = row[3][start:end], edges[1][start:end], edges[2][start:end]
     low, high = bounds
-    for i in range(count):
-        e0[i] = exp64(a[i] - 0.5 * ((low - m[i]) * inverse[i]) ** 2)
-    for i in range(count):
-        e1[i] = exp64(a[i] - 0.5 * ((high - m[i]) * inverse[i]) ** 2)
-    parts = (a, m, inverse, e0, e1)
+    for i in range(m.size):
+        z = (low - m[i]) * inverse[i]
+        e0[i] = exp64(a[i] - 0.5 * z * z)
+    for i in range(m.size):
+        z = (high - m[i]) * inverse[i]
+        e1[i] = exp64(a[i] - 0.5 * z * z)
     for power in range(3):
-        out = mass if power == 0 else result
-        for i in range(count):
-            out[i] = sums[power][touched[i]]
-        _powers(parts, bounds, float(power), out)
-        for i in range(count):
-            sums[power][touched[i]] = out[i]
-    for i in range(count):
-        result[i] = m[i] * mass[i] + (e0[i] - e1[i]) / (SQRT_2PI * inverse[i])
-    _scatter(result, touched, sums[3])
-    for i in range(count):
-        s = 1.0 / inverse[i]
+        _powers((m, inverse, s, e0, e1), bounds, float(power), sums[power][start:end])
+    mass, first, second = sums[0][start:end], sums[3][start:end], sums[4][start:end]
+    for i in range(m.size):
+        first[i] = m[i] * mass[i] + s[i] * (e0[i] - e1[i]) / SQRT_2PI
+    for i in range(m.size):
         z0, z1 = (low - m[i]) * inverse[i], (high - m[i]) * inverse[i]
-        spread = s * s * (mass[i] + (z0 * e0[i] - z1 * e1[i]) / SQRT_2PI)
-        result[i] = m[i] * (2.0 * result[i] - m[i] * mass[i]) + spread
-    _scatter(result, touched, sums[4])
-
-
-@kernel
-def _scatter(values: Vector, to: NDArray[np.intp], out: Vector) -> None:
-    for i in range(to.size):
-        out[to[i]] = values[i]
+        spread = s[i] * s[i] * (mass[i] + (z0 * e0[i] - z1 * e1[i]) / SQRT_2PI)
+        second[i] = m[i] * (2.0 * first[i] - m[i] * mass[i]) + spread
 
 
 @kernel
@@ -206,11 +188,11 @@ def _powers(parts: Sums, bounds: tuple[float, float], power: float, out: Vector)
     large exponents cancels in ratios of the powers.
     """
     low, high = bounds
-    a, m, inverse, e0, e1 = parts
+    m, inverse, s, e0, e1 = parts
     tilt = power * LN10
     low_factor, high_factor = exp64(tilt * low), exp64(tilt * high)
-    for i in range(a.size):
-        q = tilt / inverse[i]
+    for i in range(m.size):
+        q = tilt * s[i]
         z0, z1 = (low - m[i]) * inverse[i] - q, (high - m[i]) * inverse[i] - q
         t0 = tail64(abs(z0)) * e0[i] * low_factor
         t1 = tail64(abs(z1)) * e1[i] * high_factor
@@ -226,8 +208,7 @@ def _average(sums: Sums, tops: Vector, averages: Sums, found: Vector) -> None:
     """Mean of the averaged density; mean variance and variance of the means, for R and for l."""
     for j in range(5):
         _add_components(sums[j], averages[j])
-    for j in range(1, 5):
-        _divide(averages[j], averages[0])
+    _divide(averages)
     shares, means, squares, log_means, log_squares = averages
     for s in range(tops.size):
         shares[s] *= exp64(tops[s])
@@ -247,9 +228,17 @@ def _add_components(values: Vector, out: Vector) -> None:
 
 
 @kernel
-def _divide(values: Vector, by: Vector) -> None:
-    for s in range(values.size):
-        values[s] /= by[s]
+def _divide(averages: Sums) -> None:
+    """By the first, which is brought back afterwards."""
+    by = averages[0]
+    for s in range(by.size):
+        by[s] = 1.0 / by[s]
+    for j in range(1, 5):
+        values = averages[j]
+        for s in range(by.size):
+            values[s] *= by[s]
+    for s in range(by.size):
+        by[s] = 1.0 / by[s]
 
 
 @summing_kernel
