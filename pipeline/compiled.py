@@ -19,6 +19,7 @@ KERNEL_FILES = (
     "masses",
     "mixture_moments",
     "mode_grid",
+    "mode_peaks",
     "modes",
     "quantiles",
 )

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from pipeline.compiled import kernel, summing_kernel
 from pipeline.fastmath import LN10, SQRT_2PI, Parts, Vector, exp64, load_rows
 from pipeline.masses import cut_row, mass64, row_of
-from pipeline.mixture import Floats, Mixtures
+from pipeline.mixture import Doubles, Floats, Mixtures
 from pipeline.mixture_moments import moment_rows
 from pipeline.modes import find_both_modes
 from pipeline.quantiles import quantile_rows
@@ -35,6 +35,7 @@ def summarise(
     high: float | Floats,
     central: Central = "mode_linear",
     sigma: Sigma = "moments",
+    points: Floats | None = None,
 ) -> dict[str, NDArray[np.float64] | NDArray[np.bool_]]:
     """Central values, quantiles and uncertainties of R, one array [N] each.
 
@@ -47,6 +48,7 @@ def summarise(
         high: in l; scalar or [N].
         central: the central value at which "linearised" sigmas are taken.
         sigma: "moments" of R within the range, or "linearised": ln(10) R sigma of l.
+        points: [N], in l; adds the columns of density_at.
 
     Returns:
         In R: mode_linear (most probable R), mode_log10 (R at the most probable l), median, mean
@@ -55,7 +57,8 @@ def summarise(
         E[R]), sigma_tot (their quadratic sum), arXiv 2412.04370, Eq. 40-42, of each network's
         density cut to the range. In l: sigma_syst_log10, sigma_stat_log10, sigma_tot_log10.
         mode_linear_at_bound and mode_log10_at_bound: whether the mode is a bound of the range.
-        NaN where a parameter is not finite or the range does not meet [lower, upper].
+        NaN where a parameter is not finite or the range does not meet [lower, upper]. With points:
+        log_density and pit there.
 
     Raises:
         ValueError: if central or sigma is unknown.
@@ -63,16 +66,29 @@ def summarise(
     for name, value, allowed in (("central", central, Central), ("sigma", sigma, Sigma)):
         if value not in get_args(allowed):
             raise ValueError(f"{name}: expected one of {get_args(allowed)}, got {value!r}")
+    num_rows = len(mixtures.lower)
     lower, upper = _bounds(mixtures)
-    left, right = np.maximum(low, lower), np.minimum(high, upper)
-    pieces = [
-        _summarise_rows(block, (lower[rows], upper[rows]), (left[rows], right[rows]), networks)
-        for rows, block, networks in _blocks(mixtures)
-    ]
-    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    search = np.maximum(low, lower), np.minimum(high, upper)
+    probabilities = np.array(list(_LEVELS.values()))
+    levels = probabilities, ndtri(probabilities)
+    modes, at_bound = np.empty((2, num_rows)), np.empty((2, num_rows), bool)
+    quantiles = np.full((len(probabilities), num_rows), np.nan)
+    moments = np.full((5, num_rows), np.nan)
+    densities = np.full((2, num_rows), np.nan)
+    at = None if points is None else np.asarray(points, np.float64)
+    for rows, block, networks in _blocks(mixtures):
+        bounds, range_ = (lower[rows], upper[rows]), (search[0][rows], search[1][rows])
+        modes[:, rows], at_bound[:, rows], sketches = find_both_modes(block, *range_)
+        quantile_rows(block, bounds, levels, sketches, quantiles[:, rows])
+        moment_rows(block, range_, networks, moments[:, rows])
+        if at is not None:
+            _density_rows(block, bounds, at[rows], densities[:, rows])
+    columns = _columns_of(modes, at_bound, quantiles, moments)
     if sigma == "linearised":
         for name in ("sigma_syst", "sigma_stat", "sigma_tot"):
             columns[name] = LN10 * columns[central] * columns[f"{name}_log10"]
+    if points is not None:
+        columns["log_density"], columns["pit"] = densities
     return columns
 
 
@@ -109,20 +125,14 @@ def _blocks(mixtures: Mixtures) -> Iterator[tuple[slice, NDArray[np.float64], in
         yield rows, load_rows(parameters, first, first + _BLOCK), networks
 
 
-def _summarise_rows(
-    block: NDArray[np.float64], bounds: Bounds, search: Bounds, networks: int
+def _columns_of(
+    modes: Doubles, at_bound: NDArray[np.bool_], quantiles: Doubles, moments: Doubles
 ) -> dict[str, NDArray[np.float64] | NDArray[np.bool_]]:
     columns: dict[str, NDArray[np.float64] | NDArray[np.bool_]] = {}
-    modes, at_bound, sketches = find_both_modes(block, *search)
     for i, kind in enumerate(("log10", "linear")):
-        columns[f"mode_{kind}"] = 10.0 ** modes[i]
+        columns[f"mode_{kind}"] = np.exp(LN10 * modes[i])
         columns[f"mode_{kind}_at_bound"] = at_bound[i]
-    levels = np.array(list(_LEVELS.values()))
-    quantiles = np.full((len(levels), len(block)), np.nan)
-    quantile_rows(block, bounds, (levels, ndtri(levels)), sketches, quantiles)
-    columns |= {name: 10.0 ** quantiles[i] for i, name in enumerate(_LEVELS)}
-    moments = np.full((5, len(block)), np.nan)
-    moment_rows(block, search, networks, moments)
+    columns |= {name: np.exp(LN10 * quantiles[i]) for i, name in enumerate(_LEVELS)}
     columns["mean"] = moments[0]
     for first, suffix in ((1, ""), (3, "_log10")):
         columns[f"sigma_syst{suffix}"] = np.sqrt(moments[first])

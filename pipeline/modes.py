@@ -12,8 +12,8 @@ grid of step s / 2 has a point with f >= exp(-1/32) f_max = 0.969 f_max next to 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import LN10, Parts, Row, Vector, copy_into, exp64
+from pipeline.compiled import kernel
+from pipeline.fastmath import LN10, Row, Vector, Vector32, copy_into
 from pipeline.masses import largest_inside, rough_moments, row_of
 from pipeline.mode_grid import (
     CELLS,
@@ -30,15 +30,14 @@ from pipeline.mode_grid import (
     shrink_row,
     tilt_densities,
 )
+from pipeline.mode_peaks import KEPT, Frame, best_of
 
 Floats = NDArray[np.floating]
 
 TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_grid
 
-_KEPT = 0.94  # of the best value; below 0.969 by what float32 may lose
 _REACH = 2.2  # standard deviations about the mean that the grid covers, for the quantiles' sake
 _SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
-_CLOSE = 3e-7  # error in l at which the refinement ends
 _F = np.float32
 
 Bounds = tuple[Floats, Floats]
@@ -46,7 +45,6 @@ Found = tuple[Vector, NDArray[np.bool_]]
 # Of each row: first point, step and number of cells of its grid (zero if it is too coarse), and
 # what the values at the points, which follow, are to be multiplied by.
 Sketches = tuple[NDArray[np.float64], NDArray[np.float32]]
-Frame = tuple[float, float, float]  # low, high and the middle, of which the grid counts
 
 
 def find_modes(
@@ -121,12 +119,14 @@ def _search_rows(
         for j in range(tilts.size):
             tilt = tilts[j] - tilts[0]
             best = max(peaks[j], tilt_densities(values, grid, tilt, cells[0]))
-            cells[1][: grid[3]] = 0.0
-            if not is_fine:
-                mark_narrow(small, tilt, heights[j], grid, cells)
-            _mark_bounds(grid, cells, best, 0.5 * (high - low))
-            count = _scan(small, tilt, grid, cells, best, found)
-            mode = _best_of((a, m, row[2]), frame, tilt, found[:count])
+            count = int(is_fine and _find_one(grid, cells[0], best, found))
+            if count == 0:
+                cells[1][: grid[3]] = 0.0
+                if not is_fine:
+                    mark_narrow(small, tilt, heights[j], grid, cells)
+                _mark_bounds(grid, cells, best, 0.5 * (high - low))
+                count = _scan(small, tilt, grid, cells, best, found)
+            mode = best_of((a, m, row[2]), frame, tilt, found[:count])
             out[0][j, i] = mode
             out[1][j, i] = mode in (low, high)
 
@@ -208,9 +208,27 @@ def _mark_bounds(grid: Grid, cells: Cells, best: float, half: float) -> None:
     """
     left, right, step, count = grid
     for is_bound, point, cell in ((left == -half, 0, 0), (right == half, count, count - 1)):
-        if is_bound and cells[0][point] > _KEPT * best:
+        if is_bound and cells[0][point] > KEPT * best:
             cells[2][cell] = max(cells[2][cell], 8.0 / step) if cells[1][cell] > 0.0 else 8.0 / step
             cells[1][cell] += best
+
+
+@kernel
+def _find_one(grid: Grid, values: Vector32, best: float, found: Vector) -> bool:
+    """Notes the peak if the points show but one that counts, well inside: the common case."""
+    left, _, step, cells = grid
+    limit = _F(KEPT * best)
+    count, where = 0, 0
+    for i in range(1, cells):
+        is_peak = (values[i] >= values[i - 1]) & (values[i] > values[i + 1]) & (values[i] > limit)
+        count += int(is_peak)
+        where += i * int(is_peak)
+    if count != 1 or values[0] > limit or values[cells] > limit:
+        return False
+    for i in range(3):
+        found[0, i] = left + (where + i - 1) * step
+        found[0, i + 3] = values[where + i - 1]
+    return True
 
 
 @kernel
@@ -230,7 +248,7 @@ def _scan(
         parts_of_cell = 1
         if i < num_cells and cells[1][i] > 0.0:
             bound = 1.04 * max(cells[0][i], cells[0][i + 1]) + cells[1][i]
-            if bound > _KEPT * best:
+            if bound > KEPT * best:
                 parts_of_cell = int(min(np.ceil(2.0 * step * cells[2][i]), 4096.0))
         for j in range(1, parts_of_cell + 1):
             x2, f2 = right, -1.0  # one point past the last closes the walk
@@ -247,96 +265,3 @@ def _scan(
                 count += 1
             x0, x1, f0, f1 = x1, x2, f1, f2
     return count
-
-
-@kernel
-def _best_of(parts: Parts, frame: Frame, tilt: float, found: Vector) -> float:
-    """The highest refined maximum; the leftmost of equals, whatever the order of summation."""
-    threshold = _KEPT * found[:, 4].max()
-    mode, highest = np.nan, 0.0
-    for i in range(len(found)):
-        if found[i, 4] < threshold:
-            continue
-        x = _refine(parts, frame, tilt, found[i])
-        value = 1.0
-        if len(found) > 1:
-            value = _slopes(parts, x)[0] * np.exp(-tilt * (x - frame[2]))
-        if value > highest * (1.0 + 1e-9):
-            mode, highest = x, value
-    return mode
-
-
-@kernel
-def _refine(parts: Parts, frame: Frame, tilt: float, peak: Vector) -> float:
-    """The maximum about a peak of the grid, or an end of its bracket that is the maximum.
-
-    Halley's iteration for the zero of (log f)' - tilt, within the bracket. It ends as soon as the
-    next move would be small, judged by the size of this one and by how far it is from Newton's:
-    where the top is flat convergence is slow.
-    """
-    left, x, right = _on_axis(peak[0], frame), _on_axis(peak[1], frame), _on_axis(peak[2], frame)
-    is_end = x in (left, right)
-    is_left = x == left
-    width = right - left  # at most a standard deviation of the narrowest component
-    if not is_end:
-        x = _summit(peak, x, right - x)
-    for _ in range(100):
-        value, first, second, third = _slopes(parts, x)
-        first, second, third = first / value, second / value, third / value
-        slope = first - tilt
-        if is_end and (slope <= 0.0 if is_left else slope >= 0.0):
-            return x
-        is_end = False
-        if slope > 0.0:
-            left = x
-        else:
-            right = x
-        bend = second - first * first
-        twist = third - 3.0 * second * first + 2.0 * first**3
-        ratio = 0.5 * slope * twist / (bend * bend)
-        target = x - slope / bend / (1.0 - ratio) if bend < 0.0 and ratio < 0.5 else np.nan
-        error = ratio * ratio + ((target - x) / width) ** 2
-        if not left <= target <= right:
-            target, error = 0.5 * (left + right), 1.0
-        move = abs(target - x)
-        x = target
-        if move * min(error, 1.0) < _CLOSE:
-            break
-    return x
-
-
-@kernel
-def _on_axis(x: float, frame: Frame) -> float:
-    """A point of the grid in l; the bounds themselves exactly."""
-    low, high, middle = frame
-    half = 0.5 * (high - low)
-    if x == -half:
-        return low
-    return high if x == half else min(max(middle + x, low), high)
-
-
-@kernel
-def _summit(peak: Vector, x: float, step: float) -> float:
-    """Summit of the parabola through the logarithms at three points an even step apart."""
-    before, after = np.log(peak[4] / peak[3]), np.log(peak[4] / peak[5])
-    if not 0.0 <= before + after < np.inf or before + after == 0.0:
-        return x
-    return x + 0.5 * step * (before - after) / (before + after)
-
-
-@summing_kernel
-def _slopes(parts: Parts, x: float) -> tuple[float, float, float, float]:
-    """Sum of exp(a - z^2 / 2) / s in float64 with its first three derivatives."""
-    a, m, inverse = parts
-    value, first, second, third = 0.0, 0.0, 0.0, 0.0
-    for c in range(a.size):
-        z = (x - m[c]) * inverse[c]
-        square = z * z
-        term = inverse[c] * exp64(a[c] - 0.5 * square)
-        value += term
-        term *= inverse[c]
-        first -= z * term
-        term *= inverse[c]
-        second += (square - 1.0) * term
-        third -= z * (square - 3.0) * inverse[c] * term
-    return value, first, second, third
