@@ -31,7 +31,6 @@ LOWEST32 = np.int32(-0x7FFFFFFF)  # keys below those of all finite numbers
 LOWEST64 = np.int64(-0x7FFFFFFFFFFFFFFF)
 _FAINTEST = -1e4  # log weight of a component without weight
 _ABSENT = -1e300  # log weight of the components that fill up a row
-_TILE = 8  # rows that are transposed at a time, few enough for the first-level cache
 
 
 @kernel
@@ -159,7 +158,9 @@ def copy_into(values: NDArray[Any], out: NDArray[Any]) -> None:
         out[c] = values[c]
 
 
-def load_rows(parameters: Parameters, first: int, last: int) -> NDArray[np.float64]:
+def load_rows(
+    parameters: Parameters, first: int, last: int, room: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Some rows of the parameters, float64 and contiguous; the other kernels start from it.
 
     It is the only one compiled for each type and layout that comes in.
@@ -168,6 +169,7 @@ def load_rows(parameters: Parameters, first: int, last: int) -> NDArray[np.float
         parameters: log weights, means, sigmas, each [S, N, K], float32 or float64, of any strides.
         first: first row.
         last: one past the last row.
+        room: for the answer, as from empty_rows.
 
     Returns:
         Log weight, mean, 1 / sigma, sigma and weight, [rows, 5, C]: the first components of all
@@ -175,27 +177,29 @@ def load_rows(parameters: Parameters, first: int, last: int) -> NDArray[np.float
         NaN in rows with a mean that is not finite, a sigma that is not positive and finite, or a
         log weight that is NaN or infinity; a weight of zero, log weight -inf, counts as exp(-1e4).
     """
-    networks, num_rows, components = parameters[0].shape
-    last = max(first, min(last, num_rows))
-    size = -(-networks * components // _LANES) * _LANES
-    block = np.empty((last - first, 5, size))
+    last = max(first, min(last, parameters[0].shape[1]))
+    block = (empty_rows(parameters, last - first) if room is None else room)[: last - first]
     _load_rows(parameters, first, block)
     return block
+
+
+def empty_rows(parameters: Parameters, rows: int) -> NDArray[np.float64]:
+    """Room for so many rows of load_rows; taken once, since fresh memory is slow to write to."""
+    networks, _, components = parameters[0].shape
+    return np.empty((rows, 5, -(-networks * components // _LANES) * _LANES))
 
 
 @kernel
 def _load_rows(parameters: Parameters, first: int, block: Vector) -> None:
     log_weights, means, sigmas = parameters
     networks, _, components = log_weights.shape
-    for start in range(0, len(block), _TILE):
-        end = min(start + _TILE, len(block))
+    for i in range(len(block)):
         for s in range(networks):
-            for i in range(start, end):
-                for k in range(components):
-                    c = k * networks + s
-                    block[i, 0, c] = max(log_weights[s, first + i, k], _FAINTEST)
-                    block[i, 1, c] = means[s, first + i, k]
-                    block[i, 3, c] = sigmas[s, first + i, k]
+            for k in range(components):
+                c = k * networks + s
+                block[i, 0, c] = max(log_weights[s, first + i, k], _FAINTEST)
+                block[i, 1, c] = means[s, first + i, k]
+                block[i, 3, c] = sigmas[s, first + i, k]
     used = networks * components
     for i in range(len(block)):
         row = block[i]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import LN10, SQRT_2PI, Parts, Vector, exp64, load_rows
+from pipeline.fastmath import LN10, SQRT_2PI, Parts, Vector, empty_rows, exp64, load_rows
 from pipeline.masses import cut_row, mass64, row_of
 from pipeline.mixture import Doubles, Floats, Mixtures
 from pipeline.mixture_moments import moment_rows
@@ -26,7 +26,7 @@ Sigma = Literal["moments", "linearised"]
 
 _LEVELS = {"q025": 0.025, "q16": 0.16, "median": 0.5, "q84": 0.84, "q975": 0.975}
 _TINY = 1e-250  # a density below it may have lost components to underflow
-_BLOCK = 64  # rows whose parameters, in float64, stay in the second-level cache
+_BLOCK = 128  # rows whose parameters, in float64, stay in the second-level cache
 
 
 def summarise(
@@ -120,9 +120,10 @@ def _blocks(mixtures: Mixtures) -> Iterator[tuple[slice, NDArray[np.float64], in
     """Rows, their parameters and the number of networks; one empty block if there are no rows."""
     parameters = (mixtures.log_weights, mixtures.means, mixtures.sigmas)
     networks, num_rows, _ = mixtures.means.shape
+    room = empty_rows(parameters, _BLOCK)
     for first in range(0, max(num_rows, 1), _BLOCK):
         rows = slice(first, first + _BLOCK)
-        yield rows, load_rows(parameters, first, first + _BLOCK), networks
+        yield rows, load_rows(parameters, first, first + _BLOCK, room), networks
 
 
 def _columns_of(
