@@ -145,14 +145,13 @@ def _columns_of(
 @kernel
 def _density_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> None:
     num_rows, _, size = block.shape
-    shifted, offsets = np.empty(size), (np.empty(size), np.empty(size))
+    room = np.empty(size), np.empty(size), np.empty(size)
     for i in range(num_rows):
         lower, upper, point = bounds[0][i], bounds[1][i], points[i]
         if np.isnan(point) or np.isnan(block[i, 0, 0]) or not lower < upper:
             continue
-        row = row_of(block, i)
-        start, end, total, _ = cut_row(row, lower, upper, shifted, offsets)
-        parts = (shifted, row[1], row[2])
+        parts, offsets, cut = cut_row(row_of(block, i), (lower, upper), room)
+        start, end, total, _ = cut
         mass, density = 0.0, 0.0
         if np.isfinite(point):
             mass, density, _ = mass64(parts, offsets, point)

@@ -11,7 +11,6 @@ from pipeline.fastmath import (
     Row,
     Vector,
     Vector32,
-    copy_into,
     exp32,
     exp64,
     key64,
@@ -25,6 +24,7 @@ FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
 _F = np.float32
 
 Offsets = tuple[Vector, Vector]
+Room = tuple[Vector, Vector, Vector]
 
 
 @kernel
@@ -54,47 +54,43 @@ def largest_inside(row: Row, lower: float, upper: float) -> float:
     for c in range(a.size):
         z = max(lower - m[c], m[c] - upper, 0.0) * inverse[c]
         key = key64(a[c] - 0.5 * z * z)
-        top = key if key > top else top
+        top = max(top, key)
     return value64(top)
 
 
 @kernel
 def cut_row(
-    row: Row, lower: float, upper: float, shifted: Vector, offsets: Offsets
-) -> tuple[float, float, float, float]:
+    row: Row, bounds: tuple[float, float], room: Room
+) -> tuple[Parts, Offsets, tuple[float, float, float, float]]:
     """Prepares the mass between lower and a point, for mass64 and mass32.
 
     Log weights are shifted so that the largest value within the bounds is one: nothing underflows
-    however far the bounds lie in a tail. Of each component, offsets get what is added to the tail
-    function at points below its centre, and from what it is taken above; so tails are subtracted
-    from tails and never one from one.
+    however far the bounds lie in a tail. Of each component, the offsets are what is added to the
+    tail function at points below its centre, and from what it is taken above; so tails are
+    subtracted from tails and never one from one.
 
     Args:
         row: of load_rows.
-        lower: bound in l; may be -inf.
-        upper: bound in l; may be inf.
-        shifted: gets the log weights.
-        offsets: above and below the centres.
+        bounds: lower and upper, in l; may be infinite.
+        room: where the shifted log weights and the offsets may be kept.
 
     Returns:
-        lower and upper, infinite ones replaced by far points, the mass between them, and the shift
-        that was taken from the log weights.
+        Components, offsets, and four numbers: lower and upper, infinite ones replaced by far
+        points, the mass between them, and the shift that was taken from the log weights.
     """
-    above, below = offsets
+    lower, upper = bounds
+    shifted, above, below = room
+    start, end = finite_bounds(row, lower, upper)
     if lower == -np.inf and upper == np.inf:
-        copy_into(row[0], shifted)
-        copy_into(row[4], above)
         below[:] = 0.0
-        start, end = finite_bounds(row, lower, upper)
-        return start, end, sum_of(above), 0.0
+        return (row[0], row[1], row[2]), (row[4], below), (start, end, sum_of(row[4]), 0.0)
     top = largest_inside(row, lower, upper)
     for c in range(shifted.size):
         shifted[c] = row[0][c] - top
     parts = (shifted, row[1], row[2])
-    _split(parts, offsets, lower)
-    start, end = finite_bounds(row, lower, upper)
-    total = sum_of(above) if upper == np.inf else mass64(parts, offsets, end)[0]
-    return start, end, total, top
+    _split(parts, (above, below), lower)
+    total = sum_of(above) if upper == np.inf else mass64(parts, (above, below), end)[0]
+    return parts, (above, below), (start, end, total, top)
 
 
 @kernel
@@ -134,11 +130,11 @@ def _extent(row: Row) -> tuple[float, float, float]:
     left, right, widest = LOWEST64, LOWEST64, LOWEST64
     for c in range(m.size):
         key = key64(-m[c])
-        left = key if key > left else left
+        left = max(left, key)
         key = key64(m[c])
-        right = key if key > right else right
+        right = max(right, key)
         key = key64(s[c])
-        widest = key if key > widest else widest
+        widest = max(widest, key)
     return -value64(left), value64(right), value64(widest)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from pipeline.compiled import kernel, summing_kernel
 from pipeline.fastmath import LN10, SQRT_2PI, Row, Vector, copy_into, exp64, tail64
-from pipeline.masses import finite_bounds, rough_moments, row_of
+from pipeline.masses import Room, finite_bounds, rough_moments, row_of
 
-Edges = tuple[Vector, Vector, Vector]  # sigmas to the nearest edge, values at both edges
+Edge = tuple[float, float, float]  # where, 1 for low and -1 for high, log of the factor per l
+Edges = tuple[Vector, Vector, Vector, Vector]  # low: sigmas to it, values at it; at high; to high
 Sums = tuple[Vector, Vector, Vector, Vector, Vector]  # integrals of 1, R, R^2, l, l^2
 
 _TOUCHED = 7.0  # sigmas from an edge; the mass beyond is 1e-12 of the component
@@ -33,8 +34,8 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
     """
     num_rows, _, size = block.shape
     sums = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-    shifted = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-    edges = (np.empty(size), np.empty(size), np.empty(size))
+    room = (np.empty(size), np.empty(size), np.empty(size))
+    edges = (np.empty(size), np.empty(size), np.empty(size), np.empty(size))
     tops, five = np.empty(networks), np.empty((5, networks))
     averages = (five[0], five[1], five[2], five[3], five[4])
     for i in range(num_rows):
@@ -44,10 +45,10 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
         row = row_of(block, i)
         low, high = finite_bounds(row, low, high)
         reference = min(max(rough_moments(row)[0], low), high)
-        _shift(row, (low, high, reference), tops, shifted)
+        row = _shift(row, (low, high, reference), tops, room)
         low, high = low - reference, high - reference
-        _whole(shifted, sums)
-        _cut(shifted, (low, high), edges, sums)
+        _whole(row, sums)
+        _cut(row, (low, high), edges, sums)
         _average(sums, tops, averages, out[:, i])
         scale = 10.0**reference
         out[0, i] *= scale
@@ -56,7 +57,7 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
 
 
 @kernel
-def _shift(row: Row, at: tuple[float, float, float], tops: Vector, out: Sums) -> None:
+def _shift(row: Row, at: tuple[float, float, float], tops: Vector, room: Room) -> Row:
     """The row with means relative to a reference and, where it matters, scaled networks.
 
     A network all of whose mass is far outside would else underflow: its log weights are shifted so
@@ -65,24 +66,21 @@ def _shift(row: Row, at: tuple[float, float, float], tops: Vector, out: Sums) ->
     """
     low, high, reference = at
     a, m, inverse, s, weights = row
+    means, shifted, scaled = room
+    for c in range(a.size):
+        means[c] = m[c] - reference
     tops[:] = -np.inf
     for first in range(0, a.size - tops.size + 1, tops.size):
         _raise_tops(a[first:], m[first:], inverse[first:], (low, high), tops)
-    is_scaled = tops.min() < _FAINT
-    for c in range(a.size):
-        out[1][c] = m[c] - reference
-    copy_into(inverse, out[2])
-    copy_into(s, out[3])
-    if not is_scaled:
+    if tops.min() > _FAINT:
         tops[:] = 0.0
-        copy_into(a, out[0])
-        copy_into(weights, out[4])
-        return
+        return a, means, inverse, s, weights
     for c in range(a.size):
-        out[0][c] = a[c] - tops[c % tops.size]
+        shifted[c] = a[c] - tops[c % tops.size]
     for c in range(a.size):
-        out[4][c] = exp64(out[0][c])
+        scaled[c] = exp64(shifted[c])
     tops -= tops.max()
+    return shifted, means, inverse, s, scaled
 
 
 @summing_kernel
@@ -127,13 +125,15 @@ def _cut(row: Row, bounds: tuple[float, float], edges: Edges, sums: Sums) -> Non
     """
     _, m, inverse, s, _ = row
     low, high = bounds
-    nearest = edges[0]
+    below, above = edges[0], edges[3]
     for c in range(m.size):
-        below, above = (m[c] - low) * inverse[c], (high - m[c]) * inverse[c] - 2.0 * LN10 * s[c]
-        nearest[c] = min(below, above)
+        below[c] = (m[c] - low) * inverse[c]
+    for c in range(m.size):
+        above[c] = (high - m[c]) * inverse[c] - 2.0 * LN10 * s[c]
     first = 0
     for last in range(_LANES, m.size + 1, _LANES):
-        is_touched = _any_below(nearest[last - _LANES : last], _TOUCHED)
+        vector = slice(last - _LANES, last)
+        is_touched = _any_below(below[vector], _TOUCHED) or _any_below(above[vector], _TOUCHED)
         if first < last - _LANES and not is_touched:
             _cut_run(row, bounds, edges, sums, (first, last - _LANES))
         if not is_touched:
@@ -147,6 +147,17 @@ def _any_below(values: Vector, limit: float) -> bool:
     count = 0
     for c in range(values.size):
         count += int(values[c] < limit)
+    return count > 0
+
+
+@kernel
+def _is_near(parts: Sums, edge: Edge) -> bool:
+    """Whether any component, times R to some power, is touched by an edge."""
+    m, inverse, s, _, _ = parts
+    at, side, tilt = edge
+    count = 0
+    for i in range(m.size):
+        count += int(side * ((m[i] - at) * inverse[i] + tilt * s[i]) < _TOUCHED)
     return count > 0
 
 
@@ -169,8 +180,9 @@ def _cut_run(
     for i in range(m.size):
         z = (high - m[i]) * inverse[i]
         e1[i] = exp64(a[i] - 0.5 * z * z)
+    parts = (m, inverse, s, e0, e1)
     for power in range(3):
-        _powers((m, inverse, s, e0, e1), bounds, float(power), sums[power][start:end])
+        _take_edges(parts, bounds, power * LN10, sums[power][start:end])
     mass, first, second = sums[0][start:end], sums[3][start:end], sums[4][start:end]
     for i in range(m.size):
         first[i] = m[i] * mass[i] + s[i] * (e0[i] - e1[i]) / SQRT_2PI
@@ -181,15 +193,28 @@ def _cut_run(
 
 
 @kernel
-def _powers(parts: Sums, bounds: tuple[float, float], power: float, out: Vector) -> None:
-    """Turns each component's integral of R^power over all l into that over the range.
+def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vector) -> None:
+    """Turns each component's integral of R^power over all l into that over the range."""
+    m, inverse, s, e0, e1 = parts
+    low, high = (bounds[0], 1.0, tilt), (bounds[1], -1.0, tilt)
+    is_low, is_high = _is_near(parts, low), _is_near(parts, high)
+    if is_low and is_high:
+        _take_tails(parts, bounds, tilt, out)
+    elif is_low:
+        _take_tail((m, inverse, s, e0), low, out)
+    elif is_high:
+        _take_tail((m, inverse, s, e1), high, out)
+
+
+@kernel
+def _take_tails(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vector) -> None:
+    """For both edges.
 
     The values at the edges are those of the plain Gaussian times R^j, so that the rounding of
     large exponents cancels in ratios of the powers.
     """
     low, high = bounds
     m, inverse, s, e0, e1 = parts
-    tilt = power * LN10
     low_factor, high_factor = exp64(tilt * low), exp64(tilt * high)
     for i in range(m.size):
         q = tilt * s[i]
@@ -201,6 +226,18 @@ def _powers(parts: Sums, bounds: tuple[float, float], power: float, out: Vector)
         sign1 = 1.0 if z1 <= 0.0 else -1.0
         whole = out[i] if sign0 + sign1 < 0.0 else 0.0
         out[i] = max(whole + sign0 * t0 + sign1 * t1, 0.0)
+
+
+@kernel
+def _take_tail(parts: tuple[Vector, Vector, Vector, Vector], edge: Edge, out: Vector) -> None:
+    """For one edge."""
+    m, inverse, s, e = parts
+    at, side, tilt = edge
+    factor = exp64(tilt * at)
+    for i in range(m.size):
+        z = side * ((at - m[i]) * inverse[i] - tilt * s[i])
+        tail = tail64(abs(z)) * e[i] * factor
+        out[i] = tail if z >= 0.0 else out[i] - tail
 
 
 @kernel

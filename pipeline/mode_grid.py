@@ -6,7 +6,6 @@ the density of l and that of R = 10^l.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.compiled import kernel, summing_kernel
 from pipeline.fastmath import LOWEST32, Row, Vector32, copy_into, exp32, key32, value32
@@ -72,14 +71,12 @@ def _largest(values: Vector32) -> float:
     largest = LOWEST32
     for c in range(values.size):
         key = key32(values[c])
-        largest = key if key > largest else largest
+        largest = max(largest, key)
     return float(value32(largest))
 
 
 @kernel
-def find_extent(
-    small: Small, half: float, tilt: float, heights: Vector32, peak: float
-) -> Extent:
+def find_extent(small: Small, half: float, tilt: float, heights: Vector32, peak: float) -> Extent:
     """The hull of the centres that count, and the largest 1 / s of two groups of components."""
     _, m, inverse, s = small
     hull, width, narrow = _F(_HULL * peak), _F(_WIDTH * peak), _F(_NARROW * peak)
@@ -88,13 +85,13 @@ def find_extent(
     for c in range(heights.size):
         centre = m[c] - slope * s[c] * s[c]
         key = key32(-centre if heights[c] > hull else edge)
-        left = key if key > left else left
+        left = max(left, key)
         key = key32(centre if heights[c] > hull else edge)
-        right = key if key > right else right
+        right = max(right, key)
         key = key32(inverse[c] if heights[c] > width else nothing)
-        steepest = key if key > steepest else steepest
+        steepest = max(steepest, key)
         key = key32(inverse[c] if heights[c] > narrow else nothing)
-        narrowest = key if key > narrowest else narrowest
+        narrowest = max(narrowest, key)
     hull_of = -float(value32(left)), float(value32(right))
     return (*hull_of, float(value32(steepest)), float(value32(narrowest)))
 

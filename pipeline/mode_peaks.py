@@ -88,7 +88,7 @@ def _summit(peak: Vector, x: float, step: float) -> float:
     before, after = np.log(peak[4] / peak[3]), np.log(peak[4] / peak[5])
     if not _BENT < before + after < np.inf:
         return x
-    return x + 0.5 * step * (before - after) / (before + after)
+    return float(x + 0.5 * step * (before - after) / (before + after))
 
 
 @summing_kernel

@@ -37,6 +37,7 @@ Floats = NDArray[np.floating]
 TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_grid
 
 _REACH = 2.2  # standard deviations about the mean that the grid covers, for the quantiles' sake
+_SKEWED = 1.3  # above the mean more: the response has its long tail there
 _SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
 _F = np.float32
 
@@ -118,17 +119,41 @@ def _search_rows(
             evaluate_densities(small, grid, values)
         for j in range(tilts.size):
             tilt = tilts[j] - tilts[0]
-            best = max(peaks[j], tilt_densities(values, grid, tilt, cells[0]))
-            count = int(is_fine and _find_one(grid, cells[0], best, found))
-            if count == 0:
-                cells[1][: grid[3]] = 0.0
-                if not is_fine:
-                    mark_narrow(small, tilt, heights[j], grid, cells)
-                _mark_bounds(grid, cells, best, 0.5 * (high - low))
-                count = _scan(small, tilt, grid, cells, best, found)
+            view = (grid, is_fine, tilt, peaks[j], 0.5 * (high - low))
+            count = _find_peaks(small, view, heights[j], values, cells, found)
             mode = best_of((a, m, row[2]), frame, tilt, found[:count])
             out[0][j, i] = mode
             out[1][j, i] = mode in (low, high)
+
+
+@kernel
+def _find_peaks(
+    small: Small,
+    view: tuple[Grid, bool, float, float, float],
+    heights: Vector32,
+    values: Vector32,
+    cells: Cells,
+    found: Vector,
+) -> int:
+    """Notes what may be the highest peak of the tilted density; how many rows of found are filled.
+
+    Args:
+        small: the components.
+        view: the grid, whether it is fine, the tilt, the highest height, half the range's length.
+        heights: of the components, tilted.
+        values: densities at the points of the grid.
+        cells: room.
+        found: see _scan.
+    """
+    grid, is_fine, tilt, peak, half = view
+    best = max(peak, tilt_densities(values, grid, tilt, cells[0]))
+    if is_fine and _find_one(grid, cells[0], best, found):
+        return 1
+    cells[1][: grid[3]] = 0.0
+    if not is_fine:
+        mark_narrow(small, tilt, heights, grid, cells)
+    _mark_bounds(grid, cells, best, half)
+    return _scan(small, tilt, grid, cells, best, found)
 
 
 @kernel
@@ -137,9 +162,7 @@ def _four(size: int) -> Small:
 
 
 @kernel
-def _tilt(
-    row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]
-) -> float:
+def _tilt(row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]) -> float:
     """Log weights and means of p(l) exp(-tilt l), the largest value within the bounds being one.
 
     Returns:
@@ -169,7 +192,7 @@ def _core(row: Row, frame: Frame) -> tuple[float, float, float]:
     centre, spread, _ = rough_moments(row)
     half, reach = 0.5 * (high - low), _REACH * spread
     left = min(max(centre - reach - middle, -half), half)
-    return half, left, max(min(centre + reach - middle, half), left)
+    return half, left, max(min(centre + _SKEWED * reach - middle, half), left)
 
 
 @kernel
@@ -188,7 +211,7 @@ def _place_grid(
     heights: NDArray[np.float32],
     peaks: Vector,
 ) -> tuple[Grid, bool]:
-    """One grid for all tilts; the components' heights and the highest of them go to the last two."""
+    """One grid for all tilts; heights of the components and their maxima go to the last two."""
     half = core[0]
     left, right, steepest, narrowest = half, -half, 0.0, 0.0
     for j in range(tilts.size):
@@ -232,9 +255,7 @@ def _find_one(grid: Grid, values: Vector32, best: float, found: Vector) -> bool:
 
 
 @kernel
-def _scan(
-    small: Small, tilt: float, grid: Grid, cells: Cells, best: float, found: Vector
-) -> int:
+def _scan(small: Small, tilt: float, grid: Grid, cells: Cells, best: float, found: Vector) -> int:
     """Walks over the grid, in finer steps where a narrow peak could win, and notes the maxima.
 
     Returns:

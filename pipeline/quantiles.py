@@ -40,7 +40,7 @@ def quantile_rows(
         out: [P, N].
     """
     num_rows, _, size = block.shape
-    shifted, offsets = np.empty(size), (np.empty(size), np.empty(size))
+    room = np.empty(size), np.empty(size), np.empty(size)
     small = (np.empty(size, _F), np.empty(size, _F), np.empty(size, _F))
     small_offsets = (np.empty(size, _F), np.empty(size, _F))
     for i in range(num_rows):
@@ -48,9 +48,9 @@ def quantile_rows(
         if np.isnan(block[i, 0, 0]) or not lower < upper:
             continue
         row = row_of(block, i)
-        parts = (shifted, row[1], row[2])
         centre, spread, weight = rough_moments(row)
-        lower, upper, total, shift = cut_row(row, lower, upper, shifted, offsets)
+        parts, offsets, cut = cut_row(row, (lower, upper), room)
+        lower, upper, total, shift = cut
         reference = min(max(centre, lower), upper)
         narrowest = _shrink(parts, offsets, reference, small, small_offsets)
         found = out[:, i]
@@ -90,7 +90,7 @@ def _shrink(
         small[1][c] = parts[1][c] - reference
     for c in range(small[1].size):
         key = key32(small[2][c])
-        narrowest = key if key > narrowest else narrowest
+        narrowest = max(narrowest, key)
     return 1.0 / float(value32(narrowest))
 
 

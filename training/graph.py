@@ -51,7 +51,9 @@ class SampledNetworks(nn.Module):
         self.register_buffer("factor_F", _column(scaling.factor for scaling in scalings))
         is_log = [scaling.function == "log10" for scaling in scalings]
         self.register_buffer("is_log_F", torch.tensor(is_log))
-        self.weights = nn.ParameterList(layer.weight_OF for layers in weight_sets for layer in layers)
+        self.weights = nn.ParameterList(
+            layer.weight_OF for layers in weight_sets for layer in layers
+        )
         self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
         self.num_layers = len(weight_sets[0])
         self.requires_grad_(requires_grad=False)
