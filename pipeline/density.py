@@ -170,6 +170,7 @@ def _load_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
         msg = f"{path}: missing or not the file that the model card lists; train or copy it again"
         raise UserError(msg)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the farm runs one process a core
+    # The farm runs one process a core; without a pool of threads none spins.
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
