@@ -21,6 +21,7 @@ KERNEL_FILES = (
     "mode_grid",
     "mode_peaks",
     "modes",
+    "quantile_guess",
     "quantiles",
 )
 

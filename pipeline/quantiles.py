@@ -15,14 +15,16 @@ from pipeline.fastmath import (
     key32,
     value32,
 )
-from pipeline.masses import cut_row, mass32, mass64, rough_moments, row_of
+from pipeline.masses import centred_mass32, cut_row, mass32, mass64, rough_moments, row_of
 from pipeline.modes import Sketches
+from pipeline.quantile_guess import guess_quantiles
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 Curve = tuple[Parts32, tuple[Vector32, Vector32], float]  # components, offsets, total for mass32
 Levels = tuple[Vector, Vector]  # probabilities, their Gaussian quantiles
 
 _SAFE = 0.05  # probability within the bounds below which float32 is not trusted
+_SHORT = 0.15  # length of a last Newton step, relative to that of a last one of Halley's
 _F = np.float32
 
 
@@ -43,10 +45,12 @@ def quantile_rows(
     room = np.empty(size), np.empty(size), np.empty(size)
     small = (np.empty(size, _F), np.empty(size, _F), np.empty(size, _F))
     small_offsets = (np.empty(size, _F), np.empty(size, _F))
+    rates = np.empty(len(levels[0]))
     for i in range(num_rows):
         lower, upper = bounds[0][i], bounds[1][i]
         if np.isnan(block[i, 0, 0]) or not lower < upper:
             continue
+        is_whole = lower == -np.inf and upper == np.inf
         row = row_of(block, i)
         centre, spread, weight = rough_moments(row)
         parts, offsets, cut = cut_row(row, (lower, upper), room)
@@ -54,17 +58,16 @@ def quantile_rows(
         reference = min(max(centre, lower), upper)
         narrowest = _shrink(parts, offsets, reference, small, small_offsets)
         found = out[:, i]
+        guesses = (found, rates)
         is_safe = total * np.exp(shift) > _SAFE * weight
         if is_safe:
             for j in range(len(found)):
-                found[j] = centre - reference + spread * levels[1][j]
+                found[j], rates[j] = centre - reference + spread * levels[1][j], 0.0
             curve = (small, small_offsets, total)
-            sketch = sketches[0][i]
-            if sketch[2] > 0.0:
-                grid = (sketch[0] - reference, sketch[1], sketch[3] * np.exp(-shift))
-                _guess(curve, grid, sketches[1][i, : int(sketch[2]) + 1], levels[0], found)
+            if is_whole and sketches[0][i, 2] > 0.0:
+                _guess(curve, reference, (sketches[0][i], sketches[1][i]), levels[0], guesses)
             bracket = (lower - reference, upper - reference)
-            is_safe = _solve_levels(curve, bracket, 0.02 * narrowest, levels[0], found)
+            is_safe = _solve_levels(curve, bracket, 0.02 * narrowest, levels[0], guesses)
         for j in range(len(found)):
             if is_safe:
                 found[j] += reference
@@ -97,46 +100,19 @@ def _shrink(
 @kernel
 def _guess(
     curve: Curve,
-    sketch: tuple[float, float, float],
-    values: Vector32,
+    reference: float,
+    sketch: tuple[Vector, Vector32],
     probabilities: Vector,
-    found: Vector,
+    guesses: tuple[Vector, Vector],
 ) -> None:
-    """Guesses by adding up the density at the points of a grid, for quantiles within it.
-
-    Args:
-        curve: of the row.
-        sketch: first point of the grid, step, and a factor to the values.
-        values: densities at the points, but for the factor.
-        probabilities: ascending.
-        found: gets a guess where the grid has one, or its nearest end.
-    """
+    """Quantiles, relative to the reference, and densities there from the sketch of an uncut row."""
     parts, offsets, total = curve
-    left, step, scale = sketch
-    scale *= step / SQRT_2PI
-    low = mass32(parts, offsets, _F(left))[0]
-    j = 0
-    while j < len(found) and total * probabilities[j] <= low:
-        found[j] = left
-        j += 1
-    # Trapezoids, and the change of the slope across the cell: of fourth order in the step.
-    before = values[1] - values[0]
-    for i in range(len(values) - 1):
-        after = values[min(i + 2, len(values) - 1)] - values[i + 1]
-        bend = (after - before) / 24.0
-        f0, f1 = scale * values[i], scale * values[i + 1]
-        high = low + 0.5 * (f0 + f1) - scale * bend
-        while j < len(found) and total * probabilities[j] <= high:
-            wanted = total * probabilities[j] - low
-            root = np.sqrt(max(f0 * f0 + 2.0 * (f1 - f0) * wanted, 0.0))
-            found[j] = left + step * (i + min(2.0 * wanted / (f0 + root), 1.0))
-            j += 1
-        if j == len(found):
-            return
-        low, before = high, values[i + 1] - values[i]
-    while j < len(found):
-        found[j] = left + step * (len(values) - 1)
-        j += 1
+    grid, values = sketch
+    left, step, cells, scale = grid
+    left -= reference
+    low = 0.5 + centred_mass32(parts, offsets[0], _F(left)) / total
+    of_grid = (left, step, low, step * scale / (SQRT_2PI * total))
+    guess_quantiles(of_grid, values[: int(cells) + 1], probabilities, *guesses)
 
 
 @kernel
@@ -145,10 +121,22 @@ def _solve_levels(
     bracket: tuple[float, float],
     tolerance: float,
     probabilities: Vector,
-    found: Vector,
+    guesses: tuple[Vector, Vector],
 ) -> bool:
-    """Quantiles in float32 from guesses. False if one did not converge."""
+    """Quantiles in float32 from guesses, in place. False if one did not converge.
+
+    Where the density at a guess is known one Newton step will do, if it turns out to be short:
+    its error is that of the density times its length.
+    """
+    parts, offsets, total = curve
+    found, rates = guesses
     for j in range(len(found)):
+        if rates[j] > 0.0:
+            below = 0.5 + centred_mass32(parts, offsets[0], _F(found[j])) / total
+            move = (probabilities[j] - below) / rates[j]
+            found[j] += move
+            if abs(move) < _SHORT * tolerance:
+                continue
         found[j] = _solve(curve, bracket, found[j], probabilities[j], tolerance)
         if np.isnan(found[j]):
             return False
