@@ -27,9 +27,11 @@ STUDY = str(FOLDER.parent / "configs/demo.yaml")
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        # A network of one epoch: its speed does not depend on what it has learned.
+        # Few epochs: the speed hardly depends on what it has learned. As many components as the
+        # paper has.
         words = [
             f"output={scratch}/out",
+            "models.bnn.components=3",
             "models.bnn.epochs=1",
             "models.bnn.optimizer.milestones=[]",
         ]

@@ -35,7 +35,7 @@ from pipeline.generator.settings import RECIPE
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same model and data give other columns
+VERSION = 2  # raised when the same model and data give other columns
 ORACLE = "oracle"
 
 

@@ -13,14 +13,17 @@ from pipeline.density import Density
 from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
-from pipeline.functionals import density_at, summarise
+from pipeline.functionals import summarise
 from pipeline.parquet import write_part
 from pipeline.settings import CalibrateSettings
 
 Columns = dict[str, NDArray[Any]]
 
-# Activations of 50 networks for this many rows stay in the cache.
-SLAB = 512
+# One layer's input and output of one network for this many rows stay in the second-level cache.
+SLAB = 2048
+
+# A float32 would round the sum of five million rows' scores in its sixth digit.
+_DOUBLE = ("log_density", "pit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +85,30 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
 
 
 def _calibrate_rows(plan: CalibrationPlan, rows: Columns) -> Columns:
-    mixtures = plan.density.mixtures(rows)
+    truth = _truth_of(plan, rows) if plan.has_truth else None
     summary = summarise(
-        mixtures, *plan.search_range, central=plan.settings.central, sigma=plan.settings.sigma
+        plan.density.mixtures(rows),
+        *plan.search_range,
+        central=plan.settings.central,
+        sigma=plan.settings.sigma,
+        points=truth,
     )
     central = summary[plan.settings.central]
     columns: Columns = {
-        name: values if values.dtype == bool else values.astype(np.float32)
+        name: values if values.dtype == bool or name in _DOUBLE else values.astype(np.float32)
         for name, values in summary.items()
     }
     columns[IDENTITY] = rows[IDENTITY]
     columns[plan.target.name] = central.astype(np.float32)
     columns[plan.target.calibrated] = (rows[plan.target.numerator] / central).astype(np.float32)
     columns["in_domain"] = _is_in_domain(plan, rows)
-    if plan.has_truth:
-        # From both columns: the ratio in float32 may pass the bound of an exact density.
-        truth = np.log10(
-            rows[plan.target.numerator].astype(np.float64) / rows[plan.target.denominator]
-        )
-        log_density, pit = density_at(mixtures, truth)
-        # float64: a float32 would round the sum of five million rows' scores in its sixth digit.
-        columns["log_density"], columns["pit"] = log_density, pit
     return columns
+
+
+def _truth_of(plan: CalibrationPlan, rows: Columns) -> NDArray[np.float64]:
+    """log10 of the true target; from both columns: a ratio in float32 may pass its bound."""
+    numerator, denominator = rows[plan.target.numerator], rows[plan.target.denominator]
+    return np.asarray(np.log10(numerator.astype(np.float64) / denominator), np.float64)
 
 
 def _is_in_domain(plan: CalibrationPlan, rows: Columns) -> NDArray[np.bool_]:

@@ -12,7 +12,18 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 
-KERNEL_FILES = ("compiled", "fastmath", "functionals", "mixture_moments", "modes")
+KERNEL_FILES = (
+    "compiled",
+    "fastmath",
+    "functionals",
+    "masses",
+    "mixture_moments",
+    "mode_grid",
+    "mode_peaks",
+    "modes",
+    "quantile_guess",
+    "quantiles",
+)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -72,6 +72,15 @@ def test_density_and_pit_of_both_twins(mixtures):
         np.testing.assert_allclose(pit, cdf(mixtures, x), atol=1e-9)
 
 
+def test_summary_with_points_holds_the_density_there(mixtures):
+    points = np.random.default_rng(4).normal(0, 0.3, len(mixtures.lower))
+    columns = summarise(mixtures, LOW, HIGH, points=points)
+    log_densities, pit = density_at(mixtures, points)
+    np.testing.assert_array_equal(columns["log_density"], log_densities)
+    np.testing.assert_array_equal(columns["pit"], pit)
+    assert columns.keys() - summarise(mixtures, LOW, HIGH).keys() == {"log_density", "pit"}
+
+
 def test_quantiles_of_both_twins(mixtures):
     columns = summarise(mixtures, LOW, HIGH)
     for name, p in LEVELS.items():
@@ -181,6 +190,17 @@ def test_network_without_mass_in_the_range_counts_like_the_others():
     np.testing.assert_allclose(columns["sigma_stat_log10"], 0.5, rtol=1e-3)
     np.testing.assert_allclose(columns["sigma_syst_log10"], np.sqrt(0.5) * 0.1, rtol=1e-3)
     np.testing.assert_allclose(columns["mean"], np.exp(0.5 * (LN10 * 0.1) ** 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("edges", [(-0.2, 0.1), (-0.2, 9.0), (-9.0, 0.1), (-9.0, 9.0)])
+def test_moments_where_edges_touch_some_components(edges):
+    mixtures = build(np.random.default_rng(9), 50, 60, 3, scatter=0.1, widths=(0.01, 0.6))
+    columns = summarise(mixtures, *edges)
+    linear, log10 = linear_moments(mixtures, *edges), log10_moments(mixtures, *edges)
+    np.testing.assert_allclose(columns["mean"], linear.mean, rtol=1e-9)
+    for name in SIGMAS:
+        np.testing.assert_allclose(columns[name], getattr(linear, name), rtol=1e-7)
+        np.testing.assert_allclose(columns[f"{name}_log10"], getattr(log10, name), rtol=1e-7)
 
 
 def test_cut_deep_in_the_tail():
@@ -309,6 +329,16 @@ def test_unknown_names():
         summarise(single(0.0, 0.1), LOW, HIGH, central="mode")
     with pytest.raises(ValueError, match="sigma: expected one of"):
         summarise(single(0.0, 0.1), LOW, HIGH, sigma="exact")
+
+
+def test_order_of_keys_is_that_of_the_numbers():
+    numbers = np.array([-1e30, -2.5, -1e-30, 0.0, 1e-30, 0.5, 3e30])
+    for key, value in ((fastmath.key32, fastmath.value32), (fastmath.key64, fastmath.value64)):
+        kind = np.float32 if key is fastmath.key32 else np.float64
+        keys = [key(kind(number)) for number in numbers]
+        assert keys == sorted(set(keys))
+        assert min(keys) > (fastmath.LOWEST32 if kind is np.float32 else fastmath.LOWEST64)
+        assert [value(k) for k in keys] == [kind(number) for number in numbers]
 
 
 def test_polynomials():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline import mode_grid
 from pipeline import modes as finder
 from pipeline.fastmath import load_rows
 
@@ -246,3 +247,36 @@ def test_no_rows():
     empty = np.empty((2, 0, 3))
     modes, at_bound = find_modes((empty,) * 3, np.empty(0), np.empty(0), linear=True)
     assert modes.shape == at_bound.shape == (0,)
+
+
+@pytest.mark.parametrize("case", [posterior_like, ensemble_like, with_wide_component, adversarial])
+@pytest.mark.parametrize("length", [0.0, 40.0])
+def test_both_modes_from_one_grid_are_those_found_one_by_one(case, length):
+    """Also where the range is too long for one grid in float32."""
+    parameters, low, high = case(np.random.default_rng(6), 300)
+    block = load_rows(parameters, 0, 300)
+    both, at_bound, _ = finder.find_both_modes(block, low - length, high + length)
+    for i, linear in enumerate((False, True)):
+        modes, is_bound = finder.find_modes(block, low - length, high + length, linear=linear)
+        is_close = np.abs(both[i] - modes) < 1e-6
+        for row in np.flatnonzero(~is_close):  # two peaks of the same height, or a flat top
+            one = [a[:, row] for a in parameters]
+            value = brute_force(one, low[row], high[row], LN10 if linear else 0.0)[2]
+            np.testing.assert_allclose(*value(np.array([both[i, row], modes[row]])), atol=1e-6)
+        np.testing.assert_array_equal(at_bound[i][is_close], is_bound[is_close])
+
+
+def test_densities_by_recurrence_are_those_of_the_exponentials():
+    rng = np.random.default_rng(8)
+    parameters, _, _ = adversarial(rng, 50, networks=50, components=3)
+    parameters = parameters[0], parameters[1], np.maximum(parameters[2], 0.05)
+    grid = (-1.5, 1.5, 0.025, 120)
+    block = load_rows(parameters, 0, 50)
+    size = block.shape[2]
+    small, runs = (tuple(np.empty(size, np.float32) for _ in range(4)) for _ in range(2))
+    for row in block:
+        mode_grid.shrink_row(tuple(row), 0.0, small)
+        quick, exact = np.zeros(128, np.float32), np.zeros(128, np.float32)
+        mode_grid.fill_densities(small, grid, runs, quick)
+        mode_grid.evaluate_densities(small, grid, exact)
+        np.testing.assert_allclose(quick[:121], exact[:121], rtol=1e-3, atol=1e-4 * exact.max())

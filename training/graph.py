@@ -1,6 +1,6 @@
 """All drawn networks with scaling and summaries as one module, the source of the ONNX file.
 
-Shape letters: S networks, N rows, F features, H units of a layer, K components.
+Shape letters: S networks, N rows, F features, K components, P outputs of a network.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from pipeline.formats.scaling import Scaling
 from training.mode import LN10, linear_mode
 from training.moments import sigmas_within
-from training.network import FixedLayer, forward_fixed
-from training.objective import split_outputs
+from training.network import FixedLayer
 
 INPUT = "features"
 MIXTURE_OUTPUT = "mixture"
@@ -52,13 +51,11 @@ class SampledNetworks(nn.Module):
         self.register_buffer("factor_F", _column(scaling.factor for scaling in scalings))
         is_log = [scaling.function == "log10" for scaling in scalings]
         self.register_buffer("is_log_F", torch.tensor(is_log))
-        by_layer = list(zip(*weight_sets, strict=True))
-        self.weights = nn.ParameterList([
-            torch.stack([layer.weight_OF for layer in layers]) for layers in by_layer
-        ])
-        self.biases = nn.ParameterList([
-            torch.stack([layer.bias_O for layer in layers]).unsqueeze(1) for layers in by_layer
-        ])
+        self.weights = nn.ParameterList(
+            layer.weight_OF for layers in weight_sets for layer in layers
+        )
+        self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
+        self.num_layers = len(weight_sets[0])
         self.requires_grad_(requires_grad=False)
 
     def scaled(self, features_NF: Tensor) -> Tensor:
@@ -69,10 +66,30 @@ class SampledNetworks(nn.Module):
         return ((value_NF - self.shift_F) / self.factor_F).float()
 
     def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
-        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features."""
+        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features.
+
+        Network by network: each is a chain of products whose rows stay in the cache, three times
+        as fast as products over all networks with their activations in main memory. The last layer
+        is transposed, so that what acts on three columns of each network acts on long rows.
+        """
         layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
-        outputs = forward_fixed(layers, x_NF.unsqueeze(0))
-        return torch.cat(split_outputs(outputs, self.density.log_variance_bounds), dim=-1)
+        count = self.num_layers
+        outputs_SPN = torch.stack([
+            self._outputs_of(layers[first : first + count], x_NF)
+            for first in range(0, len(layers), count)
+        ])
+        mean, log_variance, logit = outputs_SPN.chunk(3, dim=1)
+        logit = logit - logit.amax(dim=1, keepdim=True)
+        log_weight = logit - logit.exp().sum(dim=1, keepdim=True).log()
+        clamped = log_variance.clamp(*self.density.log_variance_bounds)
+        return torch.cat([mean, clamped, log_weight], dim=1).mT
+
+    @staticmethod
+    def _outputs_of(layers: Sequence[FixedLayer], x_NF: Tensor) -> Tensor:
+        for layer in layers[:-1]:
+            x_NF = nn.functional.linear(x_NF, layer.weight_OF, layer.bias_O).relu()
+        last = layers[-1]
+        return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
 
     def forward(self, features_NF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The mixture [S, N, 3K], then mean, sigma_syst, sigma_stat and central of R, [N]."""
