@@ -17,7 +17,7 @@ from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
-from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
+from pipeline.calibrate import CalibratedPart, CalibrationPlan, Summariser, calibrate_part
 from pipeline.density import Density, OnnxDensity, oracle_of
 from pipeline.fold import map_parts
 from pipeline.formats.calibrated import (
@@ -25,6 +25,7 @@ from pipeline.formats.calibrated import (
     calibrated_columns,
     read_calibrated,
 )
+from pipeline.formats.card import ModelCard
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
@@ -32,6 +33,7 @@ from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import versions_of
 from pipeline.generator.settings import RECIPE
+from pipeline.settings import SummarySettings
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +107,12 @@ def open_set(study: Study, manifest: DatasetManifest, source: Source) -> Calibra
 
 
 def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
-    """A model of the study as a density, from its card."""
-    folder, card = open_model(study, name, manifest)
+    """A model of the study as a density."""
+    return card_source(name, *open_model(study, name, manifest))
+
+
+def card_source(name: str, folder: Path, card: ModelCard) -> Source:
+    """A finished model as a density, from its card."""
     model = card.artefacts["mixture"]  # the summaries are made here, and faster
     density = OnnxDensity(
         path=folder / model.path,
@@ -138,7 +144,7 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str
     return fingerprint(
         stage="calibrate",
         version=VERSION,
-        settings=study.calibrate,
+        settings=study.calibrate.model_dump(mode="json", exclude={"models"}),
         density=source.fingerprint,
         dataset=manifest.fingerprint,
     )
@@ -157,22 +163,29 @@ def plan_parts(
     if not parts:
         msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
         raise UserError(msg)
-    low, high = source.target_range
-    margin = study.calibrate.margin
+    summariser = summariser_of(source, study.calibrate)
     return [
         CalibrationPlan(
-            density=source.density,
+            summariser=summariser,
             dataset=dataset,
             part=part,
             folder=folder,
-            target=source.target,
             has_truth=manifest.target is not None,
-            search_range=(low - margin, high + margin),
-            ranges=source.ranges,
-            settings=study.calibrate,
         )
         for part in parts
     ]
+
+
+def summariser_of(source: Source, settings: SummarySettings) -> Summariser:
+    """What the settings make of a density."""
+    low, high = source.target_range
+    return Summariser(
+        density=source.density,
+        target=source.target,
+        search_range=(low - settings.margin, high + settings.margin),
+        ranges=source.ranges,
+        settings=settings,
+    )
 
 
 def _calibrate(
@@ -200,11 +213,11 @@ def _describe(
         name=source.name,
         kind=source.kind,
         split=study.calibrate.split,
-        target=plan.target,
+        target=plan.summariser.target,
         central=study.calibrate.central,
         sigma=study.calibrate.sigma,
-        search_range=plan.search_range,
-        columns=calibrated_columns(plan.target, plan.has_truth),
+        search_range=plan.summariser.search_range,
+        columns=calibrated_columns(plan.summariser.target, plan.has_truth),
         parts=tuple(result.part for result in done),
         rows_at_bound=_sum_at_bound(done),
         rows_out_of_domain=sum(result.rows_out_of_domain for result in done),

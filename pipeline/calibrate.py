@@ -15,7 +15,7 @@ from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
 from pipeline.functionals import summarise
 from pipeline.parquet import write_part
-from pipeline.settings import CalibrateSettings
+from pipeline.settings import SummarySettings
 
 Columns = dict[str, NDArray[Any]]
 
@@ -27,30 +27,68 @@ _DOUBLE = ("log_density", "pit")
 
 
 @dataclass(frozen=True, slots=True)
+class Summariser:
+    """A density and what becomes of it.
+
+    Attributes:
+        density: The model or the oracle.
+        target: What the density describes.
+        search_range: log10 range of modes and moments.
+        ranges: By feature: the training range, for `in_domain`.
+        settings: Which functionals become the central value and the sigmas.
+    """
+
+    density: Density
+    target: Target
+    search_range: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
+    settings: SummarySettings
+
+    def summarise(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
+        """The columns of a calibrated set for N rows; a slab at a time bounds memory.
+
+        Args:
+            rows: The density's inputs and the target's numerator [N].
+            truth: log10 of the true target [N], for log_density and pit; None without truth.
+        """
+        summary = summarise(
+            self.density.mixtures(rows),
+            *self.search_range,
+            central=self.settings.central,
+            sigma=self.settings.sigma,
+            points=truth,
+        )
+        central = summary[self.settings.central]
+        columns: Columns = {
+            name: values if values.dtype == bool or name in _DOUBLE else values.astype(np.float32)
+            for name, values in summary.items()
+        }
+        columns[self.target.name] = central.astype(np.float32)
+        columns[self.target.calibrated] = (rows[self.target.numerator] / central).astype(np.float32)
+        inside = np.ones(len(central), dtype=bool)
+        for name, (low, high) in self.ranges.items():
+            inside &= (rows[name] >= low) & (rows[name] <= high)
+        columns["in_domain"] = inside
+        return columns
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationPlan:
     """All that a worker needs to calibrate one part.
 
     Attributes:
-        density: The model or the oracle.
+        summariser: What is done with each row.
         dataset: Folder of the dataset.
         part: The part of the dataset.
         folder: Folder of the calibrated set.
-        target: What the density describes.
         has_truth: Whether the dataset holds the target's true value.
-        search_range: log10 range of modes and moments.
-        ranges: By feature: the training range, for `in_domain`.
-        settings: The study's section calibrate.
     """
 
-    density: Density
+    summariser: Summariser
     dataset: Path
     part: Part
     folder: Path
-    target: Target
     has_truth: bool
-    search_range: tuple[float, float]
-    ranges: Mapping[str, tuple[float, float]]
-    settings: CalibrateSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +102,23 @@ class CalibratedPart:
 
 def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     """Calibrate the rows of one part of a dataset and write them; runs on a worker."""
-    target = plan.target
-    wanted = [IDENTITY, target.numerator, *plan.density.inputs]
+    summariser, target = plan.summariser, plan.summariser.target
+    wanted = [IDENTITY, target.numerator, *summariser.density.inputs]
     wanted += [target.denominator] if plan.has_truth else []
     table = read_part(plan.dataset, plan.part, list(dict.fromkeys(wanted)))
     rows = {name: table[name].to_numpy() for name in table.column_names}
+    truth_N = _truth_of(target, rows) if plan.has_truth else None
     slabs = [
-        _calibrate_rows(plan, {name: values[start : start + SLAB] for name, values in rows.items()})
+        summariser.summarise(
+            {name: values[start : start + SLAB] for name, values in rows.items()},
+            None if truth_N is None else truth_N[start : start + SLAB],
+        )
         for start in range(0, table.num_rows, SLAB)
     ]
     columns = {name: np.concatenate([slab[name] for slab in slabs]) for name in slabs[0]}
     flags = {name: columns.pop(name) for name in list(columns) if name.endswith("_at_bound")}
-    described = [IDENTITY, *(column.name for column in calibrated_columns(target, plan.has_truth))]
-    written = pa.table({name: columns[name] for name in described})
+    described = [column.name for column in calibrated_columns(target, plan.has_truth)]
+    written = pa.table({IDENTITY: table[IDENTITY], **{name: columns[name] for name in described}})
     return CalibratedPart(
         part=write_part(plan.folder, plan.part.split, plan.part.index, written),
         rows_at_bound={name: int(values.sum()) for name, values in flags.items()},
@@ -84,35 +126,7 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     )
 
 
-def _calibrate_rows(plan: CalibrationPlan, rows: Columns) -> Columns:
-    truth = _truth_of(plan, rows) if plan.has_truth else None
-    summary = summarise(
-        plan.density.mixtures(rows),
-        *plan.search_range,
-        central=plan.settings.central,
-        sigma=plan.settings.sigma,
-        points=truth,
-    )
-    central = summary[plan.settings.central]
-    columns: Columns = {
-        name: values if values.dtype == bool or name in _DOUBLE else values.astype(np.float32)
-        for name, values in summary.items()
-    }
-    columns[IDENTITY] = rows[IDENTITY]
-    columns[plan.target.name] = central.astype(np.float32)
-    columns[plan.target.calibrated] = (rows[plan.target.numerator] / central).astype(np.float32)
-    columns["in_domain"] = _is_in_domain(plan, rows)
-    return columns
-
-
-def _truth_of(plan: CalibrationPlan, rows: Columns) -> NDArray[np.float64]:
+def _truth_of(target: Target, rows: Columns) -> NDArray[np.float64]:
     """log10 of the true target; from both columns: a ratio in float32 may pass its bound."""
-    numerator, denominator = rows[plan.target.numerator], rows[plan.target.denominator]
+    numerator, denominator = rows[target.numerator], rows[target.denominator]
     return np.asarray(np.log10(numerator.astype(np.float64) / denominator), np.float64)
-
-
-def _is_in_domain(plan: CalibrationPlan, rows: Columns) -> NDArray[np.bool_]:
-    inside = np.ones(len(rows[IDENTITY]), dtype=bool)
-    for name, (low, high) in plan.ranges.items():
-        inside &= (rows[name] >= low) & (rows[name] <= high)
-    return inside

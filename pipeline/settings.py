@@ -10,11 +10,10 @@ from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
 from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.card import SEARCH_MARGIN
 from pipeline.formats.columns import Column, Cut, Feature, Role, Target
-from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import Split
 from pipeline.formats.records import CountsFromItsFile, PathText, Record
 from pipeline.generator.settings import GeneratorSettings
-from pipeline.root.layout import LAYOUT_SUFFIXES, Layout, read_layout
+from pipeline.root.layout import LAYOUT_SUFFIXES, Layout, LoadedLayout, read_layout
 
 STATISTICS_BLOCK = 65_536  # clusters; part of the definition of a dataset, hence no setting
 
@@ -30,13 +29,6 @@ class SimulateSettings(Record):
 # Of the columns that a study may have: what the paper cuts, and what is floored instead.
 USUAL_MINIMA = {"cluster_ENG_CALIB_TOT": 0.3}  # GeV
 USUAL_FLOORS = {"cluster_SECOND_TIME": 1e-3}  # ns^2
-
-
-def _load_layout(value: object) -> object:
-    try:
-        return read_layout(value) if isinstance(value, str) else value
-    except UserError as error:
-        raise ValueError(str(error)) from None
 
 
 def _usual_features(value: object) -> object:
@@ -121,8 +113,8 @@ class DatasetSettings(Record):
     """
 
     inputs: tuple[PathText, ...] = ()
-    layout: Annotated[Layout, CountsFromItsFile(LAYOUT_SUFFIXES), BeforeValidator(_load_layout)] = (
-        Field(default=cast("Layout", "cluster_tree"), validate_default=True)
+    layout: Annotated[Layout, CountsFromItsFile(LAYOUT_SUFFIXES), LoadedLayout] = Field(
+        default=cast("Layout", "cluster_tree"), validate_default=True
     )
     features: Annotated[
         tuple[Feature, ...], Field(min_length=1), BeforeValidator(_usual_features)
@@ -199,13 +191,10 @@ class DatasetSettings(Record):
         return self
 
 
-class CalibrateSettings(Record):
+class SummarySettings(Record):
     """How a density becomes numbers.
 
     Attributes:
-        split: The split that is calibrated.
-        models: Finished models by name: the folder of each. They need not be trained on this
-            dataset; a name of the study's own models replaces that one.
         central: The functional that becomes the calibrated value (mode of the density of the
             target, of log10 of the target, median or mean).
         sigma: Linear sigmas as moments of the density, or linearised from those of log10
@@ -214,8 +203,19 @@ class CalibrateSettings(Record):
             log10 target plus this on both sides.
     """
 
-    split: Split = "test"
-    models: dict[str, PathText] = Field(default={})
     central: Literal["mode_linear", "mode_log10", "median", "mean"] = "mode_linear"
     sigma: Literal["moments", "linearised"] = "moments"
     margin: Annotated[float, Field(ge=0)] = SEARCH_MARGIN
+
+
+class CalibrateSettings(SummarySettings):
+    """What is calibrated, and how.
+
+    Attributes:
+        split: The split that is calibrated.
+        models: Finished models by name: the folder of each. They need not be trained on this
+            dataset; a name of the study's own models replaces that one.
+    """
+
+    split: Split = "test"
+    models: dict[str, PathText] = Field(default={})

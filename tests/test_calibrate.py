@@ -10,13 +10,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import calibrate
-from pipeline.calibrate import CalibrationPlan, calibrate_part
+from pipeline.calibrate import CalibrationPlan, Summariser, calibrate_part
 from pipeline.density import OnnxDensity
 from pipeline.formats.columns import Target
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import read_part
 from pipeline.parquet import write_part
-from pipeline.settings import CalibrateSettings
+from pipeline.settings import SummarySettings
 
 ROWS, NETWORKS, COMPONENTS = 5000, 4, 2
 TARGET = Target(
@@ -68,15 +68,17 @@ def plan(tmp_path, density):
     table = {name: values.astype(np.float32) for name, values in columns.items()}
     table["cluster_id"] = np.arange(ROWS, dtype=np.uint64)
     return CalibrationPlan(
-        density=density,
+        summariser=Summariser(
+            density=density,
+            target=TARGET,
+            search_range=(-1.5, 1.5),
+            ranges={"depth": (-2.0, 2.0)},
+            settings=SummarySettings(),
+        ),
         dataset=tmp_path / "dataset",
         part=write_part(tmp_path / "dataset", "test", 0, pa.table(table)),
         folder=tmp_path / "calibrated",
-        target=TARGET,
         has_truth=True,
-        search_range=(-1.5, 1.5),
-        ranges={"depth": (-2.0, 2.0)},
-        settings=CalibrateSettings(),
     )
 
 

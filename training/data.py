@@ -51,7 +51,11 @@ def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> t
 
 def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[Scaling, ...]:
     """The features' scalings, from the statistics of the training rows."""
-    return tuple(scaling_of(feature, manifest.statistics[feature.name]) for feature in features)
+    floors = {floor.column: floor.floor for floor in manifest.floors}
+    return tuple(
+        scaling_of(feature, manifest.statistics[feature.name], floors.get(feature.name))
+        for feature in features
+    )
 
 
 def read_training_data(

@@ -175,6 +175,8 @@ def _card_of(
             key: TrainingRange(minimum=column.minimum, maximum=column.maximum)
             for key, column in ranges.items()
         },
+        cuts=tuple(cut for cut in manifest.cuts if cut.column in ranges),
+        floors={floor.column: floor.floor for floor in manifest.floors if floor.column in ranges},
         targets=(manifest.target,),
         target_ranges={manifest.target.name: manifest.log10_target_range()},
         outputs=_outputs_of(manifest.target, settings.components),

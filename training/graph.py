@@ -3,6 +3,7 @@
 Shape letters: S networks, N rows, F features, K components, P outputs of a network.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class SampledNetworks(nn.Module):
     shift_F: Tensor
     factor_F: Tensor
     is_log_F: Tensor
+    floor_F: Tensor
 
     def __init__(
         self,
@@ -49,6 +51,8 @@ class SampledNetworks(nn.Module):
         self.density = density
         self.register_buffer("shift_F", _column(scaling.shift for scaling in scalings))
         self.register_buffer("factor_F", _column(scaling.factor for scaling in scalings))
+        floors = [-math.inf if item.floor is None else item.floor for item in scalings]
+        self.register_buffer("floor_F", torch.tensor(floors, dtype=torch.float32))
         is_log = [scaling.function == "log10" for scaling in scalings]
         self.register_buffer("is_log_F", torch.tensor(is_log))
         self.weights = nn.ParameterList(
@@ -60,7 +64,7 @@ class SampledNetworks(nn.Module):
 
     def scaled(self, features_NF: Tensor) -> Tensor:
         """Scaled features, computed in float64 as for training."""
-        wide_NF = features_NF.double()
+        wide_NF = torch.maximum(features_NF, self.floor_F).double()
         positive_NF = torch.where(self.is_log_F, wide_NF, torch.ones_like(wide_NF))
         value_NF = torch.where(self.is_log_F, torch.log(positive_NF) / LN10, wide_NF)
         return ((value_NF - self.shift_F) / self.factor_F).float()

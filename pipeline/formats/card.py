@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.formats.columns import Feature, Target
+from pydantic import Field
+
+from pipeline.formats.columns import Cut, Feature, Target
 from pipeline.formats.records import OutputRecord, Record
 
 CARD = "model.json"
@@ -52,6 +54,8 @@ class ModelCard(OutputRecord):
         num_components: Components K of each network's mixture.
         inputs: Raw physical features in the order of the model's input columns.
         input_ranges: By feature: the training range.
+        cuts: On features: what the training clusters passed.
+        floors: By feature: values below were raised to the floor.
         targets: What is predicted.
         target_ranges: By target: smallest and largest log10 value among the training rows.
         outputs: Outputs of the model.
@@ -74,6 +78,8 @@ class ModelCard(OutputRecord):
     num_components: int
     inputs: tuple[Feature, ...]
     input_ranges: dict[str, TrainingRange]
+    cuts: tuple[Cut, ...] = ()
+    floors: dict[str, float] = Field(default={})
     targets: tuple[Target, ...]
     target_ranges: dict[str, tuple[float, float]]
     outputs: tuple[Output, ...]

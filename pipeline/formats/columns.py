@@ -2,6 +2,8 @@
 
 from typing import Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import model_validator
 
 from pipeline.formats.records import Record
@@ -84,3 +86,12 @@ class Cut(Record):
         low = f"{self.above:g} < " if self.above is not None and self.below is not None else ""
         high = f" < {self.below:g}" if self.below is not None else f" > {self.above:g}"
         return f"{low}{self.column}{high}"
+
+    def keeps(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which values [N] pass."""
+        keep = np.ones(len(values), dtype=bool)
+        if self.above is not None:
+            keep &= values > self.above
+        if self.below is not None:
+            keep &= values < self.below
+        return keep

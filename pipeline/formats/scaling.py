@@ -37,15 +37,21 @@ class ColumnStatistics(Record):
 
 
 class Scaling(Record):
-    """(f(x) - shift) / factor, with f = log10 or the identity."""
+    """(f(max(x, floor)) - shift) / factor, with f = log10 or the identity.
+
+    The rows of a dataset are floored already; those of somebody who uses the model are not.
+    """
 
     name: str
+    floor: float | None = None
     function: Literal["log10", "identity"]
     shift: float
     factor: float
 
 
-def scaling_of(feature: Feature, statistics: ColumnStatistics) -> Scaling:
+def scaling_of(
+    feature: Feature, statistics: ColumnStatistics, floor: float | None = None
+) -> Scaling:
     """The scaling that a feature's transform asks for, given its training statistics.
 
     A constant column is shifted only (factor 1), so that it stays finite.
@@ -61,7 +67,9 @@ def scaling_of(feature: Feature, statistics: ColumnStatistics) -> Scaling:
         shift, factor = statistics.mean, statistics.std
     elif feature.transform == "max_abs":
         factor = statistics.max_abs
-    return Scaling(name=feature.name, function=function, shift=shift, factor=factor or 1.0)
+    return Scaling(
+        name=feature.name, floor=floor, function=function, shift=shift, factor=factor or 1.0
+    )
 
 
 def scale(
@@ -74,6 +82,8 @@ def scale(
 
 def _scale_column(values: NDArray[np.floating], scaling: Scaling) -> NDArray[np.float32]:
     wide = values.astype(np.float64)
+    if scaling.floor is not None:
+        wide = np.maximum(wide, np.float32(scaling.floor))
     if scaling.function == "log10":
         wide = np.log10(wide)
     return ((wide - scaling.shift) / scaling.factor).astype(np.float32)

@@ -57,7 +57,7 @@ def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
         }
     keep_N, counts = select(single, settings.cuts, needed)
     kept_K = np.flatnonzero(keep_N)
-    event_K, ids_K = _identify(source, settings.layout.rows == "vectors", rows, kept_K)
+    event_K, ids_K = identify(source, settings.layout.rows == "vectors", rows, kept_K)
     split_K = _splits(plan, event_K if settings.split.unit == "event" else ids_K)
     by_split_K = np.argsort(split_K, kind="stable")
     order_K = kept_K[by_split_K]
@@ -82,7 +82,7 @@ def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
     )
 
 
-def _identify(
+def identify(
     source: Source, is_vectors: bool, rows: Rows, kept_K: NDArray[np.intp]
 ) -> tuple[Ids, Ids]:
     """Identities of the events and of the clusters, [K] each, of one file's own columns.

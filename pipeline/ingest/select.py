@@ -30,11 +30,7 @@ def select(
         keep &= np.isfinite(arrays[name])
     counts = [num_rows, int(keep.sum())]
     for cut in cuts:
-        values = arrays[cut.column]
-        if cut.above is not None:
-            keep &= values > cut.above
-        if cut.below is not None:
-            keep &= values < cut.below
+        keep &= cut.keeps(arrays[cut.column])
         counts.append(int(keep.sum()))
     return keep, np.array(counts, dtype=np.int64)
 

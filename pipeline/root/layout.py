@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from pipeline.formats.columns import Role
 from pipeline.formats.errors import UserError
@@ -108,6 +108,17 @@ def read_layout(name_or_path: str) -> Layout:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
         msg = f"{path}: no layout: {'; '.join(lines)}"
         raise UserError(msg) from None
+
+
+def _load(value: object) -> object:
+    try:
+        return read_layout(value) if isinstance(value, str) else value
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+# Marks a setting of type Layout that may be a name or a path instead.
+LoadedLayout = BeforeValidator(_load)
 
 
 def unit_factor(given: str, wanted: str) -> float:
