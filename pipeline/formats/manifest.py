@@ -168,4 +168,6 @@ def read_part(folder: Path, part: Part, columns: Sequence[str] | None = None) ->
             f"({part.size} bytes expected); make the output again with --redo"
         )
         raise UserError(msg)
-    return pq.read_table(io.BytesIO(content), columns=None if columns is None else list(columns))
+    wanted = None if columns is None else list(columns)
+    # Workers are processes, one a core: more threads of each would only get in each other's way.
+    return pq.read_table(io.BytesIO(content), columns=wanted, use_threads=False)
