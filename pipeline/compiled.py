@@ -21,6 +21,7 @@ KERNEL_FILES = (
     "mode_grid",
     "mode_peaks",
     "modes",
+    "moment_edges",
     "quantile_guess",
     "quantiles",
 )

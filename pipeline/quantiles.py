@@ -24,6 +24,7 @@ Curve = tuple[Parts32, tuple[Vector32, Vector32], float]  # components, offsets,
 Levels = tuple[Vector, Vector]  # probabilities, their Gaussian quantiles
 
 _SAFE = 0.05  # probability within the bounds below which float32 is not trusted
+_SHORTEST = 5e-4  # and in l, where all components are wide
 _SHORT = 0.15  # length of a last Newton step, relative to that of a last one of Halley's
 _F = np.float32
 
@@ -135,7 +136,7 @@ def _solve_levels(
             below = 0.5 + centred_mass32(parts, offsets[0], _F(found[j])) / total
             move = (probabilities[j] - below) / rates[j]
             found[j] += move
-            if abs(move) < _SHORT * tolerance:
+            if abs(move) < min(_SHORT * tolerance, _SHORTEST):
                 continue
         found[j] = _solve(curve, bracket, found[j], probabilities[j], tolerance)
         if np.isnan(found[j]):

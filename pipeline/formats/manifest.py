@@ -206,7 +206,9 @@ def read_part(folder: Path, part: Part, columns: Sequence[str] | None = None) ->
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     _compare(path, part, len(content), hashlib.sha256(content).hexdigest())
-    return pq.read_table(io.BytesIO(content), columns=None if columns is None else list(columns))
+    wanted = None if columns is None else list(columns)
+    # Workers are processes, one a core: more threads of each would only get in each other's way.
+    return pq.read_table(io.BytesIO(content), columns=wanted, use_threads=False)
 
 
 def _missing(path: Path) -> str:
