@@ -43,4 +43,5 @@ def open_farm(settings: DaskSettings) -> Iterator[Client]:
         ) as farm,
         Client(farm) as client,
     ):
+        client.forward_logging("pipeline")  # a worker's warnings belong into the job's log
         yield client

@@ -22,6 +22,22 @@ def _quiet_loggers(caplog):
     root.setLevel(level)
 
 
+@pytest.fixture
+def job_log():
+    """What a job and its workers say, as it comes; an open farm dims pytest's own handler."""
+    messages, handler = [], logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    loggers = {name: logging.getLogger(name) for name in ("jobs", "pipeline")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    yield messages
+    for name, logger in loggers.items():
+        logger.removeHandler(handler)
+        logger.setLevel(levels[name])
+
+
 @pytest.fixture(scope="session")
 def client():
     """A farm of two processes for the whole session."""
