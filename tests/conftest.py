@@ -1,12 +1,14 @@
 """Fixtures that several test files share."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
 
+from jobs import ingest
 from jobs.farm import open_farm
 from jobs.study import DaskSettings
 
@@ -43,6 +45,13 @@ def client():
     """A farm of two processes for the whole session."""
     with open_farm(DaskSettings(workers=2)) as farm:
         yield farm
+
+
+@pytest.fixture
+def shared_farm(client, monkeypatch):
+    """Ingest runs on the session's farm, which saves the start of one of its own."""
+    monkeypatch.setattr(ingest, "open_farm", lambda _: nullcontext(client))
+    return client
 
 
 def write_tree(path: Path, columns, tree="ClusterTree", **extra):

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import uproot
 from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
@@ -23,6 +24,27 @@ def write_toys(folder: Path, sizes) -> list[str]:
         write_tree(folder / f"{number}.root", toy_columns(rows, number), tree="Hits")
         for number, rows in enumerate(sizes)
     ]
+
+
+def write_baskets(path: Path, columns, rows: int = 65_536) -> str:
+    """Like write_tree, with so many clusters in a basket, compressed and thus with checksums."""
+    with uproot.recreate(path, compression=uproot.ZLIB(1)) as file:
+        tree = file.mktree("Hits", {name: values.dtype for name, values in columns.items()})
+        for start in range(0, len(columns["e_raw"]), rows):
+            tree.extend({name: values[start : start + rows] for name, values in columns.items()})
+    return str(path)
+
+
+def flip_basket(path: str, branch: str, number: int) -> None:
+    """Damage one basket of a branch; done twice, it is whole again."""
+    with uproot.open({path: "Hits"}) as tree:
+        place = int(tree[branch].member("fBasketSeek")[number])
+        middle = place + int(tree[branch].member("fBasketBytes")[number]) // 2
+    with Path(path).open("r+b") as file:
+        file.seek(middle)
+        content = file.read(8)
+        file.seek(middle)
+        file.write(bytes(byte ^ 0xFF for byte in content))
 
 
 def study_file(folder: Path, name: str, inputs, *, dask=None, **dataset) -> str:
@@ -51,11 +73,6 @@ def start(path: str) -> subprocess.Popen:
     return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-def run(path: str) -> tuple[int, str]:
-    """Ingest in a process of its own: exit status and what it says."""
-    process = start(path)
-    told = process.communicate(timeout=120)[1]
-    return process.returncode, told
 
 
 def contents(folder: Path, *, moved: bool = False) -> dict[str, bytes]:
