@@ -48,6 +48,7 @@ def open_farm(settings: DaskSettings) -> Iterator[Client]:
         Client(farm) as client,
     ):
         log.info("dask: %d workers, dashboard at %s", workers, client.dashboard_link)
+        client.forward_logging("pipeline")  # a worker's warnings belong into the job's log
         yield client
 
 

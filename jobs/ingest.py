@@ -19,6 +19,7 @@ from jobs.simulate import simulated_inputs
 from jobs.study import Study
 from pipeline.fold import limits, map_parts
 from pipeline.formats.errors import UserError
+from pipeline.formats.lock import holding
 from pipeline.formats.manifest import (
     MANIFEST,
     DatasetManifest,
@@ -31,7 +32,7 @@ from pipeline.ingest.clean import refuse_unknown_events
 from pipeline.ingest.dataset import build_manifest, dataset_fingerprint
 from pipeline.ingest.plan import kept_columns, plan_parts, settings_fingerprint, wanted_columns
 from pipeline.ingest.receipt import find_earlier, receipt_path
-from pipeline.ingest.staging import Staging, staging
+from pipeline.ingest.staging import Staging, open_staging
 from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access, list_inputs
 from pipeline.root.inspect import Source, Wanted, inspect_file
@@ -51,7 +52,8 @@ def main(study: Study, run: Run) -> None:
     folder, settings = dataset_folder(study), study.dataset
     paths = list_inputs(settings.inputs or simulated_inputs(study))
     _refuse_inputs_inside(folder, paths)
-    with open_farm(study.dask) as client:
+    # The farm ends before the lock is given up: nobody else writes beside workers of a failed run.
+    with holding(folder) as held, open_farm(study.dask) as client:
         servers = {server for path in paths if (server := server_of(path)) is not None}
         remote = study.dask.remote
         access = Access(
@@ -62,10 +64,10 @@ def main(study: Study, run: Run) -> None:
         if run.keeps("ingest", folder / MANIFEST, DatasetManifest, wanted):
             _warn_of_missing(read_manifest(folder))
             return
-        with staging(
-            folder, settings=settings_fingerprint(settings), plan=wanted, fresh=run.redo
-        ) as stage:
-            manifest = _write(client, settings, sources, unopened, (stage, access))
+        stage = open_staging(
+            folder, held, settings=settings_fingerprint(settings), plan=wanted, fresh=run.redo
+        )
+        manifest = _write(client, settings, sources, unopened, (stage, access))
         run.counts["worker_peak_mib"] = worker_peak_mib(client)
     _conclude(run, manifest)
 

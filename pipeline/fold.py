@@ -1,7 +1,7 @@
 """Map over parts on a Dask farm and merge in a fixed order: all that pipeline knows of Dask."""
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -62,19 +62,20 @@ def map_parts(
         unit: Of the sizes.
 
     Raises:
-        Exception: What the function raised, for the first item that failed for good.
+        Exception: What the function raised for the item that failed first; the others are not
+            waited for.
     """
     futures = _submit(client, function, items, label)
+    by_key: dict[str, Result] = {}
     try:
-        _show_progress(futures, label, sizes, unit)
-        results = list(client.gather(futures))
+        for future in _completed(futures, label, sizes, unit):
+            by_key[future.key] = future.result()
+            _raise_if_refused(by_key[future.key])
     except KilledWorker as error:
         raise _worker_died(error, label) from error
     finally:
         client.cancel(futures)
-    for result in results:
-        _raise_if_refused(result)
-    return results
+    return [by_key[future.key] for future in futures]
 
 
 def limits(client: Client, places: Iterable[str], leases: int) -> dict[str, Any]:
@@ -98,7 +99,8 @@ def fold(
     level = _submit(client, summarise, items, label)
     everything = list(level)
     try:
-        _show_progress(level, label)
+        for _ in _completed(level, label):
+            pass
         while len(level) > 1:
             groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
             level = [client.submit(_merge_group, merge, g, pure=False) for g in groups]
@@ -145,15 +147,17 @@ def _submit(
     return list(client.map(_Guarded(function), items, key=keys, retries=RETRIES))
 
 
-def _show_progress(
+def _completed(
     futures: Sequence[Any], label: str, sizes: Sequence[int] | None = None, unit: str = "parts"
-) -> None:
+) -> Iterator[Any]:
+    """The futures as they end well, with their progress shown."""
     sizes = sizes or [1] * len(futures)
     by_key = {future.key: size for future, size in zip(futures, sizes, strict=True)}
     with Shown(label, sum(sizes), unit) as shown:
         for future in as_completed(futures):
             if future.status == "error":
                 future.result()  # raises here, before the rest has run for nothing
+            yield future
             shown.advance(by_key[future.key])
 
 

@@ -1,12 +1,14 @@
 """Fixtures that several test files share."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
 
+from jobs import ingest
 from jobs.farm import open_farm
 from jobs.study import DaskSettings
 
@@ -22,11 +24,34 @@ def _quiet_loggers(caplog):
     root.setLevel(level)
 
 
+@pytest.fixture
+def job_log():
+    """What a job and its workers say, as it comes; an open farm dims pytest's own handler."""
+    messages, handler = [], logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    loggers = {name: logging.getLogger(name) for name in ("jobs", "pipeline")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    yield messages
+    for name, logger in loggers.items():
+        logger.removeHandler(handler)
+        logger.setLevel(levels[name])
+
+
 @pytest.fixture(scope="session")
 def client():
     """A farm of two processes for the whole session."""
     with open_farm(DaskSettings(workers=2)) as farm:
         yield farm
+
+
+@pytest.fixture
+def shared_farm(client, monkeypatch):
+    """Ingest runs on the session's farm, which saves the start of one of its own."""
+    monkeypatch.setattr(ingest, "open_farm", lambda _: nullcontext(client))
+    return client
 
 
 def write_tree(path: Path, columns, tree="ClusterTree", **extra):

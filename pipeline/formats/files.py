@@ -29,11 +29,25 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if flush:
-            flush_files([temporary])
-        temporary.replace(path)
+        with room_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if flush:
+                flush_files([temporary])
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Around the writing of a file or folder: a full disk is told as what it is.
+
+    Raises:
+        UserError: There is no room for it on the disk.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             msg = (
@@ -42,8 +56,6 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
             )
             raise UserError(msg) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def flush_files(paths: Iterable[Path]) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import TEMPORARY
+from pipeline.formats.files import TEMPORARY, room_for
 from pipeline.formats.lock import holding
 
 CLAIM = ".topocal"  # an empty file in each output folder
@@ -48,8 +48,9 @@ def claim(folder: Path) -> None:
         UserError: There is such a folder, with contents that this program did not write.
     """
     refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CLAIM).touch()
+    with room_for(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CLAIM).touch()
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from pipeline.formats.errors import UserError
-from pipeline.formats.files import TEMPORARY
+from pipeline.formats.files import TEMPORARY, room_for
 
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 60.0
@@ -78,18 +78,27 @@ def holding(folder: Path) -> Iterator[Held]:
 
 def _take(path: Path, owner: str, folder: Path) -> None:
     for _ in range(3):  # a lock that is given up just now is free in the next round
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(owner)
-        except FileExistsError:
-            content = _owner_of(path)
-            if content is not None and not _is_dead(path, content):
-                raise UserError(_explain(path, content, folder)) from None
-            _remove(path, content)
-        else:
+        if _create(path, owner):
             return
+        content = _owner_of(path)
+        if content is not None and not _is_dead(path, content):
+            raise UserError(_explain(path, content, folder))
+        _remove(path, content)
     msg = f"{path}: cannot be taken; another process was faster, try again"
     raise UserError(msg)
+
+
+def _create(path: Path, owner: str) -> bool:
+    """Whether the lock was free and is the owner's now."""
+    try:
+        with room_for(path), path.open("x", encoding="utf-8") as file:
+            file.write(owner)
+    except FileExistsError:
+        return False
+    except UserError:
+        path.unlink(missing_ok=True)  # half of it, on a full disk
+        raise
+    return True
 
 
 def _remove(path: Path, content: str | None) -> None:

@@ -3,8 +3,6 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from pipeline.formats.folders import (
     refuse_foreign,
     temporary_folder,
 )
-from pipeline.formats.lock import Held, holding
+from pipeline.formats.lock import Held
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 
 STATE = "staging.json"
@@ -57,38 +55,36 @@ class Staging:
         shutil.rmtree(_aside(self._final), ignore_errors=True)
 
 
-@contextmanager
-def staging(folder: Path, *, settings: str, plan: str, fresh: bool) -> Iterator[Staging]:
-    """Hold a dataset's folder and make it, going on from where an earlier run was stopped.
+def open_staging(folder: Path, held: Held, *, settings: str, plan: str, fresh: bool) -> Staging:
+    """Where a dataset is made, going on from where an earlier run was stopped.
 
-    On an exception the dataset stays as it was and what was finished is kept for the next run.
+    Until it is committed the dataset stays as it was; what is finished is kept for the next run.
 
     Args:
         folder: Of the dataset.
+        held: Its lock.
         settings: Fingerprint of the settings; rows made with others are of no use.
         plan: Fingerprint of settings and inputs; parts of another plan have other numbers.
         fresh: Use nothing of earlier runs.
 
     Raises:
-        UserError: The folder holds files that this program did not write, or another process is
-            writing it.
+        UserError: The folder holds files that this program did not write.
     """
     refuse_foreign(folder)
-    with holding(folder) as held:
-        temporary, aside = temporary_folder(folder), _aside(folder)
-        if fresh or _state(temporary).get("settings") != settings:
-            shutil.rmtree(temporary, ignore_errors=True)
-        if fresh or _state(aside).get("settings") != settings:
-            shutil.rmtree(aside, ignore_errors=True)
-        if temporary.exists() and _state(temporary)["plan"] != plan:
-            shutil.rmtree(aside, ignore_errors=True)
-            temporary.rename(aside)
-        claim(temporary)
-        write_text(temporary / STATE, json.dumps({"settings": settings, "plan": plan}))
-        earlier = [path for path in (temporary, aside) if path.exists()]
-        if not fresh and _settings_of(folder) == settings:
-            earlier.append(folder)
-        yield Staging(temporary, tuple(earlier), folder, held)
+    temporary, aside = temporary_folder(folder), _aside(folder)
+    if fresh or _state(temporary).get("settings") != settings:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if fresh or _state(aside).get("settings") != settings:
+        shutil.rmtree(aside, ignore_errors=True)
+    if temporary.exists() and _state(temporary)["plan"] != plan:
+        shutil.rmtree(aside, ignore_errors=True)
+        temporary.rename(aside)
+    claim(temporary)
+    write_text(temporary / STATE, json.dumps({"settings": settings, "plan": plan}))
+    earlier = [path for path in (temporary, aside) if path.exists()]
+    if not fresh and _settings_of(folder) == settings:
+        earlier.append(folder)
+    return Staging(temporary, tuple(earlier), folder, held)
 
 
 def _aside(folder: Path) -> Path:

@@ -40,11 +40,9 @@ def write_parts(plan: PartPlan) -> Receipt:
 
 def _kept_whole(plan: PartPlan) -> Receipt | None:
     """The receipt of parts that hold the plan's blocks and nothing else, put in their place."""
-    found = [plan.earlier.get(plan.key_of(block)) for block in plan.blocks]
-    first = found[0]
-    if first is None or [plan.key_of(b) for b in plan.blocks] != [
-        block.key for block in first.receipt.blocks
-    ]:
+    keys = [plan.key_of(block) for block in plan.blocks]
+    first = plan.earlier.get(keys[0])
+    if first is None or keys != [b.key for b in first.receipt.blocks if b.failure is None]:
         return None
     parts = [_keep(plan, first.folder, part) for part in first.receipt.parts]
     complete = tuple(part for part in parts if part is not None)

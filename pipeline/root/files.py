@@ -3,16 +3,18 @@
 import glob
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uproot
 
 from pipeline.formats.errors import UserError
-from pipeline.root.remote import RemoteSettings, open_options, server_of
+from pipeline.root.remote import RemoteSettings, connecting, server_of, with_retries
+
+Result = TypeVar("Result")
 
 # The key under which `simulate` leaves the generator's settings in the files it writes.
 SIMULATION_KEY = "topocal_simulation"
@@ -25,16 +27,21 @@ class Access:
     Attributes:
         read_rows: Clusters that are read at a time, about; it bounds memory.
         remote: For files on a server.
-        limits: By server: entered while something is read from it.
+        limits: By server: entered while something is read from it; entered once, not nested.
     """
 
     read_rows: int = 131_072
     remote: RemoteSettings = field(default_factory=RemoteSettings)
     limits: Mapping[str, AbstractContextManager[Any]] = field(default_factory=dict)
 
-    def limit(self, path: str) -> AbstractContextManager[Any]:
-        """What is entered while something is read from a file."""
-        return self.limits.get(server_of(path) or "", nullcontext())
+    def read(self, path: str, action: Callable[[], Result]) -> Result:
+        """What the action reads from a file: in the server's limit, and again where that fails."""
+
+        def limited() -> Result:
+            with self.limits.get(server_of(path) or "", nullcontext()):
+                return action()
+
+        return with_retries(limited, path, self.remote)
 
 
 def list_inputs(patterns: Sequence[str]) -> tuple[str, ...]:
@@ -71,24 +78,26 @@ def open_tree(path: str, tree: str, access: Access) -> Iterator[tuple[Any, Any]]
         msg = f"{path}: no such file; check dataset.inputs"
         raise UserError(msg)
     try:
-        with access.limit(path):
+        with (
+            connecting(path, access.remote) as options,
             # uproot's caches grow from file to file (scikit-hep/uproot5#1528). A mapping, because
             # in a text a colon would part the file from an object in it.
-            options = open_options(path, access.remote)
-            file = uproot.open({path: None}, array_cache=None, object_cache=None, **options)
-            classes = file.classnames(cycle=False)
-    except (ModuleNotFoundError, ImportError) as error:
-        msg = (
-            f"{path}: reading it needs more packages: pip install 'topocal[xrootd]' ({error.name})"
-        )
+            uproot.open({path: None}, array_cache=None, object_cache=None, **options) as file,
+        ):
+            yield file, file[_require_tree(path, tree, file)]
+    except ImportError as error:
+        msg = f"{path}: {error}; reading root:// needs pip install 'topocal[xrootd]'"
         raise UserError(msg) from error
-    with file:
-        trees = [name for name, kind in classes.items() if kind in {"TTree", "ROOT::RNTuple"}]
-        if tree not in trees:
-            held = f"it holds {', '.join(sorted(set(trees)))}" if trees else "it holds no tree"
-            msg = f"{path}: no tree named {tree}, {held}; set dataset.layout"
-            raise UserError(msg)
-        yield file, file[tree]
+
+
+def _require_tree(path: str, tree: str, file: Any) -> str:  # noqa: ANN401 - uproot is untyped
+    kinds = {"TTree", "ROOT::RNTuple"}
+    trees = {name for name, kind in file.classnames(cycle=False).items() if kind in kinds}
+    if tree not in trees:
+        held = f"it holds {', '.join(sorted(trees))}" if trees else "it holds no tree"
+        msg = f"{path}: no tree named {tree}, {held}; set dataset.layout"
+        raise UserError(msg)
+    return tree
 
 
 @contextmanager

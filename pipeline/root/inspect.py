@@ -18,7 +18,6 @@ from pipeline.root.files import (
     told,
 )
 from pipeline.root.layout import Layout, unit_factor
-from pipeline.root.remote import with_retries
 
 # Rows between two places of a file that are found without reading what is before them.
 MARK_ROWS = 65_536
@@ -92,7 +91,7 @@ def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> S
         )
 
     with told(path, "cannot be read"):
-        return with_retries(look, path, access.remote)
+        return access.read(path, look)
 
 
 def _keys_of(table: Any) -> set[str]:  # noqa: ANN401 - uproot is untyped

@@ -17,7 +17,7 @@ from pipeline.root.expressions import LANGUAGE, as_numbers, lengths
 from pipeline.root.files import Access, fingerprint_of, open_tree, told
 from pipeline.root.inspect import MARK_ROWS, Source
 from pipeline.root.layout import Layout
-from pipeline.root.remote import server_of, with_retries
+from pipeline.root.remote import server_of
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -64,7 +64,7 @@ def read_rows(
         last = min(first + step, high)
         read = partial(_read_entries, source, layout, access, first, last)
         with told(path, f"entries {first} to {last} cannot be read"):
-            rows = with_retries(read, path, access.remote)[skip:]
+            rows = access.read(path, read)[skip:]
         rows = rows[:left]
         skip = 0
         left -= len(rows)
@@ -83,14 +83,13 @@ def _read_entries(source: Source, layout: Layout, access: Access, first: int, la
     """The clusters of entries [first, last)."""
     try:
         table = _open_table(source, layout, access)
-        with access.limit(source.file.path):
-            arrays = table.arrays(
-                list(dict.fromkeys(source.expressions.values())),
-                language=LANGUAGE,
-                entry_start=first,
-                entry_stop=last,
-                library="np" if layout.rows == "entries" else "ak",
-            )
+        arrays = table.arrays(
+            list(dict.fromkeys(source.expressions.values())),
+            language=LANGUAGE,
+            entry_start=first,
+            entry_stop=last,
+            library="np" if layout.rows == "entries" else "ak",
+        )
     except Exception:
         close_last()
         raise

@@ -1,16 +1,17 @@
 """Files on a server: time-outs, retries with back-off, and a cap on concurrent reads."""
 
+import importlib
 import logging
 import re
 import time
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
-import uproot
+import fsspec
 from pydantic import Field
 
-from pipeline.formats.errors import UserError
 from pipeline.formats.records import Record
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,11 @@ Result = TypeVar("Result")
 
 # A server's refusal (XRootD error codes: not authorised, not found) will not pass by waiting.
 _REFUSALS = re.compile(r"\[30(10|11)\]|no such file", re.IGNORECASE)
+# Neither will wrong bytes and settings, or a farm that is being closed (RuntimeError).
+_LASTING = (ValueError, KeyError, FileNotFoundError, ImportError, RuntimeError)
 _LONGEST_PAUSE = 60.0
+# Handles are closed here: one that the file system closes and opens anew could be another file's.
+_HANDLE_SECONDS = 86_400
 
 
 class RemoteSettings(Record):
@@ -34,8 +39,8 @@ class RemoteSettings(Record):
     """
 
     timeout: Annotated[int, Field(gt=0)] = 60
-    retries: Annotated[int, Field(ge=0)] = 5
-    backoff: Annotated[float, Field(gt=0)] = 1.0
+    retries: Annotated[int, Field(ge=0)] = 8
+    backoff: Annotated[float, Field(gt=0)] = 2.0
     reads_per_server: Annotated[int, Field(gt=0)] = 8
 
 
@@ -44,12 +49,43 @@ def server_of(path: str) -> str | None:
     return urlsplit(path).netloc or None if "://" in path else None
 
 
-def open_options(path: str, settings: RemoteSettings) -> dict[str, object]:
-    """What uproot hands on to the file system of a URL."""
-    if not path.startswith(("root://", "roots://", "xroot://")):
-        return {}
-    # A new instance has no handle of a connection that failed before.
-    return {"timeout": settings.timeout, "skip_instance_cache": True}
+@contextmanager
+def connecting(path: str, settings: RemoteSettings) -> Iterator[dict[str, Any]]:
+    """What uproot hands on to the file system of a URL; its handle of the file is closed after.
+
+    Raises:
+        ModuleNotFoundError: XRootD's client is not installed.
+    """
+    if not path.startswith("root://"):
+        yield {}
+        return
+    _leave_patience_to_us(settings)
+    options: dict[str, Any] = {"timeout": settings.timeout, "filehandle_cache_ttl": _HANDLE_SECONDS}
+    try:
+        yield options
+    finally:
+        system, place = fsspec.url_to_fs(path, **options)
+        with suppress(OSError):  # the handle of a broken connection, which would stay broken
+            system.invalidate_cache(place)
+
+
+def _leave_patience_to_us(settings: RemoteSettings) -> None:
+    """Make XRootD's client tell of a failure at once and forget it.
+
+    Left alone it tries to connect for ten minutes and, once that has failed, refuses the server
+    for half an hour without asking it. What is set in the shell (XRD_CONNECTIONWINDOW and its
+    kind) stays as it is.
+    """
+    client = importlib.import_module("XRootD.client")  # an extra
+    for name, value in {
+        "ConnectionWindow": settings.timeout,
+        "ConnectionRetry": 1,
+        "StreamErrorWindow": 0,
+        "StreamTimeout": settings.timeout,
+        "RequestTimeout": settings.timeout,
+        "TimeoutResolution": max(1, settings.timeout // 4),
+    }.items():
+        client.EnvPutInt(name, value)
 
 
 def with_retries(
@@ -67,7 +103,7 @@ def with_retries(
     for attempt in range(1, attempts):
         try:
             return action()
-        except (UserError, uproot.KeyInFileError, FileNotFoundError, ModuleNotFoundError):
+        except _LASTING:
             raise
         except Exception as error:  # what a broken connection raises depends on where it broke
             if _REFUSALS.search(str(error)):
