@@ -73,8 +73,6 @@ def start(path: str) -> subprocess.Popen:
     return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
-
-
 def contents(folder: Path, *, moved: bool = False) -> dict[str, bytes]:
     """The files of a dataset; where inputs were moved, their paths in the manifest do not count."""
     found = {

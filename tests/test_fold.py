@@ -1,5 +1,6 @@
 import functools
 import operator
+import time
 
 import numpy as np
 import pytest
@@ -47,3 +48,16 @@ def test_an_error_of_a_part_reaches_the_caller_as_it_is(client):
 def test_a_second_fold_on_the_same_farm_does_not_reuse_the_first(client):
     assert map_parts(client, abs, [1], label="same") == [1]
     assert map_parts(client, abs, [-2], label="same") == [2]
+
+
+def _touch_slowly(path):
+    if path.name == "0":
+        raise UserError("part 0 is damaged")
+    time.sleep(0.1)
+    path.touch()
+
+
+def test_after_an_error_the_rest_is_left_undone(client, tmp_path):
+    with pytest.raises(UserError, match="part 0 is damaged"):
+        map_parts(client, _touch_slowly, [tmp_path / str(n) for n in range(200)], label="slow")
+    assert len(list(tmp_path.iterdir())) < 150

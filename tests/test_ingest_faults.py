@@ -7,6 +7,7 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
+import uproot
 from conftest import toy_columns, write_tree
 from ingest_fixtures import (
     contents,
@@ -40,13 +41,27 @@ def _without_a_branch(folder):
     write_tree(folder / "bad.root", columns, tree="Hits")
 
 
-def _strings(folder):
+def _texts(folder):
     write_tree(folder / "bad.root", toy_columns(2) | {"angle": ["left", "right"]}, tree="Hits")
 
 
 def _vectors(folder):
     columns = toy_columns(2) | {"angle": ak.Array([[1.0, 2.0], [3.0]])}
     write_tree(folder / "bad.root", columns, tree="Hits")
+
+
+def _texts_in_a_ttree(folder):
+    columns = {name: values.tolist() for name, values in toy_columns(2).items()}
+    with uproot.recreate(folder / "bad.root") as file:
+        file.mktree("Hits", {**dict.fromkeys(columns, "f4"), "angle": "string"})
+        file["Hits"].extend(columns | {"angle": ["left", "right"]})
+
+
+def _vectors_in_a_ttree(folder):
+    columns = toy_columns(2) | {"angle": ak.Array([[1.0, 2.0], [3.0]])}
+    with uproot.recreate(folder / "bad.root") as file:
+        file.mktree("Hits", {**dict.fromkeys(columns, "f4"), "angle": "var * float64"})
+        file["Hits"].extend(columns)
 
 
 def _another_tree(folder):
@@ -67,11 +82,13 @@ FAULTS = [
         r"own, or leave them out of dataset\.features",
     ),
     (
-        _strings,
+        _texts,
         r"column angle \(angle\) is not one number a cluster; correct its expression or level in "
         r"dataset\.layout",
     ),
     (_vectors, r"column angle \(angle\) is not one number a cluster; correct its .*"),
+    (_texts_in_a_ttree, r"column angle \(angle\) is not one number a cluster; correct its .*"),
+    (_vectors_in_a_ttree, r"column angle \(angle\) is not one number a cluster; correct its .*"),
     (_another_tree, r"no tree named Hits, it holds Misses; set dataset\.layout"),
     (_damaged_basket, r"entries 65536 to 70000 cannot be read \(.+\)"),
 ]

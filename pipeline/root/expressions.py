@@ -1,6 +1,7 @@
 """The expressions of layouts: uproot's Python language with the functions that layouts need."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import awkward as ak
@@ -69,6 +70,49 @@ def branches_of(expression: str, keys: Collection[str]) -> list[str] | None:
         msg = f"{expression!r} is no uproot expression ({str(error).splitlines()[0]})"
         raise UserError(msg) from None
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field of an RNTuple with what uproot's language asks of a branch."""
+
+    name: str
+    cache_key: str
+    parent: Any
+
+
+def arrays_of(
+    table: Any,  # noqa: ANN401 - uproot is untyped
+    expressions: Sequence[str],
+    entries: tuple[int, int],
+    library: str,
+) -> Mapping[str, Any]:
+    """The values of expressions in the entries [first, last) of a tree, as `library` has them."""
+    options = {"entry_start": entries[0], "entry_stop": entries[1], "library": library}
+    if isinstance(table, uproot.TTree):
+        found: Mapping[str, Any] = table.arrays(expressions, language=LANGUAGE, **options)
+        return found
+    # Of an RNTuple uproot reads fields only; expressions it leaves out without a word.
+    keys = set(table.keys())
+    used = {expression: branches_of(expression, keys) or [] for expression in expressions}
+    names = sorted({name for fields in used.values() for name in fields})
+    fields = table.arrays(filter_name=names, **options)
+    context = [
+        (
+            expression,
+            {
+                "is_primary": True,
+                "is_cut": False,
+                "branches": [_Field(name, name, table) for name in used[expression]],
+            },
+        )
+        for expression in expressions
+    ]
+    arrays = {name: fields[name] for name in names}
+    values: Mapping[str, Any] = LANGUAGE.compute_expressions(
+        table, arrays, context, keys, {}, "", ""
+    )
+    return values
 
 
 def as_numbers(values: Any) -> NDArray[Any]:  # noqa: ANN401 - awkward is untyped

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import InputFile
-from pipeline.root.expressions import LANGUAGE, branches_of, lengths
+from pipeline.root.expressions import arrays_of, branches_of, lengths
 from pipeline.root.files import (
     Access,
     fingerprint_of,
@@ -169,9 +169,7 @@ def _marks_of(
     rows = 0
     for first in range(0, table.num_entries, COUNT_ENTRIES):
         last = min(first + COUNT_ENTRIES, table.num_entries)
-        arrays = table.arrays(
-            [expressions[counted]], language=LANGUAGE, entry_start=first, entry_stop=last
-        )
+        arrays = arrays_of(table, [expressions[counted]], (first, last), "ak")
         ends = rows + np.cumsum(lengths(arrays[expressions[counted]], counted))
         begin = -(-rows // MARK_ROWS) * MARK_ROWS
         for mark in range(begin, int(ends[-1]), MARK_ROWS):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.formats.errors import UserError
-from pipeline.root.expressions import LANGUAGE, as_numbers, lengths
+from pipeline.root.expressions import arrays_of, as_numbers, lengths
 from pipeline.root.files import Access, fingerprint_of, open_tree, told
 from pipeline.root.inspect import MARK_ROWS, Source
 from pipeline.root.layout import Layout
@@ -83,13 +83,9 @@ def _read_entries(source: Source, layout: Layout, access: Access, first: int, la
     """The clusters of entries [first, last)."""
     try:
         table = _open_table(source, layout, access)
-        arrays = table.arrays(
-            list(dict.fromkeys(source.expressions.values())),
-            language=LANGUAGE,
-            entry_start=first,
-            entry_stop=last,
-            library="np" if layout.rows == "entries" else "ak",
-        )
+        expressions = list(dict.fromkeys(source.expressions.values()))
+        library = "np" if layout.rows == "entries" else "ak"
+        arrays = arrays_of(table, expressions, (first, last), library)
     except Exception:
         close_last()
         raise
