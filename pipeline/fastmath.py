@@ -217,8 +217,8 @@ def empty_rows(parameters: Parameters, rows: int) -> NDArray[np.float64]:
 def _load_rows(parameters: Parameters, first: int, block: Vector) -> None:
     log_weights, means, sigmas = parameters
     networks, _, components = log_weights.shape
-    for i in range(len(block)):
-        for s in range(networks):
+    for s in range(networks):  # rows within networks: memory is read in the order in which it lies
+        for i in range(len(block)):
             for k in range(components):
                 c = k * networks + s
                 block[i, 0, c] = max(log_weights[s, first + i, k], _FAINTEST)

@@ -119,8 +119,9 @@ def _average(sums: Sums, tops: Vector, averages: Sums, found: Vector) -> None:
         _add_components(sums[j], averages[j])
     _divide(averages)
     shares, means, squares, log_means, log_squares = averages
-    for s in range(tops.size):
-        shares[s] *= exp64(tops[s])
+    if tops.min() < 0.0:
+        for s in range(tops.size):
+            shares[s] *= exp64(tops[s])
     found[0] = _mean(means, shares)
     found[1], found[2] = _spread(means, squares)
     found[3], found[4] = _spread(log_means, log_squares)
