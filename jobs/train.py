@@ -13,12 +13,13 @@ from pathlib import Path
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.signals import stop_requests
-from jobs.study import ModelSettings, Study
+from jobs.study import Study
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import claim
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import DatasetManifest
+from training.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 

@@ -102,7 +102,7 @@ def test_scores_are_those_of_the_averaged_density(dataset, folder):
     ])
     target = np.log10(np.concatenate([table[TARGET.name].to_numpy() for table in columns]))
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     log_p_SN = torch.stack([
         log_density(
             forward_fixed(weights, torch.from_numpy(x_NF)),
@@ -155,7 +155,7 @@ def test_onnx_equals_the_networks_on_scaled_features(dataset, folder, session, r
     ))  # fmt: skip
     x_NF = scale({name: raw[name][:rows] for name in names}, scalings_of(manifest, card.inputs))
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     expected = np.stack([
         torch.cat(
             split_outputs(
@@ -196,7 +196,7 @@ def test_summaries_equal_a_grid_over_the_mixture(folder, session, raw):
 
 def test_weights_are_stored_with_the_drawn_sets(folder):
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     sets = draw_weight_sets(layers, SEED, SETTINGS.samples)
     with safe_open(folder / "weights.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()[HEADER])
@@ -222,7 +222,7 @@ def test_file_that_disagrees_with_torch_is_refused(folder, raw):
     names = [item.name for item in read_card(folder).inputs]
     scalings = [Scaling(name=name, function="identity", shift=0.0, factor=100.0) for name in names]
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     weight_sets = draw_weight_sets(layers, SEED, SETTINGS.samples)
     other = SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-1.0, 1.0)))
     with pytest.raises(RuntimeError, match="output mixture differs"):

@@ -146,7 +146,9 @@ def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
     two = newest_checkpoint(tmp_path / "models" / "two", "x")
     one = newest_checkpoint(tmp_path / "one", "x")
     assert (two.epoch, two.world_size) == (4, 2)
-    torch.testing.assert_close(two.theta_P, one.theta_P, rtol=0.0, atol=2e-4)
+    torch.testing.assert_close(
+        two.networks[0].theta_P, one.networks[0].theta_P, rtol=0.0, atol=2e-4
+    )
     assert [record["epoch"] for record in read_history(tmp_path / "models" / "two")] == [1, 2, 3, 4]
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"two"}
     assert {url.split(":")[0] for url in dashboards} == {"127.0.0.1"}
