@@ -15,7 +15,7 @@ import shutil  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from benchmarks import data_side, training_peers, training_side  # noqa: E402
+from benchmarks import data_side, ensemble_side, training_peers, training_side  # noqa: E402
 from jobs.cli import main as topocal  # noqa: E402
 from jobs.simulate import simulated_inputs  # noqa: E402
 from jobs.study import load_study  # noqa: E402
@@ -48,6 +48,8 @@ def main() -> None:
             **training_side.measure_two_workers(),
             **training_side.measure_streaming(study),
             **training_peers.measure_peers(),
+            **ensemble_side.measure_ensemble(),
+            **ensemble_side.measure_two_workers(),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()
     record = {

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from training.members import aligned_rows
 from training.noise import keys_of_epoch
 from training.objective import log_density, split_outputs
 from training.operations import COMPILED, PLAIN
-from training.repulsion import PREDICTIONS, repel
+from training.repulsion import repel
+from training.settings import Kernel
 from training.step import Batch
 
 SIZES, MEMBERS, NUM_ROWS = (4, 7, 5, 6), 4, 300
 BOUNDS = (-3.0, 0.5)
-KERNELS = sorted(PREDICTIONS)
+KERNELS = get_args(Kernel)
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -182,10 +184,11 @@ def test_only_repulsion_separates_members_that_are_nearly_the_same():
     assert distances[300.0] > 3.0 * distances[0.0]
 
 
-def test_compiled_operations_equal_those_of_torch():
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_compiled_operations_equal_those_of_torch(kernel):
     theta_MP, given = ensemble(dtype=torch.float32), batch(500, dtype=torch.float32)
-    plain = step_of(theta_MP, given, repulsion_scale=100.0)
-    compiled = step_of(theta_MP, given, COMPILED, repulsion_scale=100.0)
+    plain = step_of(theta_MP, given, kernel=kernel, repulsion_scale=100.0)
+    compiled = step_of(theta_MP, given, COMPILED, kernel=kernel, repulsion_scale=100.0)
     size = plain.grad_CP.abs().max().item()
     torch.testing.assert_close(compiled.grad_CP, plain.grad_CP, rtol=2e-5, atol=2e-5 * size)
     torch.testing.assert_close(compiled.figures_MF, plain.figures_MF, rtol=1e-4, atol=1e-6)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.members import MemberNetworks
 from training.operations import Operations
-from training.repulsion import PREDICTIONS, repel
+from training.repulsion import prediction_of, repel
 from training.settings import RepulsiveEnsembleSettings
 from training.step import Batch
 
@@ -42,7 +42,7 @@ class EnsembleStep:
         self.settings, self.numbers, self.all_reduce = settings, numbers, all_reduce
         self.operations, self.theta_CP, self.grad_CP = operations, theta_CP, grad_CP
         self.networks = MemberNetworks(theta_CP, grad_CP, sizes, max_rows, operations)
-        self.prediction = PREDICTIONS[settings.kernel]
+        self.prediction = prediction_of(settings.kernel, operations)
         self.strength = settings.repulsion_scale / num_rows
         self.prior = 1.0 / (num_rows * settings.prior_sigma**2)
         width = max_rows * self.prediction.per_row(sizes[-1])

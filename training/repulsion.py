@@ -16,24 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.objective import log_density, nll_with_gradient
-from training.operations import Bounds
+from training.objective import log_density
+from training.operations import Bounds, Operations
 from training.settings import Kernel
-
-
-class Prediction(NamedTuple):
-    """What of a member's outputs the kernel compares.
-
-    Attributes:
-        per_row: (num_outputs). Numbers for each row of a batch.
-        predict: (outputs_CBO, target_B, bounds). They, [C, B, D / B].
-        pull_back: (outputs_CBO, target_B, bounds, force). The derivatives by the outputs,
-            [C, B, O], of the sum of force times prediction; force is shaped as the prediction.
-    """
-
-    per_row: Callable[[int], int]
-    predict: Callable[[Tensor, Tensor, Bounds], Tensor]
-    pull_back: Callable[[Tensor, Tensor, Bounds, Tensor], Tensor]
 
 
 class Repulsion(NamedTuple):
@@ -58,8 +43,8 @@ def repel(q_MD: Tensor, strength: float) -> Repulsion:
     norm_M = gram_MM.diagonal()
     square_MM = (norm_M[:, None] + norm_M[None, :] - 2.0 * gram_MM).clamp_(min=0.0)
     bandwidth = _median(square_MM) / (2.0 * math.log(len(q_MD) + 1.0))
-    has_width = bandwidth > torch.finfo(torch.float64).tiny
-    inverse = torch.where(has_width, 1.0 / bandwidth, 0.0)
+    tiny = torch.finfo(torch.float64).tiny
+    inverse = (bandwidth > tiny) / bandwidth.clamp(min=tiny)
     weight_MM = torch.softmax(-0.5 * inverse * square_MM, dim=1)
     force_MD = (weight_MM @ wide_MD).sub_(wide_MD).mul_(strength * inverse)
     return Repulsion(force_MD, bandwidth, wide_MD.square().mean().sqrt())
@@ -71,46 +56,72 @@ def _median(values: Tensor) -> Tensor:
     return 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
 
 
-def _mixture_mean(outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds) -> Tensor:
-    mean_CBK, _, logit_CBK = outputs_CBO.chunk(3, dim=-1)
-    return (torch.softmax(logit_CBK, dim=-1) * mean_CBK).sum(dim=-1, keepdim=True)
+class Prediction(NamedTuple):
+    """What of a member's outputs the kernel compares; outputs are contiguous.
+
+    Attributes:
+        per_row: (num_outputs). Numbers for each row of a batch.
+        predict: (outputs_CBO, target_B, bounds). They, [C, B, D / B].
+        pull_back: (outputs_CBO, target_B, bounds, force). The derivatives by the outputs,
+            [C, B, O], of the sum of force times prediction; force is shaped as the prediction.
+    """
+
+    per_row: Callable[[int], int]
+    predict: Callable[[Tensor, Tensor, Bounds], Tensor]
+    pull_back: Callable[[Tensor, Tensor, Bounds, Tensor], Tensor]
 
 
-def _mixture_mean_back(
-    outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds, force_CB1: Tensor
-) -> Tensor:
-    mean_CBK, _, logit_CBK = outputs_CBO.chunk(3, dim=-1)
-    share_CBK = torch.softmax(logit_CBK, dim=-1)
-    average_CB1 = (share_CBK * mean_CBK).sum(dim=-1, keepdim=True)
-    share_CBK *= force_CB1
-    by_logit_CBK = share_CBK * (mean_CBK - average_CB1)
-    return torch.cat([share_CBK, torch.zeros_like(share_CBK), by_logit_CBK], dim=-1)
+def prediction_of(kernel: Kernel, operations: Operations) -> Prediction:
+    """The prediction that a kernel is named after."""
+    made = {"mixture_mean": _mixture_mean, "nll": _nll, "outputs": _outputs}
+    return made[kernel](operations)
 
 
-def _nll(outputs_CBO: Tensor, target_B: Tensor, bounds: Bounds) -> Tensor:
-    return log_density(outputs_CBO, target_B, bounds).neg().unsqueeze(-1)
+def _mixture_mean(operations: Operations) -> Prediction:
+    def predict(outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds) -> Tensor:
+        mean_CB1 = outputs_CBO.new_empty(*outputs_CBO.shape[:2], 1)
+        operations.mixture_mean(outputs_CBO.flatten(0, 1), mean_CB1.view(-1))
+        return mean_CB1
+
+    def pull_back(
+        outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds, force_CB1: Tensor
+    ) -> Tensor:
+        grad_CBO = torch.empty_like(outputs_CBO)
+        operations.mixture_mean_back(
+            outputs_CBO.flatten(0, 1), force_CB1.flatten(), grad_CBO.flatten(0, 1)
+        )
+        return grad_CBO
+
+    return Prediction(lambda _: 1, predict, pull_back)
 
 
-def _nll_back(outputs_CBO: Tensor, target_B: Tensor, bounds: Bounds, force_CB1: Tensor) -> Tensor:
-    outputs_NO = outputs_CBO.flatten(0, 1)
-    grad_NO = torch.empty_like(outputs_NO)
-    target_N = target_B.repeat(len(outputs_CBO))
-    nll_with_gradient(outputs_NO, target_N, force_CB1.flatten(), grad_NO, bounds)
-    return grad_NO.view_as(outputs_CBO)
+def _nll(operations: Operations) -> Prediction:
+    def predict(outputs_CBO: Tensor, target_B: Tensor, bounds: Bounds) -> Tensor:
+        return log_density(outputs_CBO, target_B, bounds).neg().unsqueeze(-1)
+
+    def pull_back(
+        outputs_CBO: Tensor, target_B: Tensor, bounds: Bounds, force_CB1: Tensor
+    ) -> Tensor:
+        grad_CBO = torch.empty_like(outputs_CBO)
+        operations.mixture(
+            outputs_CBO.flatten(0, 1),
+            target_B.repeat(len(outputs_CBO)),
+            force_CB1.flatten(),
+            grad_CBO.flatten(0, 1),
+            bounds,
+        )
+        return grad_CBO
+
+    return Prediction(lambda _: 1, predict, pull_back)
 
 
-def _outputs(outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds) -> Tensor:
-    return outputs_CBO
+def _outputs(_operations: Operations) -> Prediction:
+    def predict(outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds) -> Tensor:
+        return outputs_CBO
 
+    def pull_back(
+        _outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds, force_CBO: Tensor
+    ) -> Tensor:
+        return force_CBO
 
-def _outputs_back(
-    _outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds, force_CBO: Tensor
-) -> Tensor:
-    return force_CBO
-
-
-PREDICTIONS: dict[Kernel, Prediction] = {
-    "mixture_mean": Prediction(lambda _: 1, _mixture_mean, _mixture_mean_back),
-    "nll": Prediction(lambda _: 1, _nll, _nll_back),
-    "outputs": Prediction(lambda num_outputs: num_outputs, _outputs, _outputs_back),
-}
+    return Prediction(lambda num_outputs: num_outputs, predict, pull_back)
