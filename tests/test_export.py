@@ -10,7 +10,13 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from training_fixtures import FEATURES, TARGET, tiny_settings, write_tiny_dataset
+from training_fixtures import (
+    FEATURES,
+    TARGET,
+    tiny_ensemble,
+    tiny_settings,
+    write_tiny_dataset,
+)
 
 from pipeline.formats.card import SEARCH_MARGIN, read_card
 from pipeline.formats.files import sha256_of
@@ -21,14 +27,15 @@ from training.data import read_training_data, scalings_of
 from training.export import HEADER, draw_weight_sets, export_model
 from training.graph import Density, SampledNetworks
 from training.loop import train_network
-from training.network import FixedLayer, forward_fixed, split_parameters
+from training.network import FixedLayer, forward_fixed, split_member, split_parameters
 from training.objective import log_density, split_outputs
 from training.onnx_file import check_onnx, write_onnx
-from training.settings import BnnSettings
+from training.settings import BnnSettings, RepulsiveEnsembleSettings
 from training.train import train_model
 
 SUBSET = ("angle", "sum", "depth")
 SETTINGS = tiny_settings(features=SUBSET, epochs=12)
+ENSEMBLE = tiny_ensemble(features=SUBSET, members=4)
 SEED = 5
 
 
@@ -254,3 +261,58 @@ def test_unfinished_training_is_not_exported(dataset, folder):
     longer = SETTINGS.model_copy(update={"epochs": 13})
     with pytest.raises(RuntimeError, match="no checkpoint after epoch 13"):
         export_model(dataset, longer, name="tiny", seed=SEED, folder=folder, fingerprint="abc")
+
+
+@pytest.fixture(scope="module")
+def ensemble(dataset, tmp_path_factory):
+    """The folder of a trained ensemble, and its members [layer by layer]."""
+    folder = tmp_path_factory.mktemp("models") / "re"
+    train_model(
+        dataset,
+        ENSEMBLE,
+        name="re",
+        seed=SEED,
+        folder=folder,
+        fingerprint="abc",
+        num_workers=1,
+        threads_per_worker=1,
+        use_gpu=False,
+        address="local",
+        in_process=True,
+    )
+    checkpoint = newest_checkpoint(folder, "abc")
+    return folder, [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
+
+
+def test_the_members_of_an_ensemble_are_its_networks(dataset, ensemble, raw):
+    folder, members = ensemble
+    card = read_card(folder)
+    assert (card.kind, card.num_networks, card.num_components) == ("repulsive_ensemble", 4, 2)
+    assert RepulsiveEnsembleSettings.model_validate(card.settings) == ENSEMBLE
+    assert set(card.scores) == {
+        "train_nll",
+        "validation_nll",
+        "validation_nll_single",
+        "prior_per_row",
+    }
+    names = [item.name for item in card.inputs]
+    session = onnxruntime.InferenceSession(folder / "mixture.onnx")
+    (found,) = session.run(None, {"features": stacked(raw, names)})
+    scalings = scalings_of(read_manifest(dataset), card.inputs)
+    x_NF = torch.from_numpy(scale({name: raw[name] for name in names}, scalings))
+    for network, layers in zip(found, members, strict=True):
+        outputs = split_outputs(forward_fixed(layers, x_NF), ENSEMBLE.log_variance_bounds)
+        np.testing.assert_allclose(network, torch.cat(outputs, dim=-1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_weights_of_an_ensemble_are_stored_by_member(ensemble):
+    folder, members = ensemble
+    with safe_open(folder / "weights.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+        assert RepulsiveEnsembleSettings.model_validate(header["settings"]) == ENSEMBLE
+        assert len(file.keys()) == 4 * 3 * 2
+        for number, layers in enumerate(members):
+            for index, layer in enumerate(layers):
+                name = f"member.{number:03d}.{{}}.{index}"
+                assert torch.equal(file.get_tensor(name.format("weight")), layer.weight_OF)
+                assert torch.equal(file.get_tensor(name.format("bias")), layer.bias_O)
