@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_fixtures import tiny_ensemble
 
-from training import network
+from training import members, network
 from training.ensemble_step import EnsembleStep
 from training.members import aligned_rows
 from training.noise import keys_of_epoch
@@ -97,9 +97,9 @@ def naive_parts(kernel, theta_MP, given, scale, sigma):
     return nll, repulsion, theta_MP.square().sum() / (2 * NUM_ROWS * sigma**2)
 
 
-@pytest.mark.parametrize(("members", "numbers"), [(2, 3), (5, 40), (8, 1)])
-def test_force_is_the_derivative_of_the_term(members, numbers):
-    q_MD = (10.0 + random(members, numbers)).requires_grad_()
+@pytest.mark.parametrize("shape", [(2, 3), (5, 40), (8, 1)])
+def test_force_is_the_derivative_of_the_term(shape):
+    q_MD = (10.0 + random(*shape)).requires_grad_()
     (expected_MD,) = torch.autograd.grad(naive_term(q_MD), q_MD)
     found = repel(q_MD.detach(), 1.0)
     torch.testing.assert_close(found.force_MD, expected_MD, rtol=1e-12, atol=1e-13)
@@ -153,9 +153,9 @@ def test_permuted_members_have_permuted_gradients():
     torch.testing.assert_close(other.grad_CP, one.grad_CP[order], rtol=1e-11, atol=1e-12 * size)
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_members_that_agree_are_not_repelled(members):
-    theta_MP = ensemble()[:1].repeat(members, 1)
+@pytest.mark.parametrize("count", [1, 3])
+def test_members_that_agree_are_not_repelled(count):
+    theta_MP = ensemble()[:1].repeat(count, 1)
     found = step_of(theta_MP, batch(), repulsion_scale=1e6)
     alone = step_of(theta_MP, batch(), repulsion_scale=0.0)
     assert torch.isfinite(found.grad_CP).all()
@@ -182,6 +182,19 @@ def test_only_repulsion_separates_members_that_are_nearly_the_same():
         q_MD = naive_prediction("mixture_mean", naive_outputs(theta_MP, given), given)
         distances[scale] = (q_MD[0] - q_MD[1]).norm().item()
     assert distances[300.0] > 3.0 * distances[0.0]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("rows", [61, 90])
+def test_batched_products_equal_one_member_after_the_other(monkeypatch, kernel, rows):
+    """As on a GPU: all members at once; the figures are those of all together."""
+    theta_MP, given = ensemble(), batch(rows)
+    one = step_of(theta_MP, given, kernel=kernel, repulsion_scale=1e3)
+    monkeypatch.setattr(members, "networks_at_once", len)
+    other = step_of(theta_MP, given, kernel=kernel, repulsion_scale=1e3)
+    torch.testing.assert_close(other.grad_CP, one.grad_CP, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(other.figures_MF.sum(0), one.figures_MF.sum(0))
+    assert (other.figures_MF[1:] == 0.0).all()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -77,8 +77,7 @@ class EnsembleStep:
 
     def _place(self, group: slice) -> slice:
         """Of a group of this worker's members among all."""
-        first = self.numbers.start
-        return slice(first + group.start, min(first + group.stop, self.numbers.stop))
+        return slice(self.numbers.start + group.start, self.numbers.start + group.stop)
 
     def _fill_group(self, group: slice, batch: Batch, force_CD: Tensor) -> None:
         rows, bounds = len(batch.x_BF), self.settings.log_variance_bounds

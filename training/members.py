@@ -26,6 +26,11 @@ def aligned_rows(count: int, width: int, like: Tensor) -> Tensor:
     return like.new_zeros(count, -(-width // step) * step)[:, :width]
 
 
+def networks_at_once(theta_MP: Tensor) -> int:
+    """How many networks are computed in one batched product."""
+    return 1 if theta_MP.device.type == "cpu" else len(theta_MP)
+
+
 class MemberNetworks:
     """Networks [M, P], the room for their outputs and gradients."""
 
@@ -41,7 +46,7 @@ class MemberNetworks:
         self.gradients = split_member(grad_MP, sizes)
         self.operations, self.num_outputs = operations, sizes[-1]
         count = self.num_networks = len(theta_MP)
-        self.at_once = 1 if theta_MP.device.type == "cpu" else count
+        self.at_once = networks_at_once(theta_MP)
 
         def room(networks: int, width: int) -> Tensor:
             return aligned_rows(networks // self.at_once, self.at_once * max_rows * width, theta_MP)
