@@ -15,7 +15,13 @@ import shutil  # noqa: E402
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from benchmarks import data_side, ingest_side, training_peers, training_side  # noqa: E402
+from benchmarks import (  # noqa: E402
+    data_side,
+    ensemble_side,
+    ingest_side,
+    training_peers,
+    training_side,
+)
 from jobs.cli import main as topocal  # noqa: E402
 from jobs.study import load_study  # noqa: E402
 from pipeline.formats.files import write_text  # noqa: E402
@@ -49,6 +55,8 @@ def main() -> None:
             **training_side.measure_two_workers(),
             **training_side.measure_streaming(study),
             **training_peers.measure_peers(),
+            **ensemble_side.measure_ensemble(),
+            **ensemble_side.measure_two_workers(),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()
     record = {

@@ -1,8 +1,11 @@
 """The full training on a GPU, on a sample made there: needs torch, NumPy, pydantic, pyarrow.
 
 Run from a checkout: python -m benchmarks.gpu_training [RESULT.json] [key=value ...]
-Keys: rows (8.7 million), epochs (a full run, 150; 0: none), short (epochs of each precision, 3),
-fuse (0 or 1: also with torch's compiler). Prints and writes what it found after each measurement.
+Keys: rows (8.7 million), epochs (a full run of the Bayesian network, 150; 0: none), short (epochs
+of each precision, 3), fuse (0 or 1: also with torch's compiler), members (of the ensemble, 50; 0:
+none). Prints and writes what it found after each measurement; "extrapolated" is for 150 epochs.
+
+An ensemble alone: python -m benchmarks.gpu_training RESULT.json short=0 epochs=0 members=50
 
 Shape letters: N rows, F features.
 """
@@ -25,11 +28,17 @@ from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
 from training.rows import Rows
-from training.settings import BnnSettings, VariancePrecision
+from training.settings import (
+    BnnSettings,
+    ModelSettings,
+    RepulsiveEnsembleSettings,
+    VariancePrecision,
+)
 
 FEATURES = 15
 VALIDATION_ROWS = 500_000
 GEMM_STEPS, GEMM_REPEATS = 125, 7
+SHORT_ENSEMBLE = 3  # epochs
 PRECISIONS: tuple[VariancePrecision, ...] = ("float32", "tf32", "bfloat16")
 
 
@@ -37,7 +46,7 @@ def main(words: list[str]) -> int:
     if not torch.cuda.is_available():
         print("no GPU: torch sees none, and this benchmark measures nothing else", file=sys.stderr)
         return 2
-    wanted = {"rows": 8_700_000, "epochs": 150, "short": 3, "fuse": 0}
+    wanted = {"rows": 8_700_000, "epochs": 150, "short": 3, "fuse": 0, "members": 50}
     wanted |= {key: int(value) for key, value in (w.split("=") for w in words if "=" in w)}
     path = next((Path(word) for word in words if "=" not in word), None)
     device = torch.device("cuda")
@@ -54,11 +63,17 @@ def main(words: list[str]) -> int:
         "gemm_seconds_per_step": products_floor(device),
     }
     _tell(found, path)
-    for precision, fuse in itertools.product(PRECISIONS, range(wanted["fuse"] + 1)):
-        settings = BnnSettings(variance_precision=precision, epochs=wanted["short"])
+    runs = itertools.product(PRECISIONS if wanted["short"] else (), range(wanted["fuse"] + 1))
+    for precision, fuse in runs:
         name = precision + ("_fused" if fuse else "")
+        settings = BnnSettings(variance_precision=precision, epochs=wanted["short"])
         found[name] = measure(data, settings, steps, fuse=bool(fuse))
-        found[name]["seconds_extrapolated"] = 150 * found[name]["seconds_per_epoch"]
+        _tell(found, path)
+    for fuse in range(wanted["fuse"] + 1) if wanted["members"] else ():
+        ensemble = RepulsiveEnsembleSettings(members=wanted["members"], epochs=SHORT_ENSEMBLE)
+        found["ensemble" + ("_fused" if fuse else "")] = measure(
+            data, ensemble, steps, fuse=bool(fuse)
+        )
         _tell(found, path)
     if wanted["epochs"]:
         settings = BnnSettings(epochs=wanted["epochs"])
@@ -80,7 +95,7 @@ def simulated_rows(count: int, seed: int, device: torch.device) -> Rows:
 
 
 def measure(
-    data: TrainingData, settings: BnnSettings, steps: int, *, fuse: bool
+    data: TrainingData, settings: ModelSettings, steps: int, *, fuse: bool
 ) -> dict[str, float]:
     """Times and losses of a training; the first epoch, which captures, counts as whole run only."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +118,7 @@ def measure(
         "seconds": whole,
         "seconds_first_epoch": history[0]["seconds"],
         "seconds_per_epoch": seconds,
+        "seconds_extrapolated": 150 * seconds,
         "seconds_per_step": trained / steps,
         "train_nll": history[-1]["train_nll"],
         "validation_nll": history[-1]["validation_nll"],

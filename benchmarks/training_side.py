@@ -22,7 +22,7 @@ from training.loop import train_network
 from training.noise import keys_of_epoch
 from training.operations import operations_on
 from training.rows import Rows
-from training.settings import BnnSettings
+from training.settings import BnnSettings, ModelSettings
 from training.step import Batch
 from training.stream import SHARES
 from training.sub_batches import PlainStep
@@ -55,23 +55,23 @@ def measure_bnn_steps() -> dict[str, float]:
     return figures
 
 
-def random_rows() -> Rows:
+def random_rows(steps: int = STEPS) -> Rows:
     """Rows of a few batches: a step's speed does not depend on the values."""
     generator = torch.Generator().manual_seed(1)
-    count = STEPS * BnnSettings().batch_rows
+    count = steps * BnnSettings().batch_rows
     x_NF = torch.randn(count, FEATURES, generator=generator)
     return Rows(x_NF, torch.randn(count, generator=generator), None)
 
 
-def random_data() -> TrainingData:
+def random_data(steps: int = STEPS) -> TrainingData:
     """The same as a training takes them, with few validation rows."""
-    rows = random_rows()
+    rows = random_rows(steps)
     few = Rows(rows.x_NF[:512], rows.target_N[:512], None)
     return TrainingData(rows, few, tuple(str(column) for column in range(FEATURES + 1)))
 
 
-def products() -> Callable[[], None]:
-    """The products of STEPS plain steps, into tensors that are there already."""
+def products(steps: int = STEPS) -> Callable[[], None]:
+    """The products of so many plain steps, into tensors that are there already."""
     settings = BnnSettings()
     sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
     weights = [torch.randn(outputs, inputs) for inputs, outputs in itertools.pairwise(sizes)]
@@ -80,7 +80,7 @@ def products() -> Callable[[], None]:
     gradients = [torch.empty_like(weight_OF) for weight_OF in weights]
 
     def work() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             for index, weight_OF in enumerate(weights):
                 torch.mm(inputs[index], weight_OF.t(), out=outs[index + 1])
                 torch.mm(inputs[index + 1].t(), inputs[index], out=gradients[index])
@@ -91,7 +91,7 @@ def products() -> Callable[[], None]:
 
 
 def training(
-    settings: BnnSettings, threads: int, data: TrainingData | None = None
+    settings: ModelSettings, threads: int, data: TrainingData | None = None
 ) -> Callable[[], float]:
     """An epoch of the loop, without its validation: the seconds that the history tells."""
     data = data or random_data()
@@ -140,21 +140,26 @@ def plain_training() -> Callable[[], None]:
 
 def measure_two_workers() -> dict[str, float]:
     """Rows per second of two single-threaded workers over those of one, each in its process."""
+    return {"bnn.speedup_2_workers": speedup(BnnSettings(epochs=EPOCHS_OF_WORKERS), STEPS)}
+
+
+def speedup(settings: ModelSettings, steps: int) -> float:
+    """Rows per second with two workers over those with one; the first two epochs do not count."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(STARTS_OF_WORKERS):
         for world_size, found in rates.items():
-            found.extend(_rates_of(world_size))
-    return {"bnn.speedup_2_workers": statistics.median(rates[2]) / statistics.median(rates[1])}
+            found.extend(_rates_of(world_size, settings, steps))
+    return statistics.median(rates[2]) / statistics.median(rates[1])
 
 
-def _rates_of(world_size: int) -> list[float]:
+def _rates_of(world_size: int, settings: ModelSettings, steps: int) -> list[float]:
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         processes = [
-            spawn.Process(target=_work, args=(rank, world_size, port, folder))
+            spawn.Process(target=_work, args=(rank, world_size, port, folder, settings, steps))
             for rank in range(world_size)
         ]
         for process in processes:
@@ -167,14 +172,15 @@ def _rates_of(world_size: int) -> list[float]:
         return [record["rows_per_second"] for record in read_history(Path(folder))[2:]]
 
 
-def _work(rank: int, world_size: int, port: int, folder: str) -> None:
+def _work(
+    rank: int, world_size: int, port: int, folder: str, settings: ModelSettings, steps: int
+) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
     )
     worker = Worker(rank=rank, world_size=world_size, all_reduce=distributed.all_reduce)
-    settings = BnnSettings(epochs=EPOCHS_OF_WORKERS)
     train_network(
-        random_data(), settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
+        random_data(steps), settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
     )
     distributed.destroy_process_group()
 

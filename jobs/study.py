@@ -18,9 +18,7 @@ from pipeline.formats.records import CountsFromItsFile, PathText, Record
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
-from training.settings import BnnSettings
-
-ModelSettings = BnnSettings
+from training.settings import ModelSettings
 
 
 class DaskSettings(Record):
@@ -46,7 +44,7 @@ class RaySettings(Record):
     Attributes:
         address: "local": an embedded Ray of this job alone; "none": this process itself, one
             worker, which saves some seconds where one is enough.
-        workers: Data-parallel workers.
+        workers: Processes that share the batches of a bnn, or the members of an ensemble.
         threads: Compute threads of a worker, beside the one that makes its noise. Threads that
             wait for each other within a step lose far more than they win on a shared machine.
         gpu: Train on GPUs, one a worker.
@@ -163,7 +161,7 @@ def _parse_override(text: str) -> Layer:
 
 def resolve_paths(raw: Any, annotation: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
     """The raw settings with every path that is relative made absolute from `folder`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_model(annotation):
         if not isinstance(raw, Mapping):
             return raw
         fields = annotation.model_fields
@@ -210,17 +208,27 @@ def _merge(
 
 
 def _explain(detail: ErrorDetails, origins: dict[str, str], files: Sequence[str]) -> str:
-    words = [str(word) for word in detail["loc"]]
+    words, holder = _trace(detail["loc"])
+    if detail["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        words.append(detail["ctx"]["discriminator"].strip("'"))
     path = ".".join(words)
     known = [".".join(words[:n]) for n in range(len(words), 0, -1)]
     source = next((origins[p] for p in known if p in origins), files[-1] if files else "study")
+    return f"{source}: {path}: {_rule_of(detail, words[-1], holder)}"
+
+
+def _rule_of(detail: ErrorDetails, word: str, holder: Any) -> str:  # noqa: ANN401 - a type
+    """What is wrong with a key, and its value."""
     if detail["type"] == "extra_forbidden":
-        return f"{source}: {path}: unknown key{_nearest(words)}, got {detail['input']!r}"
+        return f"unknown key{_nearest(word, holder)}, got {detail['input']!r}"
     if detail["type"] == "missing":
-        return f"{source}: {path}: this key is required"
+        return "this key is required"
+    if detail["type"] == "union_tag_not_found":
+        return f"this key is required, one of {', '.join(map(repr, _by_tag(holder)))}"
+    if detail["type"] == "union_tag_invalid":
+        return f"expected one of {detail['ctx']['expected_tags']}, got {detail['ctx']['tag']!r}"
     rule = detail["msg"].removeprefix("Value error, ")
-    rule = rule[0].lower() + rule[1:]
-    return f"{source}: {path}: {rule}, got {_short(detail['input'])}"
+    return f"{rule[0].lower()}{rule[1:]}, got {_short(detail['input'])}"
 
 
 def _short(value: object) -> str:
@@ -228,23 +236,52 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _nearest(words: Sequence[str]) -> str:
-    """A hint with the known key that is closest to the last word."""
-    model: Any = Study
-    for word in words[:-1]:
-        model = _field_type(model, word)
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return ""
-    near = difflib.get_close_matches(words[-1], model.model_fields, n=1)
+def _nearest(word: str, holder: Any) -> str:  # noqa: ANN401 - a type of any kind
+    """A hint with the known key that is closest to a word."""
+    near = difflib.get_close_matches(word, holder.model_fields, n=1) if _is_model(holder) else []
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _field_type(model: Any, word: str) -> Any:  # noqa: ANN401 - a type of any kind
-    """The settings model behind a key, an index or a name below `model`; None if there is none."""
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        field = model.model_fields.get(word)
-        return field.annotation if field else None
-    models = [
-        arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)
-    ]
-    return models[0] if models else None
+def _trace(location: Sequence[int | str]) -> tuple[list[str], Any]:
+    """The keys of a place in the study, and the type of what holds the last of them.
+
+    Where a model is one of several kinds, the location has that kind between the keys, and the
+    type is that of the choice where it is not made.
+    """
+    words: list[str] = []
+    holder: Any = None
+    inner: Any = Study
+    for word in map(str, location):
+        if _by_tag(inner):
+            inner = _by_tag(inner).get(word)
+        else:
+            words.append(word)
+            holder, inner = inner, _type_behind(inner, word)
+    return words, inner if _by_tag(inner) else holder
+
+
+def _by_tag(annotation: Any) -> dict[str, type[BaseModel]]:  # noqa: ANN401 - a type of any kind
+    """The kinds of settings that a key can choose from, by their names; none if there is one."""
+    if get_origin(annotation) is not Annotated:
+        return {}
+    union, *metadata = get_args(annotation)
+    keys = [key for key in (getattr(each, "discriminator", None) for each in metadata) if key]
+    return {model.model_fields[key].default: model for key in keys for model in get_args(union)}
+
+
+def _type_behind(annotation: Any, word: str) -> Any:  # noqa: ANN401 - a type of any kind
+    """The type behind a key, an index or a name; None if nothing is known of it."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(word)
+        return _without_none(field.annotation) if field else None
+    inner = get_args(annotation)
+    return (inner[1] if get_origin(annotation) is dict else inner[0]) if inner else None
+
+
+def _without_none(annotation: Any) -> Any:  # noqa: ANN401 - a type of any kind
+    models = [each for each in get_args(annotation) if _is_model(each)]
+    return models[0] if type(None) in get_args(annotation) and models else annotation
+
+
+def _is_model(annotation: Any) -> bool:  # noqa: ANN401 - a type of any kind
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

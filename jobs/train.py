@@ -15,7 +15,7 @@ from typing import Any
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.signals import stop_requests
-from jobs.study import ModelSettings, Study
+from jobs.study import Study
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.fingerprint import fingerprint
@@ -23,6 +23,7 @@ from pipeline.formats.folders import claim, refuse_foreign
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
+from training.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,13 @@ import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
-from training_fixtures import FEATURES, TARGET, tiny_settings, write_tiny_dataset
+from training_fixtures import (
+    FEATURES,
+    TARGET,
+    tiny_ensemble,
+    tiny_settings,
+    write_tiny_dataset,
+)
 
 from pipeline.formats.card import SEARCH_MARGIN, read_card
 from pipeline.formats.files import sha256_of
@@ -21,14 +27,15 @@ from training.data import read_training_data, scalings_of
 from training.export import HEADER, draw_weight_sets, export_model
 from training.graph import Density, SampledNetworks
 from training.loop import train_network
-from training.network import FixedLayer, forward_fixed, split_parameters
+from training.network import FixedLayer, forward_fixed, split_member, split_parameters
 from training.objective import log_density, split_outputs
 from training.onnx_file import check_onnx, write_onnx
-from training.settings import BnnSettings
+from training.settings import BnnSettings, RepulsiveEnsembleSettings
 from training.train import train_model
 
 SUBSET = ("angle", "sum", "depth")
 SETTINGS = tiny_settings(features=SUBSET, epochs=12)
+ENSEMBLE = tiny_ensemble(features=SUBSET, members=4)
 SEED = 5
 
 
@@ -102,7 +109,7 @@ def test_scores_are_those_of_the_averaged_density(dataset, folder):
     ])
     target = np.log10(np.concatenate([table[TARGET.name].to_numpy() for table in columns]))
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     log_p_SN = torch.stack([
         log_density(
             forward_fixed(weights, torch.from_numpy(x_NF)),
@@ -155,7 +162,7 @@ def test_onnx_equals_the_networks_on_scaled_features(dataset, folder, session, r
     ))  # fmt: skip
     x_NF = scale({name: raw[name][:rows] for name in names}, scalings_of(manifest, card.inputs))
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     expected = np.stack([
         torch.cat(
             split_outputs(
@@ -196,7 +203,7 @@ def test_summaries_equal_a_grid_over_the_mixture(folder, session, raw):
 
 def test_weights_are_stored_with_the_drawn_sets(folder):
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     sets = draw_weight_sets(layers, SEED, SETTINGS.samples)
     with safe_open(folder / "weights.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()[HEADER])
@@ -222,7 +229,7 @@ def test_file_that_disagrees_with_torch_is_refused(folder, raw):
     names = [item.name for item in read_card(folder).inputs]
     scalings = [Scaling(name=name, function="identity", shift=0.0, factor=100.0) for name in names]
     checkpoint = newest_checkpoint(folder, "abc")
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     weight_sets = draw_weight_sets(layers, SEED, SETTINGS.samples)
     other = SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-1.0, 1.0)))
     with pytest.raises(RuntimeError, match="output mixture differs"):
@@ -254,3 +261,58 @@ def test_unfinished_training_is_not_exported(dataset, folder):
     longer = SETTINGS.model_copy(update={"epochs": 13})
     with pytest.raises(RuntimeError, match="no checkpoint after epoch 13"):
         export_model(dataset, longer, name="tiny", seed=SEED, folder=folder, fingerprint="abc")
+
+
+@pytest.fixture(scope="module")
+def ensemble(dataset, tmp_path_factory):
+    """The folder of a trained ensemble, and its members [layer by layer]."""
+    folder = tmp_path_factory.mktemp("models") / "re"
+    train_model(
+        dataset,
+        ENSEMBLE,
+        name="re",
+        seed=SEED,
+        folder=folder,
+        fingerprint="abc",
+        num_workers=1,
+        threads_per_worker=1,
+        use_gpu=False,
+        address="local",
+        in_process=True,
+    )
+    checkpoint = newest_checkpoint(folder, "abc")
+    return folder, [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
+
+
+def test_the_members_of_an_ensemble_are_its_networks(dataset, ensemble, raw):
+    folder, members = ensemble
+    card = read_card(folder)
+    assert (card.kind, card.num_networks, card.num_components) == ("repulsive_ensemble", 4, 2)
+    assert RepulsiveEnsembleSettings.model_validate(card.settings) == ENSEMBLE
+    assert set(card.scores) == {
+        "train_nll",
+        "validation_nll",
+        "validation_nll_single",
+        "prior_per_row",
+    }
+    names = [item.name for item in card.inputs]
+    session = onnxruntime.InferenceSession(folder / "mixture.onnx")
+    (found,) = session.run(None, {"features": stacked(raw, names)})
+    scalings = scalings_of(read_manifest(dataset), card.inputs)
+    x_NF = torch.from_numpy(scale({name: raw[name] for name in names}, scalings))
+    for network, layers in zip(found, members, strict=True):
+        outputs = split_outputs(forward_fixed(layers, x_NF), ENSEMBLE.log_variance_bounds)
+        np.testing.assert_allclose(network, torch.cat(outputs, dim=-1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_weights_of_an_ensemble_are_stored_by_member(ensemble):
+    folder, members = ensemble
+    with safe_open(folder / "weights.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+        assert RepulsiveEnsembleSettings.model_validate(header["settings"]) == ENSEMBLE
+        assert len(file.keys()) == 4 * 3 * 2
+        for number, layers in enumerate(members):
+            for index, layer in enumerate(layers):
+                name = f"member.{number:03d}.{{}}.{index}"
+                assert torch.equal(file.get_tensor(name.format("weight")), layer.weight_OF)
+                assert torch.equal(file.get_tensor(name.format("bias")), layer.bias_O)

@@ -59,9 +59,27 @@ def test_a_wrong_key_deep_in_a_model_gets_a_hint(tmp_path):
         load_study([path], ["models.n.epoch=3"])
 
 
+def test_the_kinds_of_models_are_told_apart(tmp_path):
+    path = _write(tmp_path / "a.yaml", name="a", output="o", models={"n": {"epochs": 3}})
+    kinds = "'bnn', 'repulsive_ensemble'"
+    with pytest.raises(UserError) as caught:
+        load_study([path], ["models.m.kind=bn", "models.k={kind: repulsive_ensemble, samples: 3}"])
+    assert str(caught.value).splitlines() == [
+        f"{path}: models.n.kind: this key is required, one of {kinds}",
+        "override: models.k.samples: unknown key, got 3",
+        f"override: models.m.kind: expected one of {kinds}, got 'bn'",
+    ]
+    with pytest.raises(UserError, match=r"models\.n\.member: unknown key \(did you mean members\?"):
+        load_study([path], ["models.n={kind: repulsive_ensemble, member: 3}"])
+    study = load_study([path], ["models.n={kind: repulsive_ensemble, members: 3}"])
+    assert study.models["n"].num_networks == 3
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("models.n={kind: repulsive_ensemble, repulsion_scale: -1}", "models.n.repulsion_scale: "),
+        ("simulate.num_cluster=3", "(did you mean num_clusters?)"),
         ("name", "an override is key.path=value"),
         ("=3", "an override is key.path=value"),
         ("name={", "is no YAML value"),

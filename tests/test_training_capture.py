@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fixtures import tiny_settings, write_tiny_dataset
+from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
+from training_processes import assert_equal
 
 from training import capture
 from training.checkpoint import newest_checkpoint
@@ -30,11 +31,17 @@ def test_full_batches_are_cut_into_equal_chunks(num_rows, count):
     assert sum(map(len, chunks)) - count * len(full) <= 1
 
 
-@pytest.mark.parametrize("estimator", ["local_reparametrisation", "antithetic"])
-def test_replaying_the_first_chunks_steps_equals_taking_all(tmp_path, monkeypatch, estimator):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        tiny_settings(batch_rows=100),
+        tiny_settings(batch_rows=100, estimator="antithetic"),
+        tiny_ensemble(batch_rows=100, repulsion_scale=1e5),
+    ],
+)
+def test_replaying_the_first_chunks_steps_equals_taking_all(tmp_path, monkeypatch, settings):
     """The stand-in for a capture does the work once beforehand, as a capture does."""
     data = read_training_data(write_tiny_dataset(tmp_path / "dataset", with_weights=True), None)
-    settings = tiny_settings(batch_rows=100, estimator=estimator)
     replays = []
 
     def stand_in(work, fault):
@@ -58,9 +65,7 @@ def test_replaying_the_first_chunks_steps_equals_taking_all(tmp_path, monkeypatc
     monkeypatch.setattr(capture, "_capture", stand_in)
     replayed = train("replayed")
     assert len(replays) == 3 * 3  # of three chunks of eight steps; five steps are left
-    assert torch.equal(plain.theta_P, replayed.theta_P)
-    for key, value in plain.optimizer["state"][0].items():
-        assert torch.equal(value, replayed.optimizer["state"][0][key])
+    assert_equal(replayed, plain)
 
 
 def test_the_gpu_benchmark_says_when_there_is_no_gpu():

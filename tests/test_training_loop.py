@@ -1,14 +1,17 @@
 import json
 import logging
-import multiprocessing
-import signal
-import socket
-import time
 
 import pytest
 import torch
-from torch import distributed
 from training_fixtures import tiny_settings, write_tiny_dataset
+from training_processes import (
+    CLOCK,
+    assert_equal,
+    kill_within_epoch,
+    train,
+    train_on_workers,
+    without_clock,
+)
 
 from pipeline.formats.errors import StoppedBySignal
 from pipeline.formats.seeds import derive_seed
@@ -23,62 +26,12 @@ from training.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
 from training.objective import log_density, summed_nll
 from training.rows import permutation
 
-SPAWN = multiprocessing.get_context("spawn")
 LITTLE = 0.05  # MiB, a third of what the rows need
-CLOCK = {"seconds", "rows_per_second", "seconds_left"}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return write_tiny_dataset(tmp_path_factory.mktemp("dataset"), with_weights=True, group_rows=100)
-
-
-def train(dataset, folder, settings=None, **changes):
-    wanted = {"seed": 11, "fingerprint": "a", "folder": folder} | changes
-    settings = settings or tiny_settings()
-    data = read_training_data(dataset, settings.features, settings.memory_mib)
-    train_network(data, settings, **wanted)
-    return newest_checkpoint(folder, wanted["fingerprint"])
-
-
-def without_clock(history):
-    return [{key: record[key] for key in record.keys() - CLOCK} for record in history]
-
-
-def assert_equal(one, other):
-    """Bitwise equal parameters, moments and losses."""
-    assert one.epoch == other.epoch
-    assert torch.equal(one.theta_P, other.theta_P)
-    for key, value in one.optimizer["state"][0].items():
-        assert torch.equal(value, other.optimizer["state"][0][key])
-    assert without_clock(one.history) == without_clock(other.history)
-
-
-def free_port():
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
-
-
-def run_worker(rank, world_size, port, dataset, folder, settings):
-    distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
-    )
-    worker = Worker(rank=rank, world_size=world_size, all_reduce=distributed.all_reduce)
-    train(dataset, folder, settings, worker=worker)
-    distributed.destroy_process_group()
-
-
-def run_until_killed(dataset, folder, epoch):
-    """Train slowly from this epoch on, so that the process is killed within it."""
-
-    def wait_in_epoch():
-        if len(read_history(folder)) >= epoch:
-            (folder / "within").touch()
-            time.sleep(0.5)
-        return False
-
-    train(dataset, folder, tiny_settings(epochs=5), should_stop=wait_in_epoch)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +42,7 @@ def alone(dataset, tmp_path_factory):
 def test_same_seed_same_weights_and_another_seed_others(dataset, tmp_path, alone):
     assert_equal(alone, train(dataset, tmp_path / "again"))
     other = train(dataset, tmp_path / "other", tiny_settings(epochs=1), seed=12)
-    assert not torch.equal(other.theta_P, alone.theta_P)
+    assert not torch.equal(other.networks[0].theta_P, alone.networks[0].theta_P)
 
 
 def test_training_lowers_the_loss(alone):
@@ -127,7 +80,7 @@ def test_first_step_is_adam_on_the_weighted_mean_plus_kl(dataset, tmp_path):
     step_P = settings.optimizer.learning_rate * grad_P / (grad_P.abs() + 1e-8)
     is_clear = grad_P.abs() > 1e-5  # below, the sign is rounding
     torch.testing.assert_close(
-        (start - found.theta_P)[is_clear], step_P[is_clear], rtol=5e-3, atol=1e-6
+        (start - found.networks[0].theta_P)[is_clear], step_P[is_clear], rtol=5e-3, atol=1e-6
     )
     assert found.history[0]["train_nll"] == pytest.approx(nll.item(), rel=1e-5)
 
@@ -144,20 +97,13 @@ def initial_parameters(settings):
     [(2, {}), (3, {}), (2, {"estimator": "antithetic"}), (2, {"memory_mib": LITTLE})],
 )
 def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, changes):
-    port, settings = free_port(), tiny_settings(**changes)
+    settings = tiny_settings(**changes)
     alone = train(dataset, tmp_path / "alone", settings)
-    processes = [
-        SPAWN.Process(target=run_worker, args=(rank, world_size, port, dataset, tmp_path, settings))
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    shared = newest_checkpoint(tmp_path, "a")
+    shared = train_on_workers(world_size, dataset, tmp_path / "shared", settings)
     assert shared.world_size == world_size
-    torch.testing.assert_close(shared.theta_P, alone.theta_P, rtol=0.0, atol=2e-4)
+    torch.testing.assert_close(
+        shared.networks[0].theta_P, alone.networks[0].theta_P, rtol=0.0, atol=2e-4
+    )
     for one, many in zip(alone.history, shared.history, strict=False):
         assert many["train_nll"] == pytest.approx(one["train_nll"], abs=1e-4)
         assert many["validation_nll"] == pytest.approx(one["validation_nll"], abs=1e-4)
@@ -166,15 +112,7 @@ def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, cha
 def test_killed_training_continues_as_if_uninterrupted(dataset, tmp_path):
     whole = train(dataset, tmp_path / "whole", tiny_settings(epochs=5))
     folder = tmp_path / "killed"
-    folder.mkdir()
-    process = SPAWN.Process(target=run_until_killed, args=(dataset, folder, 3))
-    process.start()
-    while process.is_alive() and not (folder / "within").exists():
-        time.sleep(0.05)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert newest_checkpoint(folder, "a").epoch == 3
+    kill_within_epoch(1, dataset, folder, tiny_settings(epochs=5), epoch=3)
     with (folder / "history.jsonl").open("a") as history:
         history.write('{"epoch": 4, "train_nll')  # a line that was being written
     resumed = train(dataset, folder, tiny_settings(epochs=5))
@@ -186,7 +124,12 @@ def test_killed_training_continues_as_if_uninterrupted(dataset, tmp_path):
 def test_last_two_checkpoints_are_kept(dataset, tmp_path):
     train(dataset, tmp_path)
     names = sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())
-    assert names == ["epoch-000002.pt", "epoch-000003.pt"]
+    assert names == [
+        "epoch-000002-network-000.pt",
+        "epoch-000002.pt",
+        "epoch-000003-network-000.pt",
+        "epoch-000003.pt",
+    ]
 
 
 def test_foreign_and_damaged_checkpoints_are_removed(dataset, tmp_path, caplog):
@@ -219,7 +162,7 @@ def test_validation_loss_is_that_of_the_averaged_density(dataset, alone):
     """Eight weight sets, one after the other; the same in each epoch."""
     settings, rows = tiny_settings(), read_training_data(dataset, None).validation
     sizes = network.layer_sizes(4, settings.hidden, settings.components)
-    layers = network.split_parameters(alone.theta_P, sizes)
+    layers = network.split_parameters(alone.networks[0].theta_P, sizes)
     density_N = 0.0
     for index in range(8):
         generator = torch.Generator().manual_seed(derive_seed(11, "validation", index))
@@ -228,8 +171,8 @@ def test_validation_loss_is_that_of_the_averaged_density(dataset, alone):
         density_N = density_N + log_p_N.double().exp() / 8
     expected = -(rows.weight_N * density_N.log()).mean().item()
     assert alone.history[-1]["validation_nll"] == pytest.approx(expected, rel=1e-5)
-    mean_W = alone.theta_P[: network.count_weights(sizes)]
-    log_variance_W = alone.theta_P[len(mean_W) : 2 * len(mean_W)]
+    mean_W = alone.networks[0].theta_P[: network.count_weights(sizes)]
+    log_variance_W = alone.networks[0].theta_P[len(mean_W) : 2 * len(mean_W)]
     assert alone.history[-1]["log_variance_q50"] == pytest.approx(
         log_variance_W.median().item(), abs=1e-3
     )

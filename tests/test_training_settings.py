@@ -4,7 +4,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from training.settings import BnnSettings, OptimizerSettings
+from training.settings import BnnSettings, OptimizerSettings, RepulsiveEnsembleSettings
 
 
 def test_defaults_are_the_papers():
@@ -15,6 +15,26 @@ def test_defaults_are_the_papers():
     assert settings.optimizer == OptimizerSettings(
         learning_rate=1e-4, milestones=(25, 100), gamma=0.1
     )
+
+
+def test_an_ensemble_has_the_papers_networks():
+    settings, bnn = RepulsiveEnsembleSettings(), BnnSettings()
+    shared = settings.model_dump(exclude={"kind", "members", "repulsion_scale", "kernel"})
+    assert shared == bnn.model_dump(include=shared.keys())
+    assert (settings.members, settings.repulsion_scale, settings.kernel) == (
+        50,
+        1.0,
+        "mixture_mean",
+    )
+    assert settings.num_networks == bnn.num_networks == 50
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"members": 0}, {"repulsion_scale": -1.0}, {"kernel": "weights"}, {"samples": 3}]
+)
+def test_settings_of_an_ensemble_out_of_range_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        RepulsiveEnsembleSettings.model_validate(wrong)
 
 
 def test_rate_falls_when_a_milestone_is_completed():

@@ -138,7 +138,9 @@ def test_streamed_training_is_repeatable_and_as_good(dataset, tmp_path):
 
     one = train("one", settings)
     train("two", settings.model_copy(update={"epochs": 2}))
-    assert torch.equal(train("two", settings).theta_P, one.theta_P)  # continued after two epochs
+    assert torch.equal(
+        train("two", settings).networks[0].theta_P, one.networks[0].theta_P
+    )  # continued after two epochs
     train("resident", tiny_settings(epochs=4))
     losses = [
         read_history(tmp_path / folder)[-1]["validation_nll"] for folder in ("one", "resident")

@@ -8,7 +8,8 @@ import time
 import psutil
 import pytest
 import torch
-from training_fixtures import tiny_settings, write_tiny_dataset
+from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
+from training_processes import assert_equal, train
 
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data
@@ -146,7 +147,9 @@ def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
     two = newest_checkpoint(tmp_path / "models" / "two", "x")
     one = newest_checkpoint(tmp_path / "one", "x")
     assert (two.epoch, two.world_size) == (4, 2)
-    torch.testing.assert_close(two.theta_P, one.theta_P, rtol=0.0, atol=2e-4)
+    torch.testing.assert_close(
+        two.networks[0].theta_P, one.networks[0].theta_P, rtol=0.0, atol=2e-4
+    )
     assert [record["epoch"] for record in read_history(tmp_path / "models" / "two")] == [1, 2, 3, 4]
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"two"}
     assert {url.split(":")[0] for url in dashboards} == {"127.0.0.1"}
@@ -154,3 +157,28 @@ def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == handler
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if "ray" in child.name()]
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.usefixtures("home")
+def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path):
+    from training.workers import fit
+
+    dataset = write_tiny_dataset(tmp_path / "dataset", with_weights=True)
+    settings = tiny_ensemble(repulsion_scale=1e5)
+    fit(
+        dataset,
+        settings,
+        name="re",
+        seed=11,
+        folder=tmp_path / "re",
+        fingerprint="a",
+        num_workers=2,
+        use_gpu=False,
+        threads_per_worker=1,
+        address="local",
+    )
+    two = newest_checkpoint(tmp_path / "re", "a")
+    assert two.world_size == 2
+    assert_equal(two, train(dataset, tmp_path / "one", settings))

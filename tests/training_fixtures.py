@@ -10,7 +10,7 @@ from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, Split
-from training.settings import BnnSettings, OptimizerSettings
+from training.settings import BnnSettings, OptimizerSettings, RepulsiveEnsembleSettings
 
 FEATURES = (
     Feature(name="sum", unit="MeV", transform="log10_standard"),
@@ -39,6 +39,13 @@ def tiny_settings(**changes: object) -> BnnSettings:
         "optimizer": OptimizerSettings(learning_rate=3e-3, milestones=(2,)),
     }
     return BnnSettings.model_validate(values | changes)
+
+
+def tiny_ensemble(**changes: object) -> RepulsiveEnsembleSettings:
+    """Five members of the same networks."""
+    values = tiny_settings().model_dump(include=RepulsiveEnsembleSettings.model_fields.keys())
+    values |= {"kind": "repulsive_ensemble", "members": 5}
+    return RepulsiveEnsembleSettings.model_validate(values | changes)
 
 
 def write_tiny_dataset(

@@ -1,12 +1,9 @@
-"""One epoch of the Bayesian network's training, on one of the workers that share it.
+"""One epoch of a training, on one of the workers that share it.
 
-Every worker takes its blocks of each global batch. The gradient is the sum of the workers' sums
-over the rows of the batch; the KL term is added by each worker alike, so all workers keep the
-same parameters. Rows come in chunks of several batches; on a GPU the steps of a whole chunk are
-one captured graph, and the host waits for the GPU at the end of an epoch only.
+Rows come in chunks of several batches; on a GPU the steps of a whole chunk are one captured
+graph, and the host waits for the GPU at the end of an epoch only.
 
-Shape letters: N rows, B rows of this worker in a step, F features, P parameters, W weights,
-T steps.
+Shape letters: C figures of a step, T steps.
 """
 
 import logging
@@ -18,17 +15,15 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.errors import StoppedBySignal
-from training import network
 from training.data import TrainingData
 from training.faults import LossNotFiniteError, name_columns
+from training.learner import Learner
 from training.noise import StepRows, keys_of_epoch
 from training.rows import Chunk
-from training.settings import BnnSettings
-from training.step import Batch, Step
-from training.validation import validation_nll
+from training.settings import ModelSettings
+from training.step import Batch
 
 CPU = torch.device("cpu")
-QUANTILES = (0.05, 0.5, 0.95)  # of the weights' log sigma^2, in the history
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +55,8 @@ class Worker:
 
 @dataclass
 class State:
-    """What changes: parameters with Adam's moments, completed epochs and their records."""
+    """What changes beside the parameters: Adam's moments, completed epochs and their records."""
 
-    theta_P: Tensor
     optimizer: torch.optim.Adam
     epoch: int
     history: list[dict[str, float]]
@@ -75,15 +69,13 @@ class Buffers:
     Attributes:
         chunk: Rows of the steps of a chunk.
         keys: Of the noise of those steps, int32 [T, 2].
-        trace: Summed NLL and norm of the gradient of those steps, [2, T].
-        sums: The gradient [P], the summed NLL, and the number of workers told to stop.
+        trace: Figures of those steps, [C, T].
         fault: 1 from the first loss or gradient on that is not finite, and no update follows.
     """
 
     chunk: Chunk
     keys: Tensor
     trace: Tensor
-    sums: Tensor
     fault: Tensor
 
 
@@ -96,23 +88,19 @@ class Run:
         seed: Of the training.
         worker: This process.
         data: Training and validation rows.
-        sizes: Units per layer.
-        num_weights: Weights of all layers.
+        learner: What is trained.
         chunks: The worker's plan of an epoch, in chunks.
         buffers: What the steps overwrite.
-        step: Fills the sums with this worker's share.
         should_stop: Asked at every step, on a GPU at every epoch.
     """
 
-    settings: BnnSettings
+    settings: ModelSettings
     seed: int
     worker: Worker
     data: TrainingData
-    sizes: tuple[int, ...]
-    num_weights: int
+    learner: Learner
     chunks: list[list[StepRows]]
     buffers: Buffers
-    step: Step
     should_stop: Callable[[], bool]
 
     @property
@@ -140,12 +128,12 @@ def train_epoch(run: Run, state: State, advance: Advance) -> None:
     rate = run.settings.optimizer.rate_at(state.epoch)
     state.optimizer.param_groups[0]["lr"].fill_(rate)
     if not run.is_stepwise:
-        run.buffers.sums[-1] = float(run.should_stop())
-        run.worker.all_reduce(run.buffers.sums)
+        run.learner.sums[-1] = float(run.should_stop())
+        run.worker.all_reduce(run.learner.sums)
         stop_if_told(run, state)
-    trace_2T = _run_chunks(run, state, advance)
+    trace_CT = _run_chunks(run, state, advance)
     trained = time.perf_counter() - started
-    record = _record_of(run, state, trace_2T)
+    record = _record_of(run, state, trace_CT)
     seconds = time.perf_counter() - started
     state.epoch += 1
     clock = {
@@ -159,7 +147,7 @@ def train_epoch(run: Run, state: State, advance: Advance) -> None:
 
 
 def _run_chunks(run: Run, state: State, advance: Advance) -> Tensor:
-    """One pass over the training rows; summed NLL and gradient norm of each step, on the CPU."""
+    """One pass over the training rows; the figures of each step, on the CPU."""
     buffers = run.buffers
     keys_T2 = keys_of_epoch(run.seed, state.epoch, sum(map(len, run.chunks)))
     deal = run.data.train.deal(run.seed, state.epoch)
@@ -170,11 +158,11 @@ def _run_chunks(run: Run, state: State, advance: Advance) -> Tensor:
         buffers.keys[:count].copy_(keys_T2[first : first + count], non_blocking=True)
         advance(steps)
         traces.append(buffers.trace[:, :count].clone())
-    trace_2T = torch.cat(traces, dim=1).cpu()
-    bad = torch.nonzero(~torch.isfinite(trace_2T.sum(0)))
+    trace_CT = torch.cat(traces, dim=1).cpu()
+    bad = torch.nonzero(~torch.isfinite(trace_CT[:2].sum(0)))
     if len(bad):
-        raise_fault(run, state, trace_2T[:, int(bad[0])], int(bad[0]))
-    return trace_2T
+        raise_fault(run, state, trace_CT[:, int(bad[0])], int(bad[0]))
+    return trace_CT
 
 
 def take_steps(run: Run, state: State, steps: list[StepRows]) -> None:
@@ -189,9 +177,9 @@ def take_steps(run: Run, state: State, steps: list[StepRows]) -> None:
 
 def _add_up(run: Run, rows: slice, index: int, step: StepRows) -> None:
     """The sums over the batch, of all workers."""
-    buffers, chunk = run.buffers, run.buffers.chunk
+    buffers, chunk, sums = run.buffers, run.buffers.chunk, run.learner.sums
     if step.rows:
-        run.step(
+        run.learner.fill(
             Batch(
                 chunk.x_NF[rows],
                 chunk.target_N[rows],
@@ -201,54 +189,45 @@ def _add_up(run: Run, rows: slice, index: int, step: StepRows) -> None:
             )
         )
     else:
-        buffers.sums.zero_()
+        sums.zero_()
     if run.is_stepwise:
-        buffers.sums[-1] = float(run.should_stop())
-    run.worker.all_reduce(buffers.sums)
+        sums[-1] = float(run.should_stop())
+    run.worker.all_reduce(sums)
 
 
 def _update(run: Run, state: State, index: int, step: StepRows) -> None:
-    """One step of Adam on the mean NLL of the global batch plus KL / N, if all is finite."""
+    """One step of Adam, if all is finite."""
     buffers = run.buffers
-    grad_P, nll = buffers.sums[:-2].div_(step.batch_rows), buffers.sums[-2]
-    network.add_kl_gradient(
-        grad_P,
-        state.theta_P.detach(),
-        num_weights=run.num_weights,
-        prior_sigma=run.settings.prior_sigma,
-        num_rows=len(run.data.train),
-    )
-    norm = torch.linalg.vector_norm(grad_P)
-    buffers.trace[0, index] = nll
-    buffers.trace[1, index] = norm
-    buffers.fault.clamp_(min=(~torch.isfinite(nll + norm)).float())
+    figures_C = buffers.trace[:, index]
+    run.learner.finish(step.batch_rows, figures_C)
+    buffers.fault.clamp_(min=(~torch.isfinite(figures_C[:2].sum())).float())
     if run.is_stepwise:
         stop_if_told(run, state)
         if buffers.fault.item():
-            raise_fault(run, state, buffers.trace[:, index], step.step)
+            raise_fault(run, state, figures_C, step.step)
     state.optimizer.step()
 
 
 def stop_if_told(run: Run, state: State) -> None:
     """Raise StoppedBySignal if any worker was told to stop."""
-    if run.buffers.sums[-1].item() > 0.0:
+    if run.learner.sums[-1].item() > 0.0:
         msg = f"training stopped after epoch {state.epoch} of {run.settings.epochs}; run again"
         raise StoppedBySignal(msg)
 
 
-def raise_fault(run: Run, state: State, trace_2: Tensor, step: int) -> None:
+def raise_fault(run: Run, state: State, figures_C: Tensor, step: int) -> None:
     """Raise LossNotFiniteError with the batch and the columns that are at fault.
 
     Args:
         run: What stays the same.
         state: Before the epoch's end.
-        trace_2: Summed NLL and norm of the gradient of the step.
+        figures_C: Of the step: its summed NLL, the norm of its gradient, then others.
         step: Number of the step.
     """
     (rows,) = [item for steps in run.chunks for item in steps if item.step == step]
     run.data.train.deal(run.seed, state.epoch)([rows], run.buffers.chunk)
     columns = name_columns(run.data, run.buffers.chunk, rows.rows, run.worker.all_reduce)
-    nll, norm = trace_2.tolist()
+    nll, norm, *_ = figures_C.tolist()
     what = f"loss is {nll}" if nll - nll != 0.0 else f"norm of the gradient is {norm}"
     msg = (
         f"epoch {state.epoch + 1}, batch {step + 1}: the {what}; in this batch {columns}; "
@@ -257,34 +236,24 @@ def raise_fault(run: Run, state: State, trace_2: Tensor, step: int) -> None:
     raise LossNotFiniteError(msg)
 
 
-def _record_of(run: Run, state: State, trace_2T: Tensor) -> dict[str, float]:
+def _record_of(run: Run, state: State, trace_CT: Tensor) -> dict[str, float]:
     """What the history tells of an epoch, without times."""
-    theta_P, num_rows = state.theta_P.detach(), len(run.data.train)
-    kl = network.kl_divergence(theta_P, run.num_weights, run.settings.prior_sigma)
-    log_variance_W = theta_P[run.num_weights : 2 * run.num_weights]
-    spread = torch.quantile(log_variance_W, torch.tensor(QUANTILES, device=theta_P.device))
-    nll_T, norm_T = trace_2T.double()
-    layers = network.split_parameters(theta_P, run.sizes)
-    bounds, seed = run.settings.log_variance_bounds, run.seed
-    total = torch.zeros((), dtype=torch.float64, device=theta_P.device)
-    total += validation_nll(
-        layers, run.data.validation.slabs(run.worker.rank, run.worker.world_size), bounds, seed
-    )
-    run.worker.all_reduce(total)
+    total = run.learner.validate(run.data.validation)
     if not torch.isfinite(total):
         msg = (
             f"epoch {state.epoch + 1}: the validation loss is {total.item()}; the last checkpoint "
             "is kept; lower optimizer.learning_rate"
         )
         raise LossNotFiniteError(msg)
+    nll_T, norm_T, *others = trace_CT.double()
     return {
-        "train_nll": nll_T.sum().item() / num_rows,
-        "kl": kl.item() / num_rows,
+        "train_nll": nll_T.sum().item() / len(run.data.train),
         "validation_nll": total.item() / len(run.data.validation),
         "gradient_norm": norm_T.mean().item(),
         "gradient_norm_max": norm_T.max().item(),
         **{
-            f"log_variance_q{100 * level:02.0f}": value
-            for level, value in zip(QUANTILES, spread.tolist(), strict=True)
+            name: figure_T.mean().item()
+            for name, figure_T in zip(run.learner.figures, others, strict=True)
         },
+        **run.learner.describe(),
     }

@@ -1,4 +1,4 @@
-"""The model that leaves the training: drawn networks as ONNX, all weights, and the card.
+"""The model that leaves the training: its networks as ONNX, all weights, and the card.
 
 Shape letters: S samples, N rows, F features, K components, P parameters.
 """
@@ -23,11 +23,11 @@ from training.checkpoint import Checkpoint, newest_checkpoint
 from training.data import open_split, scalings_of, select_features
 from training.graph import Density, SampledNetworks
 from training.history import HISTORY
-from training.network import FixedLayer, Layer, draw_weights, split_parameters
+from training.network import FixedLayer, Layer, draw_weights, split_member, split_parameters
 from training.objective import log_density
 from training.onnx_file import check_onnx, write_mixture_part, write_onnx
 from training.rows import Source
-from training.settings import BnnSettings
+from training.settings import BnnSettings, ModelSettings
 
 MODEL, MIXTURE, WEIGHTS = "model.onnx", "mixture.onnx", "weights.safetensors"
 HEADER = "model"  # key of the JSON text in the header of the weights
@@ -36,7 +36,7 @@ CHECK_ROWS = 300
 
 
 def export_model(
-    dataset: Path, settings: BnnSettings, *, name: str, seed: int, folder: Path, fingerprint: str
+    dataset: Path, settings: ModelSettings, *, name: str, seed: int, folder: Path, fingerprint: str
 ) -> ModelCard:
     """Write the model of a finished training into its folder, the card last.
 
@@ -49,13 +49,12 @@ def export_model(
         raise RuntimeError(msg)
     manifest = read_manifest(dataset)
     features = select_features(manifest, settings.features)
-    layers = split_parameters(checkpoint.theta_P, checkpoint.sizes)
-    weight_sets = draw_weight_sets(layers, seed, settings.samples)
+    weight_sets, weights = _networks_of(settings, checkpoint, seed)
     model = _model_of(manifest, features, weight_sets, settings)
     validation = open_split(dataset, manifest, features, "validation", settings.memory_mib)
     scores = {**_scores_of(model, validation), **_last_record(checkpoint)}
     with replacing(folder / WEIGHTS) as temporary:
-        _write_weights(temporary, layers, weight_sets, _header_of(settings, features, fingerprint))
+        save_file(weights, temporary, metadata=_header_of(settings, features, fingerprint))
     with replacing(folder / MODEL) as temporary:
         write_onnx(model, temporary)
         check_onnx(temporary, model, _random_rows(manifest, features, seed))
@@ -75,11 +74,47 @@ def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[l
     ]
 
 
+def _networks_of(
+    settings: ModelSettings, checkpoint: Checkpoint, seed: int
+) -> tuple[list[list[FixedLayer]], dict[str, Tensor]]:
+    """The networks to export, and all weights by name."""
+    if isinstance(settings, BnnSettings):
+        layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
+        weight_sets = draw_weight_sets(layers, seed, settings.samples)
+        return weight_sets, _posterior(layers, weight_sets)
+    members = [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
+    return members, _by_member(members)
+
+
+def _posterior(
+    layers: Sequence[Layer], weight_sets: Sequence[Sequence[FixedLayer]]
+) -> dict[str, Tensor]:
+    """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F]."""
+    tensors: dict[str, Tensor] = {}
+    for index, layer in enumerate(layers):
+        tensors[f"mean.{index}"] = layer.mean_OF.clone()
+        tensors[f"log_variance.{index}"] = layer.log_variance_OF.clone()
+        tensors[f"bias.{index}"] = layer.bias_O.clone()
+        drawn = torch.stack([weights[index].weight_OF for weights in weight_sets])
+        tensors[f"drawn_weight.{index}"] = drawn
+    return tensors
+
+
+def _by_member(members: Sequence[Sequence[FixedLayer]]) -> dict[str, Tensor]:
+    """Weights and biases by member and layer."""
+    tensors: dict[str, Tensor] = {}
+    for number, layers in enumerate(members):
+        for index, layer in enumerate(layers):
+            tensors[f"member.{number:03d}.weight.{index}"] = layer.weight_OF.clone()
+            tensors[f"member.{number:03d}.bias.{index}"] = layer.bias_O.clone()
+    return tensors
+
+
 def _model_of(
     manifest: DatasetManifest,
     features: Sequence[Feature],
     weight_sets: Sequence[Sequence[FixedLayer]],
-    settings: BnnSettings,
+    settings: ModelSettings,
 ) -> SampledNetworks:
     low, high = manifest.log10_target_range()
     density = Density(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))
@@ -107,11 +142,12 @@ def _scores_of(model: SampledNetworks, rows: Source) -> dict[str, float]:
 
 def _last_record(checkpoint: Checkpoint) -> dict[str, float]:
     last = checkpoint.history[-1]
-    return {"train_nll": last["train_nll"], "kl_per_row": last["kl"]}
+    penalties = {f"{name}_per_row": last[name] for name in ("kl", "prior") if name in last}
+    return {"train_nll": last["train_nll"], **penalties}
 
 
 def _header_of(
-    settings: BnnSettings, features: Sequence[Feature], fingerprint: str
+    settings: ModelSettings, features: Sequence[Feature], fingerprint: str
 ) -> dict[str, str]:
     """One entry, because the order of several would differ from run to run."""
     content = {
@@ -121,23 +157,6 @@ def _header_of(
         "fingerprint": fingerprint,
     }
     return {HEADER: json.dumps(content)}
-
-
-def _write_weights(
-    path: Path,
-    layers: Sequence[Layer],
-    weight_sets: Sequence[Sequence[FixedLayer]],
-    header: dict[str, str],
-) -> None:
-    """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F]."""
-    tensors: dict[str, Tensor] = {}
-    for index, layer in enumerate(layers):
-        tensors[f"mean.{index}"] = layer.mean_OF.contiguous()
-        tensors[f"log_variance.{index}"] = layer.log_variance_OF.contiguous()
-        tensors[f"bias.{index}"] = layer.bias_O.contiguous()
-        drawn = torch.stack([weights[index].weight_OF for weights in weight_sets])
-        tensors[f"drawn_weight.{index}"] = drawn
-    save_file({key: tensor.clone() for key, tensor in tensors.items()}, path, metadata=header)
 
 
 def _random_rows(manifest: DatasetManifest, features: Sequence[Feature], seed: int) -> Tensor:
@@ -153,7 +172,7 @@ def _random_rows(manifest: DatasetManifest, features: Sequence[Feature], seed: i
 def _card_of(
     manifest: DatasetManifest,
     features: Sequence[Feature],
-    settings: BnnSettings,
+    settings: ModelSettings,
     *,
     name: str,
     folder: Path,
@@ -168,7 +187,7 @@ def _card_of(
         name=name,
         kind=settings.kind,
         artefacts={role: _artefact(folder, path) for role, path in files.items()},
-        num_networks=settings.samples,
+        num_networks=settings.num_networks,
         num_components=settings.components,
         inputs=tuple(features),
         input_ranges={

@@ -77,9 +77,10 @@ def _follow(folder: Path, epochs: int, finished: threading.Event) -> None:
 def describe_epoch(record: Mapping[str, float], epochs: int) -> str:
     """One line about an epoch: number, losses, rate and time left."""
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
+    name, penalty = ("KL", "kl") if "kl" in record else ("prior", "prior")
     return (
         f"epoch {record['epoch']:.0f}/{epochs}: "
-        f"train NLL {record['train_nll']:.4f}, KL/row {record['kl']:.4f}, "
+        f"train NLL {record['train_nll']:.4f}, {name}/row {record[penalty]:.4f}, "
         f"validation NLL {record['validation_nll']:.4f}, "
         f"{record['rows_per_second']:.3g} rows/s, {minutes}:{seconds:02d} left"
     )

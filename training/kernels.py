@@ -79,6 +79,35 @@ def _log_sum(value_K: Vector32, share_K: Vector32) -> Any:  # noqa: ANN401 - a n
 
 
 @kernel
+def mixture_mean(outputs_BO: Matrix32, mean_B: Vector32) -> None:
+    """Means of the mixtures."""
+    components = outputs_BO.shape[1] // 3
+    share_K = np.empty(components, np.float32)
+    for b in range(len(outputs_BO)):
+        _log_sum(outputs_BO[b, 2 * components :], share_K)
+        mean_B[b] = _F(0.0)
+        for k in range(components):
+            mean_B[b] += share_K[k] * outputs_BO[b, k]
+
+
+@kernel
+def mixture_mean_back(outputs_BO: Matrix32, force_B: Vector32, grad_BO: Matrix32) -> None:
+    """Derivatives of the sum of force times mean."""
+    components = outputs_BO.shape[1] // 3
+    share_K = np.empty(components, np.float32)
+    for b in range(len(outputs_BO)):
+        _log_sum(outputs_BO[b, 2 * components :], share_K)
+        mean = _F(0.0)
+        for k in range(components):
+            mean += share_K[k] * outputs_BO[b, k]
+        for k in range(components):
+            pull = force_B[b] * share_K[k]
+            grad_BO[b, k] = pull
+            grad_BO[b, components + k] = _F(0.0)
+            grad_BO[b, 2 * components + k] = pull * (outputs_BO[b, k] - mean)
+
+
+@kernel
 def mixture(
     outputs_BO: Matrix32,
     target_B: Vector32,

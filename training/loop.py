@@ -1,7 +1,4 @@
-"""The training loop of the Bayesian network: a plain function, with or without other workers.
-
-Shape letters: N rows, B rows of this worker in a step, F features, P parameters.
-"""
+"""The training loop: a plain function, with or without other workers."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -10,34 +7,34 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
-from pipeline.formats.seeds import derive_seed
-from training import network
+from training.bayesian import BayesianNetwork
 from training.board import open_board
 from training.capture import advance_on, cut_plan
 from training.checkpoint import (
     Checkpoint,
+    Index,
+    NetworkState,
     newest_checkpoint,
     remove_foreign_checkpoints,
-    save_checkpoint,
+    save_index,
+    save_network,
 )
 from training.data import TrainingData
+from training.ensemble import RepulsiveEnsemble
 from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
-from training.noise import StepRows, plan_epoch
-from training.operations import operations_on
+from training.learner import Learner
+from training.noise import StepRows
 from training.rows import Chunk
-from training.settings import BnnSettings
-from training.step import SampledStep, Step
-from training.sub_batches import PairedStep
+from training.settings import BnnSettings, ModelSettings
 
 log = logging.getLogger(__name__)
 
 
 def train_network(  # noqa: PLR0913 - wiring
     data: TrainingData,
-    settings: BnnSettings,
+    settings: ModelSettings,
     *,
     seed: int,
     fingerprint: str,
@@ -50,7 +47,7 @@ def train_network(  # noqa: PLR0913 - wiring
 
     Args:
         data: All rows, the same in each worker.
-        settings: Of the network and its training.
+        settings: Of the networks and their training.
         seed: Initial weights, permutations and noise follow from it.
         fingerprint: Of settings and data; checkpoints with another one are removed.
         folder: Of the run; shared by all workers.
@@ -68,8 +65,8 @@ def train_network(  # noqa: PLR0913 - wiring
     with _threads(worker.threads):
         if worker.rank == 0:
             remove_foreign_checkpoints(folder, fingerprint)
-        run, theta_P = _prepare(data, settings, seed, worker, should_stop)
-        state = _start(run, theta_P, folder, fingerprint)
+        run = _prepare(data, settings, seed, worker, should_stop)
+        state = _start(run, folder, fingerprint)
         if worker.rank == 0:
             write_history(folder, state.history)
         advance = advance_on(run, state)
@@ -81,9 +78,15 @@ def train_network(  # noqa: PLR0913 - wiring
 
 
 def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
-    """Let the first worker write the checkpoint, then the line of history."""
-    if run.worker.rank == 0:
-        save_checkpoint(folder, _checkpoint_of(run, state, fingerprint))
+    """Let the workers write their networks, then the first the index and the line of history."""
+    learner, worker = run.learner, run.worker
+    if worker.rank == 0 or not learner.shares_rows:
+        for number, theta_P in zip(learner.numbers, learner.networks, strict=True):
+            network = _network_state(theta_P, state.optimizer)
+            save_network(folder, fingerprint, state.epoch, number, network)
+    _count(worker)  # all have written
+    if worker.rank == 0:
+        save_index(folder, _index_of(run, state, fingerprint))
         append_history(folder, state.history[-1])
 
 
@@ -95,39 +98,41 @@ def _board(
 
 def _prepare(
     data: TrainingData,
-    settings: BnnSettings,
+    settings: ModelSettings,
     seed: int,
     worker: Worker,
     should_stop: Callable[[], bool],
-) -> tuple[Run, Tensor]:
-    """What stays the same, and the parameters that its step reads: those of a new training."""
+) -> Run:
+    """What stays the same, with the parameters of a new training."""
     device = worker.device
     data = TrainingData(data.train.to(device), data.validation.to(device), data.columns)
-    sizes = network.layer_sizes(data.train.num_features, settings.hidden, settings.components)
-    generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-    theta_P = network.initial_parameters(sizes, settings.initial_log_variance, generator)
-    theta_P = theta_P.to(device).requires_grad_()
-    plan = plan_epoch(len(data.train), settings.batch_rows, worker.rank, worker.world_size)
-    chunks = cut_plan(plan, settings.batch_rows, device)
-    sums = torch.zeros(len(theta_P) + 2, device=device)
-    run = Run(
+    learner = _make_learner(data, settings, seed, worker)
+    chunks = cut_plan(learner.plan, settings.batch_rows, device)
+    return Run(
         settings=settings,
         seed=seed,
         worker=worker,
         data=data,
-        sizes=sizes,
-        num_weights=network.count_weights(sizes),
+        learner=learner,
         chunks=chunks,
-        buffers=_buffers(chunks, data.train.num_features, sums),
-        step=_make_step(settings, theta_P, sums, sizes, plan, worker),
+        buffers=_buffers(chunks, data.train.num_features, learner, device),
         should_stop=should_stop,
     )
-    return run, theta_P
 
 
-def _buffers(chunks: list[list[StepRows]], num_features: int, sums: Tensor) -> Buffers:
+def _make_learner(
+    data: TrainingData, settings: ModelSettings, seed: int, worker: Worker
+) -> Learner:
+    if isinstance(settings, BnnSettings):
+        return BayesianNetwork(data, settings, seed=seed, worker=worker)
+    return RepulsiveEnsemble(data, settings, seed=seed, worker=worker)
+
+
+def _buffers(
+    chunks: list[list[StepRows]], num_features: int, learner: Learner, device: torch.device
+) -> Buffers:
     rows = max(sum(step.rows for step in steps) for steps in chunks)
-    count, device = max(map(len, chunks)), sums.device
+    count = max(map(len, chunks))
     return Buffers(
         chunk=Chunk(
             torch.empty(rows, num_features, device=device),
@@ -135,61 +140,57 @@ def _buffers(chunks: list[list[StepRows]], num_features: int, sums: Tensor) -> B
             torch.ones(rows, device=device),
         ),
         keys=torch.empty(count, 2, dtype=torch.int32, device=device),
-        trace=torch.empty(2, count, device=device),
-        sums=sums,
+        trace=torch.empty(2 + len(learner.figures), count, device=device),
         fault=torch.zeros((), device=device),
     )
 
 
-def _make_step(
-    settings: BnnSettings,
-    theta_P: Tensor,
-    sums: Tensor,
-    sizes: tuple[int, ...],
-    plan: list[StepRows],
-    worker: Worker,
-) -> Step:
-    operations = operations_on(worker.device, fuse=worker.fuse)
-    rows, bounds = max(step.rows for step in plan), settings.log_variance_bounds
-    if settings.estimator == "antithetic":
-        return PairedStep(theta_P, sums, sizes, rows, bounds=bounds, operations=operations)
-    return SampledStep(
-        theta_P,
-        sums,
-        sizes,
-        rows,
-        bounds=bounds,
-        operations=operations,
-        precision=settings.variance_precision,
-    )
-
-
-def _start(run: Run, theta_P: Tensor, folder: Path, fingerprint: str) -> State:
+def _start(run: Run, folder: Path, fingerprint: str) -> State:
     """The state after the newest checkpoint, or the initial one."""
     settings, worker = run.settings, run.worker
-    theta_P.grad = run.buffers.sums[: len(theta_P)]
     rate = torch.tensor(settings.optimizer.learning_rate, device=worker.device)
-    optimizer = torch.optim.Adam([theta_P], lr=rate, fused=True, capturable=True)
-    state = State(theta_P, optimizer, 0, [])
+    optimizer = torch.optim.Adam(run.learner.networks, lr=rate, fused=True, capturable=True)
+    state = State(optimizer, 0, [])
     found = newest_checkpoint(folder, fingerprint)
     if found is not None:
-        _compare(found, worker)
-        theta_P.detach().copy_(found.theta_P)
-        optimizer.load_state_dict(found.optimizer)
+        _compare(found, run)
+        _restore(found, run.learner, optimizer)
         optimizer.param_groups[0]["lr"] = rate
         state.epoch, state.history = found.epoch, list(found.history)
         if worker.rank == 0:
             log.info("continue after epoch %d of %d", found.epoch, settings.epochs)
     # torch's own way to leave out an update without asking the device
     cast("Any", optimizer).found_inf = run.buffers.fault
-    _agree(state.epoch, folder, worker)
+    if _count(worker, state.epoch) != state.epoch * worker.world_size:
+        msg = f"{folder}: the workers see different checkpoints; is it on a shared file system?"
+        raise RuntimeError(msg)
     return state
 
 
-def _compare(found: Checkpoint, worker: Worker) -> None:
+def _restore(found: Checkpoint, learner: Learner, optimizer: torch.optim.Adam) -> None:
+    """Parameters and moments of this worker's networks."""
+    moments = {}
+    for place, (number, theta_P) in enumerate(zip(learner.numbers, learner.networks, strict=True)):
+        network = found.networks[number]
+        theta_P.detach().copy_(network.theta_P)
+        moments[place] = {
+            "step": network.step,
+            "exp_avg": network.exp_avg_P,
+            "exp_avg_sq": network.exp_avg_sq_P,
+        }
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _compare(found: Checkpoint, run: Run) -> None:
     """Tell when a continued training will equal an uninterrupted one only to rounding."""
+    worker, shares_rows = run.worker, run.learner.shares_rows
     before = (found.world_size, found.threads, found.torch_version)
-    now = (worker.world_size, worker.threads, torch.__version__)
+    now = (
+        worker.world_size if shares_rows else found.world_size,
+        worker.threads,
+        torch.__version__,
+    )
     if before != now and worker.rank == 0:
         log.warning(
             "the checkpoint is from (workers, threads, torch) = %s, now %s: "
@@ -199,23 +200,31 @@ def _compare(found: Checkpoint, worker: Worker) -> None:
         )
 
 
-def _agree(epoch: int, folder: Path, worker: Worker) -> None:
-    total = torch.tensor(float(epoch), device=worker.device)
+def _count(worker: Worker, value: float = 1.0) -> float:
+    """The sum of a value over the workers; all have come here when it is known."""
+    total = torch.tensor(float(value), device=worker.device)
     worker.all_reduce(total)
-    if total.item() != epoch * worker.world_size:
-        msg = f"{folder}: the workers see different checkpoints; is it on a shared file system?"
-        raise RuntimeError(msg)
+    return total.item()
 
 
-def _checkpoint_of(run: Run, state: State, fingerprint: str) -> Checkpoint:
-    return Checkpoint(
+def _network_state(theta_P: torch.Tensor, optimizer: torch.optim.Adam) -> NetworkState:
+    moments = optimizer.state[theta_P]
+    return NetworkState(
+        theta_P.detach().cpu().clone(),  # a view's file would hold all networks
+        moments["exp_avg"].cpu(),
+        moments["exp_avg_sq"].cpu(),
+        moments["step"].cpu(),
+    )
+
+
+def _index_of(run: Run, state: State, fingerprint: str) -> Index:
+    return Index(
         epoch=state.epoch,
-        theta_P=state.theta_P.detach().cpu(),
-        optimizer=state.optimizer.state_dict(),
+        num_networks=run.learner.num_networks,
         history=state.history,
         seed=run.seed,
         fingerprint=fingerprint,
-        sizes=list(run.sizes),
+        sizes=list(run.learner.sizes),
         num_rows=len(run.data.train),
         world_size=run.worker.world_size,
         threads=run.worker.threads,

@@ -1,11 +1,12 @@
-"""A network with Gaussian weights: its parameters, KL and draws.
+"""Parameters of networks, of one with Gaussian weights also its KL and draws.
 
 The method is that of arXiv 2412.04370, Sec. 5.
 
 Shape letters: B batch rows, F inputs of a layer, O outputs of a layer, K components, P parameters,
-W weights. All parameters live in one vector theta_P = (means, log variances, biases), so that the
-optimiser, the sum over workers and the KL are one operation each. Weights are [O, F] per layer,
-layer after layer. Biases are deterministic and have no prior.
+W weights. All parameters live in one vector theta_P, so that the optimiser, the sum over workers
+and the KL are one operation each: (means, log variances, biases), or (weights, biases) of an
+ordinary network. Weights are [O, F] per layer, layer after layer. Biases of a network with
+Gaussian weights are deterministic and have no prior.
 """
 
 import math
@@ -46,14 +47,23 @@ def initial_parameters(
     sizes: Sequence[int], initial_log_variance: float, generator: torch.Generator
 ) -> Tensor:
     """theta_P with means from N(0, 1/sqrt(F)), log variances near their start, biases 0."""
-    pairs = list(pairwise(sizes))
-    means = [
-        torch.randn(outputs * inputs, generator=generator) / math.sqrt(inputs)
-        for inputs, outputs in pairs
-    ]
+    mean_W = initial_weights(sizes, generator)
     jitter_W = torch.randn(count_weights(sizes), generator=generator)
     log_variance_W = initial_log_variance + 1e-3 * jitter_W
-    return torch.cat([*means, log_variance_W, torch.zeros(sum(sizes[1:]))])
+    return torch.cat([mean_W, log_variance_W, torch.zeros(sum(sizes[1:]))])
+
+
+def initial_weights(sizes: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Weights [W] from N(0, 1/sqrt(F))."""
+    return torch.cat([
+        torch.randn(outputs * inputs, generator=generator) / math.sqrt(inputs)
+        for inputs, outputs in pairwise(sizes)
+    ])
+
+
+def initial_member(sizes: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Parameters [P] of an ordinary network: weights from N(0, 1/sqrt(F)), then biases 0."""
+    return torch.cat([initial_weights(sizes, generator), torch.zeros(sum(sizes[1:]))])
 
 
 def split_parameters(theta_P: Tensor, sizes: Sequence[int]) -> list[Layer]:
@@ -78,6 +88,14 @@ def split_weights(weights: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         torch.unflatten(piece, -1, (outputs, inputs))
         for piece, (inputs, outputs) in zip(pieces, pairs, strict=True)
     ]
+
+
+def split_member(theta: Tensor, sizes: Sequence[int]) -> list[FixedLayer]:
+    """Views by layer of an ordinary network's parameters [..., P], weights before biases."""
+    num_weights = count_weights(sizes)
+    weights = split_weights(theta[..., :num_weights], sizes)
+    biases = theta[..., num_weights:].split_with_sizes(list(sizes[1:]), dim=-1)
+    return [FixedLayer(*layer) for layer in zip(weights, biases, strict=True)]
 
 
 def forward_fixed(layers: Sequence[FixedLayer], x_BF: Tensor) -> Tensor:

@@ -34,12 +34,17 @@ class Operations(NamedTuple):
         rectify_back: (grad_BO, out_BO). The gradient before a rectifier from that after it.
         mixture: (outputs_BO, target_B, weight_B, grad_BO, bounds). The sum of weight times NLL;
             grad becomes its derivatives by the outputs.
+        mixture_mean: (outputs_BO, mean_B). Mean becomes that of each row's mixture.
+        mixture_mean_back: (outputs_BO, force_B, grad_BO). Grad becomes the derivatives by the
+            outputs of the sum of force times mean.
     """
 
     sample: Callable[[Tensor, Tensor, Tensor, Tensor, bool], None]
     pull_back: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     rectify_back: Callable[[Tensor, Tensor], None]
     mixture: Callable[[Tensor, Tensor, Tensor, Tensor, Bounds], Tensor]
+    mixture_mean: Callable[[Tensor, Tensor], None]
+    mixture_mean_back: Callable[[Tensor, Tensor, Tensor], None]
 
 
 def operations_on(device: torch.device, *, fuse: bool = False) -> Operations:
@@ -75,7 +80,29 @@ def _rectify_back(grad_BO: Tensor, out_BO: Tensor) -> None:
     grad_BO.mul_(out_BO > 0)
 
 
-PLAIN = Operations(_sample, _pull_back, _rectify_back, nll_with_gradient)
+def _mixture_mean(outputs_BO: Tensor, mean_B: Tensor) -> None:
+    mean_BK, _, logit_BK = outputs_BO.chunk(3, dim=1)
+    torch.sum(torch.softmax(logit_BK, dim=1) * mean_BK, 1, out=mean_B)
+
+
+def _mixture_mean_back(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> None:
+    mean_BK, _, logit_BK = outputs_BO.chunk(3, dim=1)
+    grad_mean_BK, grad_log_variance_BK, grad_logit_BK = grad_BO.chunk(3, dim=1)
+    share_BK = torch.softmax(logit_BK, dim=1)
+    average_B1 = (share_BK * mean_BK).sum(dim=1, keepdim=True)
+    torch.mul(share_BK, force_B.unsqueeze(1), out=grad_mean_BK)
+    grad_log_variance_BK.zero_()
+    torch.mul(grad_mean_BK, mean_BK - average_B1, out=grad_logit_BK)
+
+
+PLAIN = Operations(
+    _sample,
+    _pull_back,
+    _rectify_back,
+    nll_with_gradient,
+    _mixture_mean,
+    _mixture_mean_back,
+)
 
 
 def _flat(tensor: Tensor) -> Vector32:
@@ -112,6 +139,19 @@ def _mixture_compiled(
     return torch.tensor(kernels.mixture(*rows, low, high))
 
 
+def _mixture_mean_compiled(outputs_BO: Tensor, mean_B: Tensor) -> None:
+    kernels.mixture_mean(outputs_BO.numpy(), mean_B.numpy())
+
+
+def _mixture_mean_back_compiled(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> None:
+    kernels.mixture_mean_back(outputs_BO.numpy(), force_B.numpy(), grad_BO.numpy())
+
+
 COMPILED = Operations(
-    _sample_compiled, _pull_back_compiled, _rectify_back_compiled, _mixture_compiled
+    _sample_compiled,
+    _pull_back_compiled,
+    _rectify_back_compiled,
+    _mixture_compiled,
+    _mixture_mean_compiled,
+    _mixture_mean_back_compiled,
 )

@@ -3,11 +3,19 @@
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from pipeline.formats.records import Record
 
 VariancePrecision = Literal["float32", "tf32", "bfloat16"]
+Kernel = Literal["mixture_mean", "nll", "outputs"]
 
 
 class OptimizerSettings(Record):
@@ -38,44 +46,32 @@ class OptimizerSettings(Record):
         return float(self.learning_rate * self.gamma**passed)
 
 
-class BnnSettings(Record):
-    """A Bayesian network with a Gaussian-mixture output; defaults of arXiv 2412.04370.
+class NetworkSettings(Record):
+    """What all networks with a Gaussian-mixture output share; defaults of arXiv 2412.04370.
 
     Attributes:
         features: Inputs, a subset of the dataset's features; None means all of them.
         hidden: Units of each hidden layer.
         components: Gaussians of the mixture.
-        samples: Weight sets that are drawn once and exported.
-        prior_sigma: Width of the weights' Gaussian prior.
-        initial_log_variance: Where log sigma^2 of the weights starts.
+        prior_sigma: Width of the Gaussian prior.
         log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
         epochs: Passes over the training rows.
         batch_rows: Rows of a global batch, over all workers.
-        estimator: How a step draws weights. "local_reparametrisation": fresh ones for every row.
-            "antithetic": one set for each 128 rows, in pairs of mean + noise and mean - noise;
-            about half the arithmetic and a noisier gradient.
-        variance_precision: Of the products that make the noise's width, with local
-            reparametrisation. tf32 differs from float32 on a GPU alone.
         memory_mib: What each worker may use for rows, in MiB. If training and validation rows
             need more they are streamed from disk, row group by row group. It belongs to the model
             and not to the site, because it then decides which rows are shuffled together.
         optimizer: How the weights are updated.
     """
 
-    kind: Literal["bnn"] = "bnn"
     features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64, 64, 64)
     components: PositiveInt = 3
-    samples: PositiveInt = 50
     prior_sigma: PositiveFloat = 1.0
-    initial_log_variance: Annotated[float, Field(ge=-30, le=10)] = -9.0
     log_variance_bounds: tuple[
         Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
     ] = (-14.0, 0.0)
     epochs: PositiveInt = 150
     batch_rows: PositiveInt = 4096
-    estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
-    variance_precision: VariancePrecision = "float32"
     memory_mib: PositiveFloat = 4096.0
     optimizer: OptimizerSettings = OptimizerSettings()
 
@@ -89,3 +85,56 @@ class BnnSettings(Record):
             msg = f"features must differ, got {list(self.features)}"
             raise ValueError(msg)
         return self
+
+
+class BnnSettings(NetworkSettings):
+    """A Bayesian network; its weights have the prior, its biases none.
+
+    Attributes:
+        samples: Weight sets that are drawn once and exported.
+        initial_log_variance: Where log sigma^2 of the weights starts.
+        estimator: How a step draws weights. "local_reparametrisation": fresh ones for every row.
+            "antithetic": one set for each 128 rows, in pairs of mean + noise and mean - noise;
+            about half the arithmetic and a noisier gradient.
+        variance_precision: Of the products that make the noise's width, with local
+            reparametrisation. tf32 differs from float32 on a GPU alone.
+    """
+
+    kind: Literal["bnn"] = "bnn"
+    samples: PositiveInt = 50
+    initial_log_variance: Annotated[float, Field(ge=-30, le=10)] = -9.0
+    estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
+    variance_precision: VariancePrecision = "float32"
+
+    @property
+    def num_networks(self) -> int:
+        """Networks that are exported."""
+        return self.samples
+
+
+class RepulsiveEnsembleSettings(NetworkSettings):
+    """Networks that are trained side by side and repel each other (Eq. 36).
+
+    All weights and biases have the prior.
+
+    Attributes:
+        members: How many networks.
+        repulsion_scale: Factor of the repulsive term. 1 is the paper's, which is some 1e-6 of the
+            likelihood's gradient; 0 a plain ensemble of networks with a prior.
+        kernel: What tells how far two members are apart, over all rows of a batch: the mean of
+            the mixture, the rows' NLL, or the raw outputs, where equal densities whose components
+            stand in another order look far apart.
+    """
+
+    kind: Literal["repulsive_ensemble"] = "repulsive_ensemble"
+    members: PositiveInt = 50
+    repulsion_scale: NonNegativeFloat = 1.0
+    kernel: Kernel = "mixture_mean"
+
+    @property
+    def num_networks(self) -> int:
+        """Networks that are exported."""
+        return self.members
+
+
+ModelSettings = Annotated[BnnSettings | RepulsiveEnsembleSettings, Field(discriminator="kind")]

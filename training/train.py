@@ -1,4 +1,4 @@
-"""Train a network on a dataset and export it: the one function that jobs call."""
+"""Train a network or an ensemble on a dataset and export it: the one function that jobs call."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from training.epoch import Worker
 from training.export import export_model
 from training.history import showing_progress
 from training.loop import train_network
-from training.settings import BnnSettings
+from training.settings import ModelSettings
 
 
 def _never() -> bool:
@@ -20,7 +20,7 @@ def _never() -> bool:
 
 def train_model(  # noqa: PLR0913 - wiring
     dataset: Path,
-    settings: BnnSettings,
+    settings: ModelSettings,
     *,
     name: str,
     seed: int,
@@ -39,12 +39,12 @@ def train_model(  # noqa: PLR0913 - wiring
 
     Args:
         dataset: The folder of the manifest.
-        settings: Of the network and its training.
+        settings: Of the networks and their training.
         name: Of the model in its study.
         seed: All random numbers follow from it.
         folder: Of the model; checkpoints of the same fingerprint in it are continued.
         fingerprint: Of settings and data.
-        num_workers: Processes that share each batch.
+        num_workers: Processes that share each batch, or the members of an ensemble.
         threads_per_worker: Compute threads of each.
         use_gpu: One GPU for each worker.
         address: Of a Ray cluster; "local" starts one that ends with the training.

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 import torch
+from pydantic import TypeAdapter
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -41,7 +42,7 @@ from training.ray_environment import (
     ray_environment,
     worker_environment,
 )
-from training.settings import BnnSettings
+from training.settings import BnnSettings, ModelSettings
 
 OWNER = "checkpoints/owner"  # names the fit whose workers may write; others stop
 STOP_SECONDS = 60.0  # that workers get to reach their next step
@@ -55,7 +56,7 @@ log = logging.getLogger(__name__)
 
 def fit(  # noqa: PLR0913 - wiring
     dataset: Path,
-    settings: BnnSettings,
+    settings: ModelSettings,
     *,
     name: str,
     seed: int,
@@ -78,7 +79,7 @@ def fit(  # noqa: PLR0913 - wiring
         seed: All random numbers follow from it.
         folder: Of the model; all nodes must see it.
         fingerprint: Of settings and data.
-        num_workers: Processes that share each batch.
+        num_workers: Processes that share each batch, or the members of an ensemble.
         use_gpu: One GPU for each worker.
         threads_per_worker: Compute threads and CPUs of each worker.
         address: Of a Ray cluster; "local" starts one and never joins another.
@@ -91,7 +92,7 @@ def fit(  # noqa: PLR0913 - wiring
         StoppedBySignal: should_stop returned True; run again to continue.
         RuntimeError: The workers failed more often than is retried.
     """
-    _refuse_idle(settings.batch_rows, num_workers)
+    _refuse_idle(settings, num_workers)
     if use_gpu and address == LOCAL and torch.cuda.device_count() < num_workers:
         msg = (
             f"ray.gpu: {num_workers} workers want a GPU each, torch sees "
@@ -127,12 +128,16 @@ def fit(  # noqa: PLR0913 - wiring
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _refuse_idle(batch_rows: int, num_workers: int) -> None:
-    blocks = -(-batch_rows // BLOCK_ROWS)
-    if num_workers > blocks:
+def _refuse_idle(settings: ModelSettings, num_workers: int) -> None:
+    if isinstance(settings, BnnSettings):
+        most = -(-settings.batch_rows // BLOCK_ROWS)
+        shared = f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
+    else:
+        most, shared = settings.members, f"{settings.members} members"
+    if num_workers > most:
         msg = (
-            f"ray.workers: {num_workers} workers share a batch of {batch_rows} rows in blocks of "
-            f"{BLOCK_ROWS}, so {num_workers - blocks} would idle; set at most {blocks}"
+            f"ray.workers: {num_workers} workers share {shared}, so {num_workers - most} would "
+            f"idle; set at most {most}"
         )
         raise UserError(msg)
 
@@ -226,7 +231,7 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
         fuse=config["fuse"],
         all_reduce=_all_reduce,
     )
-    settings = BnnSettings.model_validate(config["settings"])
+    settings: ModelSettings = TypeAdapter(ModelSettings).validate_python(config["settings"])
     folder = Path(config["folder"])
     try:
         train_network(
@@ -248,7 +253,7 @@ def _all_reduce(summed: Tensor) -> None:
     distributed.all_reduce(summed)
 
 
-def _read_together(dataset: Path, settings: BnnSettings, worker: Worker) -> TrainingData:
+def _read_together(dataset: Path, settings: ModelSettings, worker: Worker) -> TrainingData:
     """The data, or the same kind of error in all workers, so that none waits for the others."""
     failed: UserError | None = None
     data: TrainingData | None = None

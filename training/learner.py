@@ -1,0 +1,58 @@
+"""What the training loop knows of that which it trains.
+
+Shape letters: P parameters, C figures of a step.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from training.noise import StepRows
+from training.rows import Source
+from training.step import Batch
+
+
+class Learner(Protocol):
+    """Networks with their loss, as far as one worker has them.
+
+    Attributes:
+        sizes: Units per layer.
+        networks: Parameters theta_P of each network of this worker, with a gradient to update by.
+        numbers: Of these networks among all.
+        num_networks: How many there are on all workers.
+        shares_rows: The workers have the same networks and share the rows of each batch; else
+            each has networks of its own, and all rows.
+        plan: The rows of an epoch's batches that this worker takes.
+        sums: What a step adds up over the workers; the last is the number told to stop.
+        figures: Names of what is told of a step beside its NLL and the norm of its gradient.
+    """
+
+    sizes: tuple[int, ...]
+    networks: list[Tensor]
+    numbers: range
+    num_networks: int
+    shares_rows: bool
+    plan: list[StepRows]
+    sums: Tensor
+    figures: tuple[str, ...]
+
+    def fill(self, batch: Batch) -> None:
+        """Fill the sums with this worker's share of a batch."""
+        ...
+
+    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+        """From the sums over all workers make the gradient of the loss, and the step's figures.
+
+        Args:
+            batch_rows: Of the batch, over all workers.
+            figures_C: Becomes the batch's summed NLL, the norm of the gradient, then `figures`.
+        """
+        ...
+
+    def describe(self) -> dict[str, float]:
+        """What the history tells of the parameters."""
+        ...
+
+    def validate(self, rows: Source) -> Tensor:
+        """The sum over rows of weight times NLL of the averaged density, over all workers."""
+        ...
