@@ -15,7 +15,10 @@ JOBS = {
     "run": "do all stages in order, each kept when it is done",
 }
 # These take no study.
-TOOLS = {"describe": "show what is in a dataset as tables, and check its files"}
+TOOLS = {
+    "apply": "calibrate anybody's clusters with a finished model; every cluster comes back",
+    "describe": "show what is in a dataset as tables, and check its files",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +44,7 @@ def _help() -> str:
     width = max(map(len, JOBS | TOOLS))
     return "\n".join([
         "usage: topocal JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
+        "       topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]",
         "       topocal describe FOLDER [--verify]",
         "",
         "Calibrates calorimeter topo-clusters with uncertainties. Jobs:",

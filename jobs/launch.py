@@ -77,16 +77,25 @@ def run_job(name: str, job: Job, argv: Sequence[str]) -> int:
     continue. Anything else raises and ends with status 1 and a traceback.
     """
     arguments = _parse(name, argv)
-    _configure_logging()
-    try:
+
+    def action() -> None:
         study = load_study(arguments.files, arguments.overrides)
         _require_output(study)
         run = Run(redo=arguments.redo)
         start = time.monotonic()
-        with stopping_on_signals():
-            job(study, run)
+        job(study, run)
         if run.counts:  # a run that kept everything leaves the record of the one that made it
             _write_record(name, study, run, time.monotonic() - start)
+
+    return run_tool(name, action)
+
+
+def run_tool(name: str, action: Callable[[], None]) -> int:
+    """Do what a command is for, with its log; the exit status."""
+    _configure_logging()
+    try:
+        with stopping_on_signals():
+            action()
     except UserError as error:
         sys.stderr.write(f"topocal {name}: {error}\n")
         return 2

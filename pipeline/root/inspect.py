@@ -94,6 +94,21 @@ def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> S
         return access.read(path, look)
 
 
+def refuse_other_layout(path: str, layout: Layout, access: Access) -> None:
+    """Make sure that a file has the layout's tree and what every file of the layout has.
+
+    Raises:
+        UserError: It has not, or cannot be read.
+    """
+
+    def look() -> None:
+        with open_tree(path, layout.tree, access) as (_, table):
+            _refuse_foreign(path, layout, _keys_of(table))
+
+    with told(path, "cannot be read"):
+        access.read(path, look)
+
+
 def _keys_of(table: Any) -> set[str]:  # noqa: ANN401 - uproot is untyped
     """Branches by their own names and by their full paths."""
     return {*table.keys(recursive=True, full_paths=False), *table.keys(recursive=True)}
@@ -109,6 +124,14 @@ def _find_expressions(path: str, layout: Layout, wanted: Wanted, keys: set[str])
         found = [e for e in layout.expressions_of(name) if branches_of(e, keys) is not None]
         if found:
             expressions[name] = found[0]
+    _refuse_foreign(path, layout, keys)
+    missing = [name for name in wanted.needed if name not in expressions]
+    if missing:
+        raise UserError(_explain_missing(path, layout, wanted, missing))
+    return expressions
+
+
+def _refuse_foreign(path: str, layout: Layout, keys: set[str]) -> None:
     foreign = [
         name
         for name in layout.required
@@ -120,10 +143,6 @@ def _find_expressions(path: str, layout: Layout, wanted: Wanted, keys: set[str])
             "layout has; set dataset.layout to the layout of this file"
         )
         raise UserError(msg)
-    missing = [name for name in wanted.needed if name not in expressions]
-    if missing:
-        raise UserError(_explain_missing(path, layout, wanted, missing))
-    return expressions
 
 
 def _explain_missing(path: str, layout: Layout, wanted: Wanted, missing: Sequence[str]) -> str:

@@ -1,0 +1,221 @@
+"""Calibrate anybody's clusters with a finished model; every cluster comes back.
+
+Run: topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]
+MODEL is a folder with model.json; an INPUT is a ROOT or Parquet file, a glob, a folder of Parquet
+parts, a root:// URL or a .txt file that lists inputs; OUTPUT is a folder. Writes for each input
+a friend tree (NAME.topocal.root, tree topocal) or Parquet, and manifest.json. Needs neither a
+study nor truth, torch or Ray.
+"""
+
+import functools
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from distributed import Client
+
+from jobs.calibrate import card_source, summariser_of
+from jobs.farm import open_farm
+from jobs.launch import run_tool
+from jobs.settings import load_settings
+from jobs.study import DaskSettings
+from pipeline.apply.inputs import Input, RootInput, open_input
+from pipeline.apply.manifest import AppliedFile, AppliedManifest
+from pipeline.apply.rows import Calibration, Reason
+from pipeline.apply.run import (
+    PARTS,
+    apply_chunk,
+    describe_input,
+    finish_input,
+    plan_input,
+)
+from pipeline.apply.settings import ApplySettings
+from pipeline.fold import limits, map_parts
+from pipeline.formats.calibrated import CalibratedColumn, calibrated_columns
+from pipeline.formats.card import ModelCard, read_card
+from pipeline.formats.errors import UserError
+from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import replacing_folder
+from pipeline.formats.manifest import MANIFEST
+from pipeline.formats.versions import versions_of
+from pipeline.root.files import Access, list_inputs
+from pipeline.root.inspect import Wanted
+from pipeline.root.layout import read_layout
+from pipeline.root.remote import server_of
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+class AppliedSettings(ApplySettings):
+    """The settings of `apply` with those of the site."""
+
+    dask: DaskSettings = DaskSettings()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; the exit status of jobs/launch.py."""
+    return run_tool("apply", functools.partial(_apply, argv))
+
+
+def _apply(argv: Sequence[str]) -> None:
+    model, inputs, output, settings = _parse(argv)
+    card = read_card(model)
+    card.require_files(model, made_by="train")
+    calibration = _calibration(model, card, settings)
+    columns = _columns(card, settings)
+    paths = list_inputs(_expand(inputs))
+    with open_farm(settings.dask) as client, replacing_folder(output) as new:
+        servers = {server for path in paths if (server := server_of(path)) is not None}
+        remote = settings.dask.remote
+        access = Access(
+            settings.dask.read_rows, remote, limits(client, servers, remote.reads_per_server)
+        )
+        sources = _open(client, paths, settings, calibration, access)
+        names = tuple(column.name for column in columns)
+        files = _write(client, sources, calibration, names, (settings, new, access))
+        AppliedManifest(
+            fingerprint=fingerprint(
+                version=VERSION,
+                model=card.fingerprint,
+                settings=settings.model_dump(mode="json", exclude={"dask"}),
+            ),
+            model=str(model),
+            kind=card.kind,
+            columns=columns,
+            reasons={reason.name.lower(): int(reason) for reason in Reason},
+            bits=tuple(feature.name for feature in card.inputs),
+            inputs=tuple(files),
+            versions=versions_of("uproot", "onnxruntime", "numba"),
+            citation=card.citation,
+        ).save(new / MANIFEST)
+    rows = sum(file.rows for file in files)
+    good = sum(file.reasons["calibrated"] for file in files)
+    log.info("apply: %d clusters of %d files, %d calibrated: %s", rows, len(files), good, output)
+
+
+def _parse(argv: Sequence[str]) -> tuple[Path, list[str], Path, AppliedSettings]:
+    overrides = [word for word in argv if re.match(r"[A-Za-z_][\w.]*=", word)]
+    sites = [word for word in argv if word.endswith((".yaml", ".yml")) and word not in overrides]
+    words = [word for word in argv if word not in overrides and word not in sites]
+    if len(words) < 3 or words[0].startswith("-"):
+        msg = "usage: topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]"
+        raise UserError(msg)
+    model, *inputs, output = words
+    settings = load_settings(AppliedSettings, sites, overrides)
+    return Path(model).absolute(), inputs, Path(output).absolute(), settings
+
+
+def _expand(inputs: Sequence[str]) -> list[str]:
+    """Folders as the Parquet files in them."""
+    paths: list[str] = []
+    for path in inputs:
+        if Path(path).is_dir():
+            found = sorted(str(file) for file in Path(path).rglob("*.parquet"))
+            if not found:
+                msg = f"{path}: a folder without Parquet files; name ROOT files or a glob"
+                raise UserError(msg)
+            paths += found
+        else:
+            paths.append(path)
+    return paths
+
+
+def _calibration(model: Path, card: ModelCard, settings: AppliedSettings) -> Calibration:
+    source = card_source("model", model, card)
+    return Calibration(
+        summariser=summariser_of(source, settings),
+        features=card.inputs,
+        cuts=card.cuts,
+        floors=card.floors,
+    )
+
+
+def _columns(card: ModelCard, settings: AppliedSettings) -> tuple[CalibratedColumn, ...]:
+    """The output's columns; the uncalibrated energy is always the first."""
+    (target,) = card.targets
+    known = {column.name: column for column in calibrated_columns(target, has_truth=False)}
+    known["outside"] = CalibratedColumn(
+        name="outside", unit="1", description="bit i: feature i lies outside its training range"
+    )
+    known["reason"] = CalibratedColumn(
+        name="reason", unit="1", description="why a cluster is not calibrated; 0: it is"
+    )
+    usual = {"energy": target.calibrated, "response": target.name}
+    wanted = [name if name in known else usual.get(name, name) for name in settings.columns]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        msg = f"columns: {', '.join(unknown)} unknown; there are {', '.join(known)}"
+        raise UserError(msg)
+    raw = CalibratedColumn(
+        name=target.numerator, unit=target.calibrated_unit, description="as in the input"
+    )
+    return (raw, *(known[name] for name in wanted))
+
+
+def _open(
+    client: Client,
+    paths: Sequence[str],
+    settings: AppliedSettings,
+    calibration: Calibration,
+    access: Access,
+) -> list[Input]:
+    target = calibration.summariser.target
+    units = {feature.name: feature.unit for feature in calibration.features}
+    units[target.numerator] = target.calibrated_unit
+    look = functools.partial(
+        open_input,
+        layout=settings.layout,
+        wanted=Wanted(dict.fromkeys(calibration.needed, "the model's"), _identity(settings), units),
+        access=access,
+    )
+    sources: list[Input] = map_parts(client, look, paths, label="inspect", unit="files")
+    if settings.layout is None:
+        trees = sorted({s.layout.tree for s in sources if isinstance(s, RootInput)})
+        if trees:
+            log.info("apply: layout guessed from the tree: %s", ", ".join(trees))
+    return sources
+
+
+def _identity(settings: AppliedSettings) -> tuple[str, ...]:
+    layouts = [settings.layout] if settings.layout is not None else []
+    layouts = layouts or [read_layout(n) for n in ("cluster_tree", "event_tree", "xaod")]
+    return tuple(dict.fromkeys(n for layout in layouts for n in layout.named("identity")))
+
+
+def _write(
+    client: Client,
+    sources: Sequence[Input],
+    calibration: Calibration,
+    columns: tuple[str, ...],
+    place: tuple[AppliedSettings, Path, Access],
+) -> list[AppliedFile]:
+    settings, folder, access = place
+    jobs = [
+        plan_input(source, name, folder, calibration, columns, access, wanted=settings.format)
+        for source, name in zip(sources, _names(sources), strict=True)
+    ]
+    plans = [plan for job in jobs for plan in job.chunks]
+    sizes = [plan.stop - plan.start for plan in plans]
+    counts = map_parts(client, apply_chunk, plans, label="apply", sizes=sizes, unit="clusters")
+    by_path = {plan.path: found for plan, found in zip(plans, counts, strict=True)}
+    map_parts(client, finish_input, jobs, label="write", unit="files")
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    return [describe_input(job, folder, by_path) for job in jobs]
+
+
+def _names(sources: Sequence[Input]) -> list[str]:
+    """A name for what becomes of each input: its own, with a number where two have the same."""
+    stems = [PurePosixPath(source.path).stem for source in sources]
+    return [
+        stem if stems.count(stem) == 1 else f"{stem}-{number:05d}"
+        for number, stem in enumerate(stems)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""Rows in, calibrated rows out: none is left out, and what cannot be calibrated says why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.calibrate import SLAB, Summariser
+from pipeline.formats.columns import Cut, Feature
+from pipeline.ingest.select import raise_to_floor
+
+Columns = dict[str, NDArray[Any]]
+
+
+class Reason(IntEnum):
+    """Why a cluster is not calibrated; the first that applies."""
+
+    CALIBRATED = 0
+    NOT_FINITE = 1  # the energy or a feature is NaN or infinite
+    NOT_POSITIVE = 2  # the energy, or a feature whose logarithm is taken, is zero or less
+    CUT = 3  # fails a cut that the training clusters passed
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A model, ready for rows.
+
+    Attributes:
+        summariser: Calibrates rows that can be.
+        features: The model's inputs, in order.
+        cuts: On features, as in training.
+        floors: By feature, as in training.
+    """
+
+    summariser: Summariser
+    features: tuple[Feature, ...]
+    cuts: tuple[Cut, ...]
+    floors: Mapping[str, float]
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that a row must have: the energy and the features."""
+        numerator = self.summariser.target.numerator
+        return tuple(dict.fromkeys([numerator, *(feature.name for feature in self.features)]))
+
+
+def apply_to_rows(calibration: Calibration, rows: Columns) -> Columns:
+    """The calibrated columns of N rows, NaN where a row is not calibrated.
+
+    Args:
+        calibration: The model.
+        rows: The needed columns [N], raw.
+
+    Returns:
+        The columns of a calibrated set [N] without truth, the uncalibrated energy under its own
+        name, `reason` [N] and `outside` [N].
+    """
+    # float32 first, as the dataset that the model was trained on
+    with np.errstate(over="ignore"):
+        single = {name: rows[name].astype(np.float32, copy=False) for name in calibration.needed}
+    raw_energy = single[calibration.summariser.target.numerator]
+    for name, floor in calibration.floors.items():
+        single[name], _ = raise_to_floor(single[name], floor)
+    reason_N = _reasons(calibration, single)
+    good_G = np.flatnonzero(reason_N == Reason.CALIBRATED)
+    chosen = {name: values[good_G] for name, values in single.items()}
+    slabs = [
+        calibration.summariser.summarise({
+            name: values[first : first + SLAB] for name, values in chosen.items()
+        })
+        for first in range(0, max(len(good_G), 1), SLAB)
+    ]
+    columns: Columns = {}
+    for name in slabs[0]:
+        values = np.concatenate([slab[name] for slab in slabs])
+        empty = False if values.dtype == bool else np.nan
+        columns[name] = np.full(len(reason_N), empty, values.dtype)
+        columns[name][good_G] = values
+    columns[calibration.summariser.target.numerator] = raw_energy
+    columns["reason"] = reason_N
+    columns["outside"] = _outside(calibration, single)
+    return columns
+
+
+def empty_columns(calibration: Calibration, names: Sequence[str]) -> Columns:
+    """The columns with these names, without rows."""
+    nothing = {name: np.zeros(0, np.float32) for name in calibration.needed}
+    columns = apply_to_rows(calibration, nothing)
+    return {name: columns[name] for name in names}
+
+
+def _reasons(calibration: Calibration, rows: Columns) -> NDArray[np.uint8]:
+    numerator = calibration.summariser.target.numerator
+    reason_N = np.zeros(len(rows[numerator]), np.uint8)
+    logs = [f.name for f in calibration.features if f.transform == "log10_standard"]
+
+    def refuse(bad_N: NDArray[np.bool_], reason: Reason) -> None:
+        reason_N[bad_N & (reason_N == 0)] = reason
+
+    for name in calibration.needed:
+        refuse(~np.isfinite(rows[name]), Reason.NOT_FINITE)
+    with np.errstate(invalid="ignore"):
+        for name in dict.fromkeys([numerator, *logs]):
+            refuse(rows[name] <= 0, Reason.NOT_POSITIVE)
+        for cut in calibration.cuts:
+            if cut.column in rows:
+                refuse(~cut.keeps(rows[cut.column]), Reason.CUT)
+    return reason_N
+
+
+def _outside(calibration: Calibration, rows: Columns) -> NDArray[np.unsignedinteger]:
+    """Bit i: feature i lies outside its training range, or is no number."""
+    kind: type[np.unsignedinteger] = np.uint32 if len(calibration.features) <= 32 else np.uint64
+    outside_N = np.zeros(len(rows[calibration.features[0].name]), kind)
+    for bit, feature in enumerate(calibration.features):
+        low, high = calibration.summariser.ranges[feature.name]
+        values = rows[feature.name]
+        is_outside_N = ~((values >= low) & (values <= high))
+        outside_N |= is_outside_N.astype(kind) << kind(bit)
+    return outside_N
