@@ -95,12 +95,13 @@ def test_a_flat_tree_comes_back_entry_by_entry(toy, flat):
     _, columns, _ = toy
     assert len(flat) == ROWS
     np.testing.assert_array_equal(flat.e_raw, columns["e_raw"])
-    good = flat.reason == Reason.CALIBRATED
+    good = flat.reason == int(Reason.CALIBRATED)
     np.testing.assert_array_equal(
         ak.to_numpy(good), (columns["width"] > 0.05) & (columns["width"] < 0.95)
     )
     assert set(ak.to_numpy(flat.reason)) == {Reason.CALIBRATED, Reason.CUT}
-    assert ak.all(np.isnan(flat.e_cal[~good])) and not ak.any(np.isnan(flat.e_cal[good]))
+    assert ak.all(np.isnan(flat.e_cal[~good]))
+    assert not ak.any(np.isnan(flat.e_cal[good]))
     np.testing.assert_allclose(flat.e_cal[good], (flat.e_raw / flat.scale)[good], rtol=1e-6)
 
 
@@ -154,8 +155,7 @@ def test_what_cannot_be_calibrated_says_why(toy, tmp_path):
     assert rows.reason.tolist() == [1, 1, 2, 2, 3, 0, 0, 0]
     np.testing.assert_array_equal(np.isnan(rows.e_cal), rows.reason != 0)
     np.testing.assert_array_equal(rows.e_raw, columns["e_raw"])
-    outside = rows.outside.tolist()
-    assert outside[0] == 1 and outside[6] == 8 and outside[7] == 0  # bits of e_raw and angle
+    assert [rows.outside[n] for n in (0, 6, 7)] == [1, 8, 0]  # the bits of e_raw and angle
     assert rows.in_domain.tolist()[6:] == [False, True]
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["inputs"][0]["reasons"] == {
