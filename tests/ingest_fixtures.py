@@ -1,6 +1,7 @@
 """Studies of toy inputs, and looking at what ingest leaves of them."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -68,9 +69,10 @@ def make(folder: Path, name: str, inputs, **changes) -> Path:
 
 
 def start(path: str) -> subprocess.Popen:
-    """Ingest in a process of its own."""
+    """Ingest in a process of its own, which may be killed: what it leaves lies beside the study."""
     words = [sys.executable, "-m", "jobs.ingest", path]
-    return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    place = {**os.environ, "TMPDIR": str(Path(path).parent)}
+    return subprocess.Popen(words, cwd=ROOT, env=place, stderr=subprocess.PIPE, text=True)
 
 
 def contents(folder: Path, *, moved: bool = False) -> dict[str, bytes]:

@@ -74,8 +74,8 @@ def _damaged_basket(folder):
 
 
 FAULTS = [
-    (_truncated, r"cannot be read \(.+\)"),
-    (_empty, r"cannot be read \(.+\)"),
+    (_truncated, r"cannot be read \(expected Chunk of length \d+, received \d+ bytes .+\)"),
+    (_empty, r"cannot be read \(expected Chunk of length \d+, received 0 bytes .+\)"),
     (
         _without_a_branch,
         r"tree Hits lacks features depth; truth e_true; name their branches in a layout of your "

@@ -1,4 +1,4 @@
-"""The two ways a job ends early on purpose, and their exit status."""
+"""The two ways a job ends early on purpose and their exit status; other errors in a sentence."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,13 @@ class UserError(ValueError):
 
 class StoppedBySignal(Exception):  # noqa: N818 - it is not an error: run again to continue
     """The job was asked to stop and left its last complete state; exit status 75."""
+
+
+def cause_of(error: BaseException) -> str:
+    """What a library's error says, fit for the middle of a sentence: the start of its text.
+
+    That is its first line, and what follows as long as a line ends with a comma.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    last = next((n for n, line in enumerate(lines) if not line.endswith(",")), len(lines) - 1)
+    return " ".join(line.strip() for line in lines[: last + 1])

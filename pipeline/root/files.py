@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import uproot
 
-from pipeline.formats.errors import UserError
+from pipeline.formats.errors import UserError, cause_of
 from pipeline.root.remote import RemoteSettings, connecting, server_of, with_retries
 
 Result = TypeVar("Result")
@@ -108,9 +108,7 @@ def told(path: str, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        cause = lines[0] if lines else type(error).__name__
-        msg = f"{path}: {what} ({cause})"
+        msg = f"{path}: {what} ({cause_of(error)})"
         raise UserError(msg) from error
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import fsspec
 from pydantic import Field
 
+from pipeline.formats.errors import cause_of
 from pipeline.formats.records import Record
 
 log = logging.getLogger(__name__)
@@ -109,9 +110,7 @@ def with_retries(
             if _REFUSALS.search(str(error)):
                 raise
             seconds = min(settings.backoff * 2 ** (attempt - 1), _LONGEST_PAUSE)
-            first = str(error).strip().partition("\n")[0]
-            log.warning(
-                "%s: %s; try %d of %d in %.3g s", path, first, attempt + 1, attempts, seconds
-            )
+            again = f"try {attempt + 1} of {attempts} in {seconds:.3g} s"
+            log.warning("%s: %s; %s", path, cause_of(error), again)
             pause(seconds)
     return action()
