@@ -20,6 +20,7 @@ from training.faults import LossNotFiniteError
 from training.history import describe_epoch, read_history
 from training.loop import train_network
 from training.objective import log_density
+from training.train import train_model
 
 LITTLE = 0.05  # MiB, a third of what the rows need
 STRONG = 1e5  # of a repulsion that shows in every bit
@@ -214,9 +215,21 @@ def test_fault_names_batch_and_column(dataset, tmp_path):
     assert newest_checkpoint(tmp_path, "a") is None
 
 
-def test_raw_outputs_as_kernel_are_warned_of(dataset, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        train(dataset, tmp_path, tiny_ensemble(epochs=1, kernel="outputs"))
+def test_raw_outputs_as_kernel_are_warned_of(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError, match="absent"):
+        train_model(
+            tmp_path / "absent",
+            tiny_ensemble(kernel="outputs"),
+            name="a",
+            seed=1,
+            folder=tmp_path / "a",
+            fingerprint="a",
+            num_workers=1,
+            threads_per_worker=1,
+            use_gpu=False,
+            address="none",
+            in_process=True,
+        )
     assert "components stand in another order" in caplog.text
 
 

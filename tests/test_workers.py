@@ -26,10 +26,26 @@ from training.ray_environment import (
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    _move_to(tmp_path / "home", monkeypatch)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def kept_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def ray_home(kept_home, monkeypatch):
+    """The same for all tests that start Ray, which reads its token once in a process."""
+    _move_to(kept_home, monkeypatch)
+    return kept_home
+
+
+def _move_to(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
 
 
 def mode_of(path):
@@ -107,7 +123,7 @@ def test_progress_ends_with_the_last_epoch(tmp_path, caplog):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")  # Ray's own
-def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
+def test_two_workers_of_ray_equal_one_without(ray_home, tmp_path, monkeypatch):
     from training.workers import fit
 
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")  # must not be joined
@@ -153,7 +169,7 @@ def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
     assert [record["epoch"] for record in read_history(tmp_path / "models" / "two")] == [1, 2, 3, 4]
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"two"}
     assert {url.split(":")[0] for url in dashboards} == {"127.0.0.1"}
-    assert mode_of(home / ".ray" / "auth_token") == 0o600
+    assert mode_of(ray_home / ".ray" / "auth_token") == 0o600
     assert signal.getsignal(signal.SIGTERM) == handler
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if "ray" in child.name()]
@@ -161,7 +177,7 @@ def test_two_workers_of_ray_equal_one_without(home, tmp_path, monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")  # Ray's own
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("ray_home")
 def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path):
     from training.workers import fit
 

@@ -6,7 +6,6 @@ follows from its number alone, and not from the worker that has it.
 Shape letters: M all members, C this worker's, B rows, P parameters, F figures.
 """
 
-import logging
 import math
 
 import torch
@@ -24,8 +23,6 @@ from training.operations import operations_on
 from training.rows import Rows, Source
 from training.settings import RepulsiveEnsembleSettings
 from training.step import Batch
-
-log = logging.getLogger(__name__)
 
 
 def share_members(members: int, rank: int, world_size: int) -> range:
@@ -75,11 +72,6 @@ class RepulsiveEnsemble:
             all_reduce=worker.all_reduce,
             operations=operations_on(worker.device, fuse=worker.fuse),
         )
-        if settings.kernel == "outputs" and worker.rank == 0:
-            log.warning(
-                "kernel outputs: members whose components stand in another order look far apart "
-                "though their densities agree; mixture_mean does not see the order"
-            )
 
     def _initial(self, seed: int) -> Tensor:
         return torch.stack([

@@ -1,5 +1,6 @@
 """Train a network or an ensemble on a dataset and export it: the one function that jobs call."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from training.epoch import Worker
 from training.export import export_model
 from training.history import showing_progress
 from training.loop import train_network
-from training.settings import ModelSettings
+from training.settings import ModelSettings, RepulsiveEnsembleSettings
+
+log = logging.getLogger(__name__)
 
 
 def _never() -> bool:
@@ -59,6 +62,12 @@ def train_model(  # noqa: PLR0913 - wiring
     """
     if tensorboard:
         require_tensorboard()
+    if isinstance(settings, RepulsiveEnsembleSettings) and settings.kernel == "outputs":
+        log.warning(
+            "%s: kernel outputs: members whose components stand in another order look far apart "
+            "though their densities agree; mixture_mean does not see the order",
+            name,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     for leftover in folder.glob(f"{TEMPORARY}*"):
