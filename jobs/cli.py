@@ -17,7 +17,7 @@ JOBS = {
 # These take no study.
 TOOLS = {
     "apply": "calibrate anybody's clusters with a finished model; every cluster comes back",
-    "describe": "show what is in a dataset as tables, and check its files",
+    "describe": "show what is in a dataset or a model as tables, and check its files",
 }
 
 

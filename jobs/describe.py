@@ -1,7 +1,7 @@
-"""Show what is in a dataset as tables, and check its files.
+"""Show what is in a dataset or a model as tables, and check its files.
 
 Run: topocal describe FOLDER [--verify]
-FOLDER is a dataset, or a study's output that holds one. Writes nothing.
+FOLDER is a dataset, a study's output that holds one, or a model. Writes nothing.
 """
 
 import argparse
@@ -13,9 +13,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.describe_model import describe_model, verify_artefacts
+from pipeline.formats.card import CARD, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest
-from pipeline.ingest.describe import TextTable, describe_dataset, verify_parts
+from pipeline.ingest.describe import describe_dataset, verify_parts
+from pipeline.text_table import TextTable
 
 WIDE = 240  # columns of a log, where nothing may be cut off
 
@@ -23,7 +26,7 @@ WIDE = 240  # columns of a log, where nothing may be cut off
 def main(argv: Sequence[str]) -> int:
     """Describe the folder that the arguments name; 2 if it is not what it should be."""
     parser = argparse.ArgumentParser(prog="topocal describe")
-    parser.add_argument("folder", type=Path, help="a dataset, or a study's output")
+    parser.add_argument("folder", type=Path, help="a dataset, a study's output, or a model")
     parser.add_argument("--verify", action="store_true", help="recompute every checksum")
     arguments = parser.parse_args(argv)
     try:
@@ -35,10 +38,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _describe(folder: Path, *, verify: bool) -> None:
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    if (folder / CARD).exists():
+        card = read_card(folder)
+        _show(console, describe_model(card))
+        if verify:
+            size = verify_artefacts(folder, card)
+            console.print(f"verified: {len(card.artefacts)} files, {size:,} bytes", markup=False)
+        return
     if not (folder / MANIFEST).exists() and (folder / "dataset" / MANIFEST).exists():
         folder /= "dataset"
     manifest = read_manifest(folder)
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     console.print(f"{folder}: {_sentence(manifest)}", markup=False, soft_wrap=True)
     _show(console, describe_dataset(manifest))
     if verify:
@@ -59,6 +69,8 @@ def _sentence(manifest: DatasetManifest) -> str:
 
 def _show(console: Console, tables: Iterable[TextTable]) -> None:
     for text in tables:
+        if not text.rows:
+            continue
         table = Table(title=text.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for name, cells in zip(text.header, zip(*text.rows, strict=True), strict=True):
             is_number = all(cell[0] in "-.0123456789" for cell in cells)

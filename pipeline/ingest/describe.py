@@ -3,27 +3,19 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, DatasetManifest, Part
 from pipeline.formats.scaling import ColumnStatistics
+from pipeline.text_table import TextTable
 
 MOST_INPUTS = 20  # that are listed one by one
 
 
-class TextTable(NamedTuple):
-    """A table of texts."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
 def describe_dataset(manifest: DatasetManifest) -> list[TextTable]:
     """Splits, cut flow, columns with their statistics, inputs, and what is missing."""
-    tables = [
+    return [
         _splits(manifest),
         _cut_flow(manifest),
         _floors(manifest),
@@ -32,7 +24,6 @@ def describe_dataset(manifest: DatasetManifest) -> list[TextTable]:
         _inputs(manifest),
         _missing(manifest),
     ]
-    return [table for table in tables if table.rows]
 
 
 def verify_parts(folder: Path, manifest: DatasetManifest) -> int:
