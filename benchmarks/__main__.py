@@ -50,6 +50,7 @@ def main() -> None:
             **data_side.measure_simulation(),
             **ingest_side.measure_ingest(study, Path(scratch)),
             **data_side.measure_calibration(study, "bnn", Path(scratch) / "calibrated"),
+            **data_side.measure_apply(study, "bnn", Path(scratch) / "applied"),
             **data_side.measure_evaluation(study),
             **training_side.measure_bnn_steps(),
             **training_side.measure_two_workers(),

@@ -3,6 +3,7 @@
 import itertools
 import os
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import numpy as np
 
 from benchmarks.measure import interleave, ratio
 from jobs import calibrate, evaluate, ingest
+from jobs.apply import AppliedSettings, prepare
+from jobs.simulate import simulated_inputs
 from jobs.study import Study
+from pipeline.apply.inputs import open_input
+from pipeline.apply.run import apply_chunk, finish_input, plan_input
 from pipeline.calibrate import calibrate_part
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
 from pipeline.formats.card import read_card
@@ -18,6 +23,8 @@ from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import GeneratorSettings
+from pipeline.root.files import Access
+from pipeline.root.inspect import Wanted
 
 CLUSTERS = 200_000
 PRODUCT_ROWS = (128, 512, 2048)  # the fastest of these is the bare time of the networks
@@ -75,6 +82,36 @@ def _products(sizes: list[int], networks: int, rows: int, at_a_time: int) -> Cal
                     x = np.matmul(x, weight, out=out[:count])
 
     return multiply
+
+
+def measure_apply(study: Study, name: str, folder: Path) -> dict[str, float]:
+    """Applying a model to a ROOT file against calibrating a part, row for row."""
+    manifest = read_manifest(ingest.dataset_folder(study))
+    source = calibrate.model_source(study, name, manifest)
+    part = calibrate.plan_parts(study, manifest, source, folder=folder / "part")[0]
+    model = study.folder / "models" / name
+    calibration, columns = prepare(model, read_card(model), AppliedSettings())
+    path = simulated_inputs(study)[0]
+    units = {feature.name: feature.unit for feature in calibration.features}
+    wanted = Wanted(dict.fromkeys(calibration.needed, "the model's"), (), units)
+    opened = open_input(path, study.dataset.layout, wanted, Access())
+    names = tuple(column.name for column in columns)
+    plan = plan_input(opened, "applied", folder, calibration, names, Access(), wanted="root")
+
+    def whole() -> float:
+        start = time.perf_counter()
+        for chunk in plan.chunks:
+            apply_chunk(chunk)
+        finish_input(plan)
+        return (time.perf_counter() - start) / opened.rows
+
+    def one_part() -> float:
+        start = time.perf_counter()
+        calibrate_part(part)
+        return (time.perf_counter() - start) / part.part.rows
+
+    seconds = interleave({"calibrate": one_part, "apply": whole})
+    return {"apply.ratio_to_calibrate": ratio(seconds, "apply", "calibrate")}
 
 
 def measure_evaluation(study: Study) -> dict[str, float]:

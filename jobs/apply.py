@@ -66,8 +66,7 @@ def _apply(argv: Sequence[str]) -> None:
     model, inputs, output, settings = _parse(argv)
     card = read_card(model)
     card.require_files(model, made_by="train")
-    calibration = _calibration(model, card, settings)
-    columns = _columns(card, settings)
+    calibration, columns = prepare(model, card, settings)
     paths = list_inputs(_expand(inputs))
     with open_farm(settings.dask) as client, replacing_folder(output) as new:
         servers = {server for path in paths if (server := server_of(path)) is not None}
@@ -125,14 +124,22 @@ def _expand(inputs: Sequence[str]) -> list[str]:
     return paths
 
 
-def _calibration(model: Path, card: ModelCard, settings: AppliedSettings) -> Calibration:
+def prepare(
+    model: Path, card: ModelCard, settings: AppliedSettings
+) -> tuple[Calibration, tuple[CalibratedColumn, ...]]:
+    """A model ready for rows, and the columns of the output.
+
+    Raises:
+        UserError: The settings name a column that there is not.
+    """
     source = card_source("model", model, card)
-    return Calibration(
+    calibration = Calibration(
         summariser=summariser_of(source, settings),
         features=card.inputs,
         cuts=card.cuts,
         floors=card.floors,
     )
+    return calibration, _columns(card, settings)
 
 
 def _columns(card: ModelCard, settings: AppliedSettings) -> tuple[CalibratedColumn, ...]:
