@@ -130,7 +130,8 @@ def _explain(
     path = ".".join(words)
     known = [".".join(words[:n]) for n in range(len(words), 0, -1)]
     source = next((origins[p] for p in known if p in origins), files[-1] if files else "study")
-    return f"{source}: {path}: {_rule_of(detail, words[-1], holder)}"
+    rule = _rule_of(detail, words[-1] if words else "", holder)
+    return f"{source}: {path}: {rule}" if words else f"{source}: {rule}"
 
 
 def _rule_of(detail: ErrorDetails, word: str, holder: Any) -> str:  # noqa: ANN401 - a type

@@ -1,11 +1,11 @@
 """The study: what is simulated or read, which models are trained, how they are judged."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.settings import load_settings
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
@@ -81,22 +81,33 @@ class Study(Record):
     dask: DaskSettings = DaskSettings()
     ray: RaySettings = RaySettings()
 
-    @model_validator(mode="after")
-    def _names_are_usable(self) -> Self:
-        for name in [*self.models, *self.calibrate.models]:
-            is_taken = name in RESERVED_SETS or VERSUS in name
-            if is_taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-                msg = (
-                    f"model name {name!r}: letters, digits, - and _ are allowed, "
-                    f"but not {VERSUS}; {', '.join(RESERVED_SETS)} are taken"
-                )
-                raise ValueError(msg)
-        return self
+    @field_validator("models")
+    @classmethod
+    def _names_are_usable(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+        _refuse_unusable(models)
+        return models
+
+    @field_validator("calibrate")
+    @classmethod
+    def _finished_names_are_usable(cls, calibrate: CalibrateSettings) -> CalibrateSettings:
+        _refuse_unusable(calibrate.models)
+        return calibrate
 
     @property
     def folder(self) -> Path:
         """The folder that holds all outputs of the study."""
         return Path(self.output)
+
+
+def _refuse_unusable(names: Iterable[str]) -> None:
+    for name in names:
+        is_taken = name in RESERVED_SETS or VERSUS in name
+        if is_taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+            msg = (
+                f"model name {name!r}: letters, digits, - and _ are allowed, "
+                f"but not {VERSUS}; {', '.join(RESERVED_SETS)} are taken"
+            )
+            raise ValueError(msg)
 
 
 def load_study(files: Sequence[str], overrides: Sequence[str]) -> Study:

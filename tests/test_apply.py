@@ -219,7 +219,7 @@ def test_physlite_with_the_features_that_it_has(tmp_path, capsys):
         "dask": {"workers": 1},
         "ray": {"address": "none"},
     }
-    study["models"]["all"] = FAST
+    study["models"]["full"] = FAST
     (tmp_path / "study.json").write_text(json.dumps(study))
     for job in ("simulate", "ingest", "train"):
         assert main([job, str(tmp_path / "study.json")]) == 0
@@ -229,7 +229,7 @@ def test_physlite_with_the_features_that_it_has(tmp_path, capsys):
     assert len(rows) == 40
     assert ak.sum(ak.num(rows.energy)) == 165
     assert ak.sum(rows.clusterE) == pytest.approx(1462.256, abs=1e-3)
-    assert main(["apply", str(models / "all"), str(PHYSLITE), output, "dask.workers=1"]) == 2
+    assert main(["apply", str(models / "full"), str(PHYSLITE), output, "dask.workers=1"]) == 2
     told = capsys.readouterr().err
     for name in ("cluster_SIGNIFICANCE", "cluster_PTD", "cluster_ENG_FRAC_EM", "cluster_time"):
         assert name in told
