@@ -16,7 +16,7 @@ from test_ingest import DATASET
 from jobs.cli import main
 
 ROOT = Path(__file__).parent.parent
-EPOCHS = 400
+EPOCHS = 120
 WEIGHTS = "models/net/weights.safetensors"
 PATIENCE = 120.0  # seconds for what takes a few
 
