@@ -36,7 +36,7 @@ def measure_ingest(study: Study, folder: Path) -> dict[str, float]:
     with pyarrow as they are, in the usual Zstandard and in the codec of the parts.
     """
     inputs = _simulate(study, folder / "inputs")
-    out = folder / "out"
+    out = folder / "ingested"
     plans = _plans(study.dataset, inputs, out)
     rows = sum(plan.rows for plan in plans)
     branches = list(plans[0].sources[0].expressions.values())
