@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from distributed import Client
 
 from jobs.calibrate import card_source, summariser_of
-from jobs.farm import open_farm
+from jobs.farm import open_access, open_farm
 from jobs.launch import run_tool
 from jobs.settings import load_settings
 from jobs.study import DaskSettings
@@ -33,7 +33,7 @@ from pipeline.apply.run import (
     plan_input,
 )
 from pipeline.apply.settings import ApplySettings
-from pipeline.fold import limits, map_parts
+from pipeline.fold import map_parts
 from pipeline.formats.calibrated import CalibratedColumn, calibrated_columns
 from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
@@ -44,7 +44,6 @@ from pipeline.formats.versions import versions_of
 from pipeline.root.files import Access, list_inputs
 from pipeline.root.inspect import Wanted
 from pipeline.root.layout import read_layout
-from pipeline.root.remote import server_of
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +68,7 @@ def _apply(argv: Sequence[str]) -> None:
     calibration, columns = prepare(model, card, settings)
     paths = list_inputs(_expand(inputs))
     with open_farm(settings.dask) as client, replacing_folder(output) as new:
-        servers = {server for path in paths if (server := server_of(path)) is not None}
-        remote = settings.dask.remote
-        access = Access(
-            settings.dask.read_rows, remote, limits(client, servers, remote.reads_per_server)
-        )
+        access = open_access(client, settings.dask, paths)
         sources = _open(client, paths, settings, calibration, access)
         names = tuple(column.name for column in columns)
         files = _write(client, sources, calibration, names, (settings, new, access))

@@ -65,16 +65,17 @@ def main(study: Study, run: Run) -> None:
     oracle = oracle_of(manifest)
     if isinstance(oracle, str):
         log.info("calibrate: no oracle for this dataset: %s", oracle)
+    sources = find_sources(study, manifest)
+    if not sources:
+        msg = "nothing to calibrate with: name a finished model in calibrate.models"
+        raise UserError(msg)
     pending = []
-    for source in find_sources(study, manifest):
+    for source in sources:
         path = calibrated_folder(study, source.name) / MANIFEST
         wanted = _fingerprint(study, manifest, source)
         if not run.keeps(f"calibrate/{source.name}", path, CalibratedManifest, wanted):
             pending.append((source, wanted))
     if not pending:
-        if not find_sources(study, manifest):
-            msg = "nothing to calibrate with: name a finished model in calibrate.models"
-            raise UserError(msg)
         return
     with open_farm(study.dask) as client:
         for source, wanted in pending:

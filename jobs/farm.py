@@ -3,7 +3,7 @@
 import logging
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
@@ -11,6 +11,9 @@ import dask
 from distributed import Client, LocalCluster
 
 from jobs.study import DaskSettings
+from pipeline.fold import limits
+from pipeline.root.files import Access
+from pipeline.root.remote import server_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,14 @@ def open_farm(settings: DaskSettings) -> Iterator[Client]:
         log.info("dask: %d workers, dashboard at %s", workers, client.dashboard_link)
         client.forward_logging("pipeline")  # a worker's warnings belong into the job's log
         yield client
+
+
+def open_access(client: Client, settings: DaskSettings, paths: Iterable[str]) -> Access:
+    """How workers reach these files: the site's settings, with its cap on reads of each server."""
+    servers = {server for path in paths if (server := server_of(path)) is not None}
+    remote = settings.remote
+    caps = limits(client, servers, remote.reads_per_server)
+    return Access(settings.read_rows, remote, caps)
 
 
 def worker_peak_mib(client: Client) -> int:

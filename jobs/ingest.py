@@ -13,11 +13,11 @@ from pathlib import Path
 
 from distributed import Client
 
-from jobs.farm import open_farm, worker_peak_mib
+from jobs.farm import open_access, open_farm, worker_peak_mib
 from jobs.launch import Run, run_job
 from jobs.simulate import simulated_inputs
 from jobs.study import Study
-from pipeline.fold import limits, map_parts
+from pipeline.fold import map_parts
 from pipeline.formats.errors import UserError
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import (
@@ -36,7 +36,6 @@ from pipeline.ingest.staging import Staging, open_staging
 from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access, list_inputs
 from pipeline.root.inspect import Source, Wanted, inspect_file
-from pipeline.root.remote import server_of
 from pipeline.settings import DatasetSettings
 
 log = logging.getLogger(__name__)
@@ -54,11 +53,7 @@ def main(study: Study, run: Run) -> None:
     _refuse_inputs_inside(folder, paths)
     # The farm ends before the lock is given up: nobody else writes beside workers of a failed run.
     with holding(folder) as held, open_farm(study.dask) as client:
-        servers = {server for path in paths if (server := server_of(path)) is not None}
-        remote = study.dask.remote
-        access = Access(
-            study.dask.read_rows, remote, limits(client, servers, remote.reads_per_server)
-        )
+        access = open_access(client, study.dask, paths)
         sources, unopened = _inspect(client, settings, paths, access)
         wanted = dataset_fingerprint(settings, [source.file for source in sources], unopened)
         if run.keeps("ingest", folder / MANIFEST, DatasetManifest, wanted):
