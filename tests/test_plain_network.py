@@ -2,14 +2,21 @@
 
 import math
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from training_fixtures import tiny_dnn, write_tiny_dataset
 from training_processes import assert_equal, train
 
 from pipeline.formats.errors import StoppedBySignal
+from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.formats.scaling import scale
 from training import network
-from training.data import read_training_data
+from training.checkpoint import newest_checkpoint
+from training.data import read_training_data, scalings_of
+from training.export import export_model
+from training.history import read_history
 from training.point_loss import CrossEntropy, LeakyKernel, predicted_log10
 from training.settings import DnnSettings
 
@@ -119,3 +126,50 @@ def test_resumed_training_is_bitwise_the_same_across_the_border_of_stages(
     with pytest.raises(StoppedBySignal, match=f"after epoch {stop_after} of 3"):
         train(dataset, tmp_path / "stopped", tiny_dnn(), should_stop=stop)
     assert_equal(whole, train(dataset, tmp_path / "stopped", tiny_dnn()))
+
+
+@pytest.fixture(scope="module", params=["bounded", "log10"])
+def exported(request, dataset, tmp_path_factory):
+    """The folder of a trained network, its settings and its card."""
+    folder = tmp_path_factory.mktemp("models") / "dnn"
+    settings = tiny_dnn(
+        output=request.param, activation="swish" if request.param == "bounded" else "relu"
+    )
+    train(dataset, folder, settings)
+    card = export_model(dataset, settings, name="dnn", seed=11, folder=folder, fingerprint="a")
+    return folder, settings, card
+
+
+def test_exported_file_takes_raw_features_and_answers_as_torch(dataset, exported):
+    folder, settings, card = exported
+    assert (card.kind, card.density, card.num_networks) == ("dnn", "point", None)
+    assert [output.name for output in card.outputs] == ["response"]
+    assert DnnSettings.model_validate(card.settings) == settings
+    manifest = read_manifest(dataset)
+    table = read_part(dataset, manifest.parts_of("test")[0])
+    names = [feature.name for feature in card.inputs]
+    raw_NF = np.stack([table[name].to_numpy() for name in names], axis=1)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (found_N,) = session.run(None, {"features": raw_NF})
+    x_NF = scale({n: table[n].to_numpy() for n in names}, scalings_of(manifest, card.inputs))
+    theta_P = newest_checkpoint(folder, "a").networks[0].theta_P
+    layers = network.split_member(theta_P, (4, 16, 12, 1))
+    output_N = network.forward_fixed(layers, torch.from_numpy(x_NF), settings.activation)[:, 0]
+    expected_N = 10 ** predicted_log10(output_N, settings)
+    np.testing.assert_allclose(found_N, expected_N.numpy(), rtol=1e-5)
+
+
+def test_card_has_the_loss_and_the_median_error_of_the_validation_rows(dataset, exported):
+    folder, settings, card = exported
+    last = read_history(folder)[-1]
+    assert card.scores["validation_loss"] == pytest.approx(last["validation_loss"], rel=1e-5)
+    assert card.scores["train_loss"] == last["train_loss"]
+    rows = read_training_data(dataset, None).validation
+    theta_P = newest_checkpoint(folder, "a").networks[0].theta_P
+    layers = network.split_member(theta_P, (4, 16, 12, 1))
+    output_N = network.forward_fixed(layers, rows.x_NF, settings.activation)[:, 0]
+    error_N = (predicted_log10(output_N, settings) - rows.target_N).abs().numpy()
+    order_N = np.argsort(error_N)
+    share_N = np.cumsum(rows.weight_N.numpy()[order_N], dtype=np.float64)
+    expected = error_N[order_N][np.searchsorted(share_N, 0.5 * share_N[-1])]
+    assert card.scores["validation_median_abs_error_log10"] == pytest.approx(expected, rel=1e-5)

@@ -46,7 +46,7 @@ class LeakyKernel:
     def __init__(self, settings: DnnSettings, like: Tensor) -> None:
         self.settings, self.width = settings, settings.width
         # a tensor, which a captured graph reads anew
-        self.leakiness = torch.full_like(like[:1], settings.leakiness_at(0)).squeeze(0)
+        self.leakiness = like.new_full((), settings.leakiness_at(0))
 
     def start_epoch(self, epoch: int) -> None:
         """The leakiness of the epoch's stage."""
