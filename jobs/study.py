@@ -14,7 +14,8 @@ from pipeline.formats.records import PathText, Record
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
-from training.settings import ModelSettings
+from pipeline.tagging.settings import TagSettings, UnderPredicted
+from training.settings import ModelSettings, TaggerSettings
 
 # Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
 AnyModelSettings = ModelSettings
@@ -66,6 +67,16 @@ class RaySettings(Record):
         return self
 
 
+class TagSection(TagSettings):
+    """The tagger for training-resistant clusters, and its network.
+
+    Attributes:
+        model: The network that is trained.
+    """
+
+    model: TaggerSettings = TaggerSettings()
+
+
 class Study(Record):
     """One study: what is simulated or read, which models are trained, how they are judged.
 
@@ -77,6 +88,7 @@ class Study(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     simulate: SimulateSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
+    tag: TagSection | None = None
     models: dict[str, AnyModelSettings] = Field(default={})
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -95,6 +107,25 @@ class Study(Record):
     def _finished_names_are_usable(cls, calibrate: CalibrateSettings) -> CalibrateSettings:
         _refuse_unusable(calibrate.models)
         return calibrate
+
+    @model_validator(mode="after")
+    def _tagger_is_complete(self) -> Self:
+        if self.dataset.drop_tagged and self.tag is None:
+            msg = "dataset.drop_tagged: the study has no section tag that says what is tagged"
+            raise ValueError(msg)
+        if self.first_pass is not None and self.first_pass not in self.models:
+            msg = (
+                f"tag.label.first_pass: the study has no model {self.first_pass}, it has "
+                f"{', '.join(self.models) or 'none'}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def first_pass(self) -> str | None:
+        """The model whose failures are labelled, which is trained on all clusters."""
+        label = None if self.tag is None else self.tag.label
+        return label.first_pass if isinstance(label, UnderPredicted) else None
 
     @property
     def folder(self) -> Path:

@@ -8,7 +8,7 @@ from jobs.study import AnyModelSettings, Study
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.manifest import DatasetManifest
-from training.settings import ModelSettings
+from training.settings import TaggerSettings, TrainedSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,17 @@ class Task:
         manifest: Of the dataset.
         folder: Of the model; it is there, and this run alone holds it.
         fingerprint: Of settings and data, for the card.
+        labels: Folder of the labels that a tagger is to predict; None for the dataset's target.
     """
 
     study: Study
     name: str
-    settings: AnyModelSettings
+    settings: AnyModelSettings | TaggerSettings
     dataset: Path
     manifest: DatasetManifest
     folder: Path
     fingerprint: str
+    labels: Path | None = None
 
 
 def train_kind(task: Task) -> ModelCard:
@@ -44,7 +46,7 @@ def train_kind(task: Task) -> ModelCard:
     return _train_networks(task, task.settings)
 
 
-def _train_networks(task: Task, settings: ModelSettings) -> ModelCard:
+def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
     try:
         from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
     except ModuleNotFoundError as error:
@@ -66,6 +68,7 @@ def _train_networks(task: Task, settings: ModelSettings) -> ModelCard:
             tensorboard=ray.tensorboard,
             address=ray.address,
             in_process=ray.address == "none",
+            labels=task.labels,
             should_stop=should_stop,
         )
         if should_stop():

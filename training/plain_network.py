@@ -17,7 +17,7 @@ from training.noise import plan_epoch
 from training.operations import operations_on
 from training.point_loss import loss_of
 from training.rows import Source
-from training.settings import PlainSettings
+from training.settings import DnnSettings, PlainSettings
 from training.sub_batches import SWISH, PlainStep, rectified
 
 
@@ -36,8 +36,7 @@ class PlainNetwork:
         self.settings, self.worker = settings, worker
         self.sizes = (data.train.num_features, *settings.hidden, 1)
         self.plan = plan_epoch(len(data.train), settings.batch_rows, worker.rank, worker.world_size)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-        theta_P = network.initial_member(self.sizes, generator).to(worker.device)
+        theta_P = self._initial(seed).to(worker.device)
         self.loss = loss_of(settings, theta_P)
         self.sums = torch.zeros(len(theta_P) + 2, device=worker.device)
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
@@ -51,6 +50,14 @@ class PlainNetwork:
             units=rectified(operations) if settings.activation == "relu" else SWISH,
             loss=self.loss,
         )
+
+    def _initial(self, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
+        theta_P = network.initial_member(self.sizes, generator)
+        if isinstance(self.settings, DnnSettings) and self.settings.output == "log10":
+            # the loss is exponential in such an output: begin close to a ratio of 1
+            network.split_member(theta_P, self.sizes)[-1].weight_OF.mul_(0.1)
+        return theta_P
 
     def start_epoch(self, epoch: int) -> None:
         """The loss of the epoch's stage."""

@@ -15,6 +15,7 @@ from pipeline.formats.records import Record
 BINS_PER_DECADE = 10
 LINEAR_BINS = 50
 LOG_SPAN = 30.0
+TRUTH_ROLES = ("truth", "target", "label")
 
 Scale = Literal["log", "linear"]
 
@@ -49,24 +50,37 @@ def resolve_condition(
     """One condition of a region, its column checked.
 
     Raises:
-        UserError: The dataset lacks the column.
+        UserError: The dataset lacks the column, or it is truth: a calibration cannot know it, so
+            that every figure of such a region is biased, also that of the exact density.
     """
+    where = f"evaluate.regions.{region}"
+    column = _column_name(where, condition, manifest)
+    role = next(known.role for known in manifest.columns if known.name == column)
+    if role in TRUTH_ROLES:
+        msg = (
+            f"{where}: selects on {column}, a {role} that no calibration can know, which biases "
+            "every figure; select on features, show figures against it with evaluate.axes, and "
+            "leave out clusters that cannot be learned with the tagger (tag, dataset.drop_tagged)"
+        )
+        raise UserError(msg)
     return ResolvedCondition(
-        column=_column_name(f"evaluate.regions.{region}", condition, manifest),
+        column=column,
         lower=condition.lower,
         upper=condition.upper,
         absolute=condition.absolute,
     )
 
 
-def resolve_axis(name: str, axis: Axis, manifest: DatasetManifest) -> ResolvedAxis:
-    """An axis with its edges.
+def resolve_axis(
+    name: str, axis: Axis, manifest: DatasetManifest, section: str = "evaluate.axes"
+) -> ResolvedAxis:
+    """An axis with its edges; the section is named in errors.
 
     Raises:
         UserError: The dataset lacks the column, or its range is neither given nor known, or a
             log axis does not start above 0.
     """
-    where = f"evaluate.axes.{name}"
+    where = f"{section}.{name}"
     column = _column_name(where, axis, manifest)
     remedy = "so its range must be given: range: [low, high]"
     low, high = axis.range or _known_range(where, column, manifest, remedy)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.formats.columns import Cut, Feature, Target
+from pipeline.formats.errors import UserError
 from pipeline.formats.records import OutputRecord, Record
 
 CARD = "model.json"
@@ -94,6 +95,18 @@ class ModelCard(OutputRecord):
     git_hash: str
     versions: dict[str, str]
     citation: str = "ATLAS Collaboration, arXiv 2412.04370"
+
+    def require_target(self) -> Target:
+        """What the model predicts.
+
+        Raises:
+            UserError: It predicts a label, which calibrates nothing.
+        """
+        if not self.targets:
+            msg = f"{self.name}: a {self.kind} calibrates nothing; name a regression instead"
+            raise UserError(msg)
+        (target,) = self.targets
+        return target
 
     @property
     def files(self) -> Mapping[str, int]:
