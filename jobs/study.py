@@ -115,7 +115,7 @@ class Study(Record):
             raise ValueError(msg)
         if self.first_pass is not None and self.first_pass not in self.models:
             msg = (
-                f"tag.label.first_pass: the study has no model {self.first_pass}, it has "
+                f"tag.label.regression: the study has no model {self.first_pass}, it has "
                 f"{', '.join(self.models) or 'none'}"
             )
             raise ValueError(msg)
@@ -125,7 +125,7 @@ class Study(Record):
     def first_pass(self) -> str | None:
         """The model whose failures are labelled, which is trained on all clusters."""
         label = None if self.tag is None else self.tag.label
-        return label.first_pass if isinstance(label, UnderPredicted) else None
+        return label.regression if isinstance(label, UnderPredicted) else None
 
     @property
     def folder(self) -> Path:

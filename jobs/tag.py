@@ -6,7 +6,6 @@ are not up to date; writes <output>/tag/labels, <output>/tags with scores, decis
 with dataset.drop_tagged, <output>/untagged, the dataset that all later jobs then read.
 """
 
-import functools
 import logging
 import sys
 from collections.abc import Sequence
@@ -59,13 +58,14 @@ def main(study: Study, run: Run) -> None:
     tag = _section(study)
     manifest = open_ingested(study)
     check_label(tag.label, manifest)
+    summary = _summary_plan(study, manifest)
     if study.first_pass is not None:
         train_named(study, run, study.first_pass)
     wanted = tags_fingerprint(study, manifest)
     if not run.keeps("tag", tags_folder(study) / MANIFEST, TagManifest, wanted):
         labels = _label(study, run, manifest)
         card = _train(study, run, manifest, labels)
-        _tag(study, manifest, labels, card, wanted)
+        _tag(study, manifest, (labels, card, summary), wanted)
     tags = open_tags(study, manifest)
     _tell(tags)
     if study.dataset.drop_tagged:
@@ -113,9 +113,13 @@ def _label(study: Study, run: Run, manifest: DatasetManifest) -> Path:
     return folder
 
 
+def _tagger_folder(study: Study) -> Path:
+    return study.folder / "tag" / "model"
+
+
 def _train(study: Study, run: Run, manifest: DatasetManifest, labels: Path) -> ModelCard:
     """The tagger's card."""
-    settings, folder = _section(study).model, study.folder / "tag" / "model"
+    settings, folder = _section(study).model, _tagger_folder(study)
     wanted = fingerprint(
         stage="tagger",
         version=VERSION,
@@ -130,19 +134,34 @@ def _train(study: Study, run: Run, manifest: DatasetManifest, labels: Path) -> M
 
 
 def _tag(
-    study: Study, manifest: DatasetManifest, labels: Path, card: ModelCard, wanted: str
+    study: Study,
+    manifest: DatasetManifest,
+    given: tuple[Path, ModelCard, SummaryPlan],
+    wanted: str,
 ) -> None:
     tag, folder = _section(study), tags_folder(study)
+    labels, card, summary = given
+    file, inputs = card.artefacts["model"], tuple(feature.name for feature in card.inputs)
+    model = OnnxFile(_tagger_folder(study) / file.path, file.sha256, inputs)
+    record = read_labels(labels)
     with replacing_folder(folder) as new, open_farm(study.dask) as client:
-        plan = functools.partial(_plan, study, manifest, labels, card, new)
-        threshold = _working_point(
-            client, study, [plan(p) for p in manifest.parts_of("validation")]
-        )
-        summary = _summary_plan(study, manifest)
-        plans = [
-            plan(part, threshold=threshold, summary=summary if part.split == "test" else None)
-            for part in manifest.parts
-        ]
+
+        def plan(part: Part, threshold: float = 1.0) -> TagPlan:
+            return TagPlan(
+                dataset=ingested_folder(study),
+                part=part,
+                labels=(labels, record.by_path[part.path]),
+                model=model,
+                target=manifest.require_target(),
+                weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
+                folder=new,
+                threshold=threshold,
+                summary=summary if part.split == "test" else None,
+            )
+
+        validation = [plan(part) for part in manifest.parts_of("validation")]
+        threshold = _working_point(client, study, validation)
+        plans = [plan(part, threshold) for part in manifest.parts]
         done = map_parts(client, tag_part, plans, label="tag")
         figures, tables = _write_tables(new, [found for _, found in done if found is not None])
         TagManifest(
@@ -150,38 +169,12 @@ def _tag(
             dataset_fingerprint=manifest.fingerprint,
             parts=tuple(part for part, _ in done),
             versions=versions_of("numpy", "pyarrow", "onnxruntime"),
-            rule=read_labels(labels).rule,
+            rule=record.rule,
             threshold=threshold,
             figures=figures,
             tables=tables,
             settings=tag.model_dump(mode="json"),
         ).save(new / MANIFEST)
-
-
-def _plan(  # noqa: PLR0913 - wiring
-    study: Study,
-    manifest: DatasetManifest,
-    labels: Path,
-    card: ModelCard,
-    folder: Path,
-    part: Part,
-    *,
-    threshold: float = 1.0,
-    summary: SummaryPlan | None = None,
-) -> TagPlan:
-    file = card.artefacts["model"]
-    inputs = tuple(feature.name for feature in card.inputs)
-    return TagPlan(
-        dataset=ingested_folder(study),
-        part=part,
-        labels=(labels, read_labels(labels).by_path[part.path]),
-        model=OnnxFile(study.folder / "tag" / "model" / file.path, file.sha256, inputs),
-        target=manifest.require_target(),
-        weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
-        folder=folder,
-        threshold=threshold,
-        summary=summary,
-    )
 
 
 def _working_point(client: Client, study: Study, plans: Sequence[TagPlan]) -> float:

@@ -1,6 +1,7 @@
 """Columns beside a dataset: labels and tags, one part for each part of every split, row by row."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class AlignedManifest(OutputRecord):
         """Size in bytes of each file, by its path."""
         return {part.path: part.size for part in self.parts}
 
-    @property
+    @cached_property
     def by_path(self) -> dict[str, Part]:
         """The parts by the paths that the dataset's have as well."""
         return {part.path: part for part in self.parts}

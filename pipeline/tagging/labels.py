@@ -81,7 +81,7 @@ def describe_label(label: LabelSettings, target: Target) -> str:
     large = f"{target.name} > {label.above:g}"
     if isinstance(label, AboveThreshold):
         return large
-    return f"{large} and {target.name} > {label.factor:g} x that of {label.first_pass}"
+    return f"{large} and {target.name} > {label.factor:g} x that of {label.regression}"
 
 
 def check_label(label: LabelSettings, manifest: DatasetManifest) -> None:

@@ -14,13 +14,13 @@ class UnderPredicted(Record):
     A large target that features tell (clusters in the Tile gap scintillators) is no label.
 
     Attributes:
-        first_pass: The model of the study that predicts; it is trained on all clusters.
+        regression: The model of the study that predicts; it is trained on all clusters.
         above: The target is larger than this,
         factor: and larger than this times the prediction.
     """
 
     kind: Literal["under_predicted"] = "under_predicted"
-    first_pass: str
+    regression: str
     above: PositiveFloat = 2.0
     factor: Annotated[float, Field(gt=1)] = 1.5
 
