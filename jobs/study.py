@@ -15,10 +15,13 @@ from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
+from pipeline.trees.settings import BoostedTreesSettings
 from training.settings import ModelSettings
 
 # Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
-AnyModelSettings = Annotated[ModelSettings | LookupTableSettings, Field(discriminator="kind")]
+AnyModelSettings = Annotated[
+    ModelSettings | LookupTableSettings | BoostedTreesSettings, Field(discriminator="kind")
+]
 
 
 class DaskSettings(Record):
