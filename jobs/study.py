@@ -11,14 +11,18 @@ from jobs.settings import load_settings
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.records import PathText, Record
+from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
+from pipeline.trees.settings import BoostedTreesSettings
 from training.settings import ModelSettings, TaggerSettings
 
 # Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
-AnyModelSettings = ModelSettings
+AnyModelSettings = Annotated[
+    ModelSettings | LookupTableSettings | BoostedTreesSettings, Field(discriminator="kind")
+]
 
 
 class DaskSettings(Record):
@@ -105,7 +109,7 @@ class Study(Record):
     @field_validator("calibrate")
     @classmethod
     def _finished_names_are_usable(cls, calibrate: CalibrateSettings) -> CalibrateSettings:
-        _refuse_unusable(calibrate.models)
+        _refuse_unusable([*calibrate.models, *calibrate.scales])
         return calibrate
 
     @model_validator(mode="after")
@@ -117,6 +121,17 @@ class Study(Record):
             msg = (
                 f"tag.label.regression: the study has no model {self.first_pass}, it has "
                 f"{', '.join(self.models) or 'none'}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _scales_are_no_models(self) -> Self:
+        both = sorted({*self.models, *self.calibrate.models} & self.calibrate.scales.keys())
+        if both:
+            msg = (
+                f"calibrate.scales: {', '.join(both)} is the name of a model too; rename the "
+                "model, or name the scales yourself (calibrate.scales: {} for none)"
             )
             raise ValueError(msg)
         return self

@@ -21,8 +21,8 @@ from jobs.launch import Run, run_job
 from jobs.models import open_model
 from jobs.study import Study, TagSection
 from jobs.tags import VERSION, open_tags, tags_fingerprint, tags_folder, untagged_folder
+from jobs.task import Task
 from jobs.train import train_named, train_task
-from jobs.trainers import Task
 from pipeline.density import oracle_of
 from pipeline.estimates import OnnxFile
 from pipeline.evaluation.axes import resolve_axis

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from pipeline.formats.card import CARD, Artefact, ModelCard, TrainingRange
+from pipeline.formats.card import CARD, ModelCard, artefact_of, trained_on
 from pipeline.formats.columns import Feature
-from pipeline.formats.files import replacing, sha256_of
-from pipeline.formats.manifest import read_manifest
+from pipeline.formats.files import replacing
+from pipeline.formats.manifest import read_manifest, select_features
 from pipeline.formats.versions import git_hash, versions_of
 from training.checkpoint import Checkpoint, newest_checkpoint
-from training.data import open_split, select_features
+from training.data import open_split
 from training.export_mixture import export_mixture
 from training.export_plain import export_plain
 from training.finished import Exported, Finished
@@ -96,29 +96,15 @@ def _card_of(
     name: str,
     fingerprint: str,
 ) -> ModelCard:
-    manifest, features = finished.manifest, finished.features
-    ranges = {feature.name: manifest.statistics[feature.name] for feature in features}
     files = {**exported.files, "weights": WEIGHTS, "history": HISTORY}
+    fields = trained_on(finished.manifest, finished.features) | exported.card
     return ModelCard(
         name=name,
         kind=settings.kind,
-        artefacts={role: _artefact(finished.folder, path) for role, path in files.items()},
-        inputs=features,
-        input_ranges={
-            key: TrainingRange(minimum=column.minimum, maximum=column.maximum)
-            for key, column in ranges.items()
-        },
-        cuts=tuple(cut for cut in manifest.cuts if cut.column in ranges),
-        floors={floor.column: floor.floor for floor in manifest.floors if floor.column in ranges},
+        artefacts={role: artefact_of(finished.folder, path) for role, path in files.items()},
         settings=settings.model_dump(mode="json"),
         scores={**exported.scores, **_last_record(finished.checkpoint)},
         fingerprint=fingerprint,
-        data_fingerprint=manifest.fingerprint,
-        git_hash=git_hash(),
         versions=versions_of("torch", "ray", "onnx", "onnxscript", "onnxruntime", "safetensors"),
-        **exported.card,
+        **fields,
     )
-
-
-def _artefact(folder: Path, path: str) -> Artefact:
-    return Artefact(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))

@@ -49,8 +49,6 @@ def export_mixture(finished: Finished, settings: Settings) -> Exported:
             "density": "gaussian_mixture",
             "num_networks": settings.num_networks,
             "num_components": settings.components,
-            "targets": (target,),
-            "target_ranges": {target.name: manifest.log10_target_range()},
             "outputs": _outputs_of(target, settings.components),
         },
     )

@@ -54,8 +54,6 @@ def _card_of(finished: Finished, settings: PlainSettings) -> dict[str, Any]:
     )
     return {
         "density": "point",
-        "targets": (target,),
-        "target_ranges": {target.name: finished.manifest.log10_target_range()},
         "outputs": (response,),
     }
 
