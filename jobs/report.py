@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from jobs.evaluate import metrics_folder, open_metrics
-from jobs.ingest import open_dataset
+from jobs.ingest import open_dataset, open_ingested
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
+from jobs.tags import tag_tables
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
@@ -98,8 +99,7 @@ def main(study: Study, run: Run) -> None:
 
 def extra_tables(study: Study) -> dict[str, pa.Table]:
     """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
-    del study
-    return {}
+    return tag_tables(study, open_ingested(study))
 
 
 def read_records(study: Study) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from jobs.study import Study
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
@@ -53,6 +56,23 @@ def open_tags(study: Study, manifest: DatasetManifest) -> TagManifest:
         msg = f"{folder}: made with other settings or another dataset; run `topocal tag` again"
         raise UserError(msg)
     return tags
+
+
+def tag_tables(study: Study, manifest: DatasetManifest) -> dict[str, pa.Table]:
+    """By name: the tables of the study's tagger for the report; none if it has no tagger.
+
+    Raises:
+        UserError: The tags are missing, or of other settings or another dataset.
+    """
+    if study.tag is None:
+        return {}
+    tags, folder = open_tags(study, manifest), tags_folder(study)
+    found = {f"tag_{name}": pq.read_table(folder / f"{name}.parquet") for name in tags.tables}
+    rows = [
+        {"figure": name, "value": value, "rule": tags.rule, "threshold": tags.threshold}
+        for name, value in tags.figures.items()
+    ]
+    return {"tag": pa.Table.from_pylist(rows), **found}
 
 
 def open_untagged(study: Study, manifest: DatasetManifest) -> DatasetManifest:

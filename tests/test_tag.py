@@ -10,9 +10,14 @@ import pytest
 from jobs import calibrate, simulate, tag
 from jobs.cli import main
 from jobs.study import load_study
+from jobs.tags import tag_tables
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
 from pipeline.formats.tags import LABEL, TagManifest, read_labels
+from pipeline.report import tagging
+from pipeline.report.canvas import house_style
+from pipeline.report.scene import Scene
+from pipeline.report.settings import ReportSettings
 from training.data import open_split, read_training_data
 
 SMALL = {
@@ -186,3 +191,24 @@ def test_what_does_not_fit_is_refused(study, capsys, job, words, message):
     words = [word.replace("OUT", str(study.parent / "out")) for word in words]
     assert main([job, str(study), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_report_shows_the_tagger_beside_the_exact_probability(study):
+    loaded = load_study([str(study)], [])
+    dataset = read_manifest(study.parent / "out/dataset")
+    tables = tag_tables(loaded, dataset)
+    scene = Scene(tables, ReportSettings(), dataset.target, "Simulation")
+    figures = {row["figure"]: row["value"] for row in tables["tag"].to_pylist()}
+    told = " ".join(tagging.texts(scene))
+    for truth in ("label", "component"):
+        assert f"{figures[f'auc.tagger.{truth}']:.4f}" in told
+        assert f"{figures[f'auc.exact_{truth}.{truth}']:.4f}" in told
+    with house_style():
+        panels = [
+            *tagging.rate_panels(scene),
+            *tagging.curve_panels(scene),
+            *tagging.position_panels(scene),
+        ]
+    names = {panel.name for panel in panels}
+    assert {"tag-rate-mu", "tag-rate-N_PV", "tag-rate-f_emc", "tag-rate-c"} < names
+    assert {"tag-curve-label", "tag-curve-component", "tag-position"} < names

@@ -21,6 +21,7 @@ from pipeline.report import (
     selection,
     slices,
     spectra,
+    tagging,
 )
 from pipeline.report.canvas import Panel
 from pipeline.report.headline import HtmlTable
@@ -209,6 +210,16 @@ CHAPTERS = (
         "Linearity against other axes",
         CLOSURE,
         panels=(profiles.other_panels,),
+    ),
+    Chapter(
+        "tagger",
+        "Training-resistant clusters",
+        "What no regression can learn is tagged and may be left out. The tagger cannot find more "
+        "than the features tell: compare it with the exact probability. Its rate should rise with "
+        "pile-up.",
+        texts=(tagging.texts,),
+        tables=(tagging.tables,),
+        panels=(tagging.rate_panels, tagging.curve_panels, tagging.position_panels),
     ),
     Chapter(
         "training",
