@@ -1,10 +1,10 @@
 """Calibrate anybody's clusters with a finished model; every cluster comes back.
 
 Run: topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]
-MODEL is a folder with model.json; an INPUT is a ROOT or Parquet file, a glob, a folder of Parquet
-parts, a root:// URL or a .txt file that lists inputs; OUTPUT is a folder. Writes for each input
-a friend tree (NAME.topocal.root, tree topocal) or Parquet, and manifest.json. Needs neither a
-study nor truth, torch or Ray.
+MODEL is a folder with model.json; an INPUT is a ROOT or Parquet file, a root:// URL, a glob of
+either, a folder of Parquet parts, or a file that lists inputs line by line (FILE.txt or @FILE);
+OUTPUT is a folder. Writes for each input a friend tree (NAME.topocal.root, tree topocal) or
+Parquet, and manifest.json. Needs neither a study nor truth, torch or Ray.
 """
 
 import functools
@@ -41,7 +41,8 @@ from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.versions import versions_of
-from pipeline.root.files import Access, list_inputs
+from pipeline.root.files import Access
+from pipeline.root.inputs import list_inputs
 from pipeline.root.inspect import Wanted
 from pipeline.root.layout import read_layout
 
@@ -66,7 +67,7 @@ def _apply(argv: Sequence[str]) -> None:
     card = read_card(model)
     card.require_files(model, made_by="train")
     calibration, columns = prepare(model, card, settings)
-    paths = list_inputs(_expand(inputs))
+    paths = _expand(list_inputs(inputs, settings.dask.remote))
     with open_farm(settings.dask) as client, replacing_folder(output) as new:
         access = open_access(client, settings.dask, paths)
         sources = _open(client, paths, settings, calibration, access)

@@ -140,7 +140,7 @@ def _refuse_foreign(path: str, layout: Layout, keys: set[str]) -> None:
     if foreign:
         msg = (
             f"{path}: tree {layout.tree} lacks {', '.join(foreign)}, which every file of the "
-            "layout has; set dataset.layout to the layout of this file"
+            "layout has; give the layout of this file"
         )
         raise UserError(msg)
 
