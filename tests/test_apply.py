@@ -210,20 +210,8 @@ def test_it_needs_neither_torch_nor_ray(toy, flat, tmp_path):
 
 
 @pytest.mark.skipif(not PHYSLITE.exists(), reason="the shared data are not beside the checkout")
-def test_physlite_with_the_features_that_it_has(tmp_path, capsys):
-    study = {
-        "name": "four",
-        "output": "out",
-        "simulate": {"num_clusters": 4000, "clusters_per_file": 4000},
-        "models": {"four": {**FAST, "features": ["clusterE", "clusterEta", "nPrimVtx", "avgMu"]}},
-        "dask": {"workers": 1},
-        "ray": {"address": "none"},
-    }
-    study["models"]["full"] = FAST
-    (tmp_path / "study.json").write_text(json.dumps(study))
-    for job in ("simulate", "ingest", "train"):
-        assert main([job, str(tmp_path / "study.json")]) == 0
-    models, output = tmp_path / "out/models", str(tmp_path / "applied")
+def test_physlite_with_the_features_that_it_has(simulated_study, tmp_path, capsys):
+    models, output = simulated_study / "models", str(tmp_path / "applied")
     assert main(["apply", str(models / "four"), str(PHYSLITE), output, "dask.workers=1"]) == 0
     rows = _friend(tmp_path / f"applied/{PHYSLITE.stem}.topocal.root")
     assert len(rows) == 40
