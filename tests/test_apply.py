@@ -219,8 +219,8 @@ def test_memory_does_not_grow_with_the_input(toy, tmp_path, suffix):
         place = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
         done = subprocess.run(words, env=place, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
-    # what the larger input has more of in its four columns alone is 28 MiB, of output 60 MiB
-    assert peaks[1] - peaks[0] < 20
+    # held as a whole, the larger input would take 28 MiB more, its output 60 MiB
+    assert peaks[1] - peaks[0] < 16
 
 
 @pytest.mark.parametrize(
