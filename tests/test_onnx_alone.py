@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from jobs.calibrate import card_source, summariser_of
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.open_calibrator import open_calibrator
 from pipeline.settings import CalibrateSettings
 
 EXAMPLE = Path(__file__).parent.parent / "pipeline/apply/example/calibrate.cpp"
@@ -49,8 +49,8 @@ def answers(simulated_study, features):
 
 
 def test_the_file_gives_what_calibrate_gives(simulated_study, card, rows, answers):
-    source = card_source("full", simulated_study / "models/full", card)
-    expected = summariser_of(source, CalibrateSettings()).summarise(rows)
+    calibrator = open_calibrator(simulated_study / "models/full", card, CalibrateSettings())
+    expected = calibrator.calibrate(rows)
     for column, name in enumerate(["energy", "response"]):
         # the graph's search has fixed iterations: 1e-4 in log10 R
         np.testing.assert_allclose(answers[:, column], expected[name], rtol=2.3e-4)
