@@ -26,10 +26,11 @@ def dataset(tmp_path_factory):
     return write_tiny_dataset(tmp_path_factory.mktemp("dataset"), with_weights=True)
 
 
-def leaky_kernel(output, log10_truth, width, leakiness, *, is_log):
+def leaky_kernel(output, log10_truth, width, leakiness, *, is_log, residual="ratio"):
     """As in the public code of the note's authors: minus a Gaussian kernel plus a leak."""
     predicted = 10**output if is_log else 2 * (torch.tanh(output) + 1)
-    x = predicted / 10**log10_truth - 1
+    x = predicted / 10**log10_truth
+    x = x.log() if residual == "log_ratio" else x - 1
     kernel = torch.exp(-(x**2) / (2 * width**2)) / (width * math.sqrt(2 * math.pi))
     return -kernel + leakiness * x.abs()
 
@@ -43,11 +44,13 @@ def rows(count=400):
 
 
 @pytest.mark.parametrize("output", ["bounded", "log10"])
+@pytest.mark.parametrize("residual", ["ratio", "log_ratio"])
 @pytest.mark.parametrize(("epoch", "leakiness"), [(1, 0.05), (2, 0.0)])
-def test_leaky_kernel_and_its_derivative(output, epoch, leakiness):
-    settings = tiny_dnn(output=output, width=0.2)
+def test_leaky_kernel_and_its_derivative(output, residual, epoch, leakiness):
+    settings = tiny_dnn(output=output, residual=residual, width=0.2)
     output_B, target_B, weight_B = rows()
-    loss_B = leaky_kernel(output_B, target_B, 0.2, leakiness, is_log=output == "log10")
+    shape = {"is_log": output == "log10", "residual": residual}
+    loss_B = leaky_kernel(output_B, target_B, 0.2, leakiness, **shape)
     (expected_B,) = torch.autograd.grad((weight_B * loss_B).sum(), output_B)
     loss, grad_BO = LeakyKernel(settings, target_B), torch.full((len(target_B), 1), torch.nan)
     loss.start_epoch(epoch)

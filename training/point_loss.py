@@ -38,7 +38,7 @@ def loss_of(settings: PlainSettings, like: Tensor) -> PointLoss:
 
 
 class LeakyKernel:
-    """The leaky Gaussian kernel of the predicted over the true target; see DnnSettings.
+    """The leaky Gaussian kernel of a residual; see DnnSettings.
 
     Targets are log10 of the true value.
     """
@@ -54,16 +54,14 @@ class LeakyKernel:
 
     def of_rows(self, output_B: Tensor, target_B: Tensor) -> Tensor:
         """The loss of each row."""
-        ratio_B, _ = self._ratio(output_B, target_B)
-        residual_B = ratio_B - 1.0
+        residual_B, _ = self._residual(output_B, target_B)
         return self.leakiness * residual_B.abs() - self._kernel(residual_B)
 
     def __call__(
         self, outputs_BO: Tensor, target_B: Tensor, weight_B: Tensor, grad_BO: Tensor
     ) -> Tensor:
         """The sum of weight times loss; grad becomes its derivatives by the outputs."""
-        ratio_B, slope_B = self._ratio(outputs_BO[:, 0], target_B)
-        residual_B = ratio_B - 1.0
+        residual_B, slope_B = self._residual(outputs_BO[:, 0], target_B)
         kernel_B = self._kernel(residual_B)
         force_B = kernel_B * residual_B / self.width**2 + self.leakiness * residual_B.sign()
         torch.mul(weight_B * force_B, slope_B, out=grad_BO[:, 0])
@@ -73,13 +71,19 @@ class LeakyKernel:
         height = 1.0 / (self.width * math.sqrt(2.0 * math.pi))
         return height * torch.exp(residual_B.square() / (-2.0 * self.width**2))
 
-    def _ratio(self, output_B: Tensor, target_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted over true target, and its derivative by the output."""
-        if self.settings.output == "log10":
-            ratio_B = torch.exp((output_B - target_B) * LN10)
-            return ratio_B, ratio_B * LN10
-        ratio_B = bounded(output_B) * torch.exp(target_B * -LN10)
-        return ratio_B, 2.0 * ratio_B * torch.sigmoid(-2.0 * output_B)
+    def _residual(self, output_B: Tensor, target_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual, and its derivative by the output."""
+        is_log10 = self.settings.output == "log10"
+        # of ln predicted by the output
+        slope_B = (
+            torch.full_like(output_B, LN10) if is_log10 else 2.0 * torch.sigmoid(-2.0 * output_B)
+        )
+        if self.settings.residual == "log_ratio":
+            log_B = (predicted_log10(output_B, self.settings) - target_B) * LN10
+            return log_B, slope_B
+        predicted_B = torch.exp(output_B * LN10) if is_log10 else bounded(output_B)
+        ratio_B = predicted_B * torch.exp(target_B * -LN10)
+        return ratio_B - 1.0, ratio_B * slope_B
 
 
 def predicted_log10(output_B: Tensor, settings: DnnSettings) -> Tensor:

@@ -169,6 +169,11 @@ class DnnSettings(NetworkSettings):
     target - 1: for a small h its minimum is the mode of the density of log10 of the target. The
     term with a draws in rows that are too far off for the kernel to notice.
 
+    A prediction of 1 where the truth is 50 has r = -0.98 and hardly feels that term, so that a
+    network that starts near 1 never gets there, whatever its output can reach. With r = ln
+    (predicted / true), the same to first order within the kernel's width, the pull does not fade;
+    to get from 1 to 50 takes it and a first stage whose leakiness outweighs the kernel, 20 say.
+
     Inputs are scaled as for all other networks. The note's own scaling is the same but for the
     cluster time, of which it takes the signed cube root.
 
@@ -176,6 +181,7 @@ class DnnSettings(NetworkSettings):
         activation: Of the hidden layers; "swish" is 2 x sigmoid(x).
         output: "bounded" is 2 (tanh x + 1), within 0 and 4; "log10" predicts log10 of the target,
             of any size.
+        residual: r: "ratio", as in the note, or "log_ratio".
         width: h.
         stages: One after the other: epochs, and a as leakiness.
         optimizer: Adam's rate is constant where not given.
@@ -185,6 +191,7 @@ class DnnSettings(NetworkSettings):
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128, 64, 8)
     activation: Activation = "swish"
     output: Literal["bounded", "log10"] = "bounded"
+    residual: Literal["ratio", "log_ratio"] = "ratio"
     width: PositiveFloat = 0.1
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
         Stage(epochs=100, leakiness=0.05),
