@@ -50,25 +50,36 @@ def resolve_condition(
     """One condition of a region, its column checked.
 
     Raises:
-        UserError: The dataset lacks the column, or it is truth: a calibration cannot know it, so
-            that every figure of such a region is biased, also that of the exact density.
+        UserError: The dataset lacks the column.
     """
-    where = f"evaluate.regions.{region}"
-    column = _column_name(where, condition, manifest)
-    role = next(known.role for known in manifest.columns if known.name == column)
-    if role in TRUTH_ROLES:
-        msg = (
-            f"{where}: selects on {column}, a {role} that no calibration can know, which biases "
-            "every figure; select on features, show figures against it with evaluate.axes, and "
-            "leave out clusters that cannot be learned with the tagger (tag, dataset.drop_tagged)"
-        )
-        raise UserError(msg)
     return ResolvedCondition(
-        column=column,
+        column=_column_name(f"evaluate.regions.{region}", condition, manifest),
         lower=condition.lower,
         upper=condition.upper,
         absolute=condition.absolute,
     )
+
+
+def refuse_truth(where: str, condition: ResolvedCondition, manifest: DatasetManifest) -> None:
+    """Refuse a population that truth selects: figures of it are biased, also the exact density's.
+
+    Args:
+        where: The region's key, for the message.
+        condition: Of the region.
+        manifest: Of the dataset.
+
+    Raises:
+        UserError: The condition's column is truth, the target or a label.
+    """
+    role = next(known.role for known in manifest.columns if known.name == condition.column)
+    if role in TRUTH_ROLES:
+        msg = (
+            f"{where}: selects on {condition.column}, a {role} that no calibration can know, which "
+            "biases every figure; select on features, show figures against it with "
+            "evaluate.axes, and leave out clusters that cannot be learned with the tagger "
+            "(section tag, dataset.drop_tagged)"
+        )
+        raise UserError(msg)
 
 
 def resolve_axis(

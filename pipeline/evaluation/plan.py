@@ -7,6 +7,7 @@ from pipeline.evaluation.axes import (
     ResolvedAxis,
     ResolvedCondition,
     even_spacing,
+    refuse_truth,
     resolve_axis,
     resolve_condition,
     slightly_above,
@@ -80,10 +81,7 @@ def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> Ev
         target=target,
         weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
         axes=_resolve_axes(settings, target, manifest),
-        regions={
-            name: tuple(resolve_condition(name, c, manifest) for c in region.where)
-            for name, region in settings.regions.items()
-        },
+        regions=_resolve_regions(settings, manifest),
         plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=cells),
         baseline_bins=bins,
         baseline_cells=log_cells,
@@ -149,6 +147,19 @@ def _resolve_axes(
             raise UserError(msg)
         axes.append(resolve_axis(TRUTH_AXIS, Axis(of="denominator"), manifest))
     return tuple(axes)
+
+
+def _resolve_regions(
+    settings: EvaluateSettings, manifest: DatasetManifest
+) -> dict[str, tuple[ResolvedCondition, ...]]:
+    regions = {
+        name: tuple(resolve_condition(name, c, manifest) for c in region.where)
+        for name, region in settings.regions.items()
+    }
+    for name, conditions in regions.items():
+        for condition in conditions:
+            refuse_truth(f"evaluate.regions.{name}", condition, manifest)
+    return regions
 
 
 def _baseline_spacings(

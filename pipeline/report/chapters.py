@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.report import (
+    comparison,
     densities,
     detector,
     headline,
@@ -210,6 +211,14 @@ CHAPTERS = (
         "Linearity against other axes",
         CLOSURE,
         panels=(profiles.other_panels,),
+    ),
+    Chapter(
+        "comparison",
+        "All models side by side",
+        "The score is proper: the exact density has the lowest. Medians should follow the exact "
+        "density's and not zero; a resolution below it is wrong somewhere else.",
+        tables=(comparison.tables,),
+        panels=(comparison.panels,),
     ),
     Chapter(
         "tagger",
