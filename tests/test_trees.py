@@ -1,5 +1,6 @@
 """Boosted trees: the file that is exported, the rows they are grown on, and what a search sees."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -24,13 +25,17 @@ SETTINGS = {"iterations": 30, "learning_rate": 0.2, "leaves": 15, "min_leaf_rows
 
 @pytest.fixture(scope="module")
 def sample():
-    """Features of which one is discrete and one of another scale, target, weights."""
+    """Features, one of neighbouring float32 so that midpoints are none; target, weights."""
     rng = np.random.default_rng(7)
+    step = rng.integers(0, 200, 4000)
     x_NF = np.stack(
-        [rng.normal(size=4080), rng.integers(0, 5, 4080), 10 ** rng.normal(-6, 1, 4080)], axis=1
+        [rng.normal(size=4000), rng.integers(0, 5, 4000), 10 ** rng.normal(-6, 1, 4000), step],
+        axis=1,
     ).astype(np.float32)
-    target_N = x_NF[:, 0] * (1 + x_NF[:, 1]) + np.log10(x_NF[:, 2]) + rng.normal(size=4080)
-    return x_NF, target_N.astype(np.float64), rng.uniform(0.1, 2.0, 4080)
+    x_NF[:, 3] = np.float32(1) + np.finfo(np.float32).eps * x_NF[:, 3]
+    target_N = x_NF[:, 0] * (1 + x_NF[:, 1]) + np.log10(x_NF[:, 2]) + rng.normal(size=4000)
+    target_N = target_N.astype(np.float64) + np.sin(step / 5)
+    return x_NF, target_N, rng.uniform(0.1, 2.0, 4000)
 
 
 @pytest.fixture(scope="module")
@@ -62,26 +67,24 @@ def test_the_file_sends_every_row_to_the_same_leaf(sample, grown, tmp_path):
     rng = np.random.default_rng(1)
     rounded_up = 0
     for trees in grown:
-        rows = np.concatenate([sample[0], _at_thresholds(trees, rng, 3)])
-        kept, baseline = list(trees._predictors), trees._baseline_prediction.copy()
-        for (tree,) in kept[::10]:
-            values = tree.nodes["value"].copy()
-            tree.nodes["value"] = np.arange(len(values))
-            trees._predictors, trees._baseline_prediction[:] = [[tree]], 0.0
-            write_trees([trees], 3, tmp_path / "tree.onnx")
+        rows = np.concatenate([sample[0], _at_thresholds(trees, rng, 4)])
+        one = copy.deepcopy(trees)
+        one._baseline_prediction[:] = 0.0
+        for (tree,) in copy.deepcopy(trees._predictors)[::10]:
+            tree.nodes["value"] = np.arange(len(tree.nodes))
+            one._predictors = [[tree]]
+            write_trees([one], 4, tmp_path / "tree.onnx")
             np.testing.assert_array_equal(
-                _run(tmp_path / "tree.onnx", rows)[:, 0], trees.predict(rows)
+                _run(tmp_path / "tree.onnx", rows)[:, 0], one.predict(rows)
             )
             limits = tree.nodes["num_threshold"][tree.nodes["is_leaf"] == 0]
             rounded_up += (limits.astype(np.float32) > limits).sum()
-            tree.nodes["value"] = values
-        trees._predictors, trees._baseline_prediction[:] = kept, baseline
     assert rounded_up > 0  # rounding to the nearest would have sent some rows the other way
 
 
 def test_the_file_has_all_quantiles_and_is_checked(sample, grown, tmp_path):
     path = tmp_path / "model.onnx"
-    write_trees(grown, 3, path)
+    write_trees(grown, 4, path)
     expected = np.stack([trees.predict(sample[0]) for trees in grown], axis=1)
     np.testing.assert_allclose(_run(path, sample[0]), expected, atol=1e-5)
     check_trees(path, grown, sample[0])
