@@ -1,0 +1,131 @@
+"""Fitting and mapping a look-up table, against reading the columns that each needs.
+
+Run on a dataset that is there: python -m benchmarks.table_side DATASET FOLDER RESULT.json
+Fits over the training split and maps over all splits, each as one pass on a farm of one worker;
+writes what it calibrates below FOLDER.
+"""
+
+import datetime as dt
+import functools
+import json
+import operator
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distributed import Client
+
+from benchmarks.measure import interleave, ratio
+from jobs.farm import open_farm
+from jobs.study import DaskSettings
+from pipeline.calibrate import CalibrationPlan, calibrate_part
+from pipeline.fold import fold, map_parts, merge_in_order
+from pipeline.formats.columns import IDENTITY
+from pipeline.formats.files import sha256_of, write_text
+from pipeline.formats.manifest import SPLITS, Part, Split, read_manifest, read_part
+from pipeline.formats.versions import git_hash, versions_of
+from pipeline.lookup.calibrator import LookupTable
+from pipeline.lookup.fit import FitPlan, group_parts, plan_fit, sum_group
+from pipeline.lookup.settings import LookupTableSettings
+from pipeline.lookup.sums import TableSums
+from pipeline.lookup.tables import Tables, make_tables, write_tables
+
+REPEATS = 5  # of the whole passes
+
+
+def measure_lookup_table(dataset: Path, folder: Path) -> dict[str, float]:
+    """Both steps in this process, over the training and the test split of a small dataset."""
+    plan = plan_fit(dataset, read_manifest(dataset), LookupTableSettings())
+    groups = group_parts(read_manifest(dataset), "train")
+
+    def fit() -> Tables:
+        sums = [sum_group(parts, plan=plan) for parts in groups]
+        return make_tables(merge_in_order(sums, TableSums.__add__), plan.settings)
+
+    calibrations = plan_maps(dataset, plan, fit(), folder, ("test",))
+    works: dict[str, Callable[[], object]] = {
+        "read": lambda: (
+            [read_to_fit(parts, plan=plan) for parts in groups],
+            [read_to_map(each) for each in calibrations],
+        ),
+        "fit and map": lambda: (fit(), [calibrate_part(each) for each in calibrations]),
+    }
+    return {"lookup_table.ratio_to_read": ratio(interleave(works), "fit and map", "read")}
+
+
+def plan_maps(
+    dataset: Path, plan: FitPlan, tables: Tables, folder: Path, splits: Sequence[Split]
+) -> list[CalibrationPlan]:
+    """The mapping of tables over the parts of some splits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tables.parquet"
+    write_tables(tables, path)
+    manifest = read_manifest(dataset)
+    columns = plan.settings.columns
+    ranges = {n: (manifest.statistics[n].minimum, manifest.statistics[n].maximum) for n in columns}
+    table = LookupTable(path, sha256_of(path), columns, plan.target, ranges)
+    return [
+        CalibrationPlan(table, dataset, part, folder, has_truth=True)
+        for split in splits
+        for part in manifest.parts_of(split)
+    ]
+
+
+def read_to_fit(parts: Sequence[Part], *, plan: FitPlan) -> None:
+    """What fitting reads, and nothing else."""
+    for part in parts:
+        plan.read(part, labelled=True)
+
+
+def read_to_map(plan: CalibrationPlan) -> None:
+    """What mapping reads, and nothing else."""
+    table = read_part(plan.dataset, plan.part, [IDENTITY, *plan.calibrator.inputs])
+    _ = {name: table[name].to_numpy() for name in table.column_names}
+
+
+def main(dataset: Path, folder: Path, result: Path) -> None:
+    plan = plan_fit(dataset, read_manifest(dataset), LookupTableSettings())
+    groups = group_parts(read_manifest(dataset), "train")
+    with open_farm(DaskSettings(workers=1)) as client:
+        tables = make_tables(_fit(client, plan, groups), plan.settings)
+        calibrations = plan_maps(dataset, plan, tables, folder, SPLITS)
+        read = functools.partial(read_to_fit, plan=plan)
+        works: dict[str, Callable[[], object]] = {
+            "read_to_fit": lambda: map_parts(client, read, groups, label="read to fit"),
+            "fit": lambda: make_tables(_fit(client, plan, groups), plan.settings),
+            "read_to_map": lambda: map_parts(client, read_to_map, calibrations, label="read"),
+            "map": lambda: map_parts(client, calibrate_part, calibrations, label="map"),
+        }
+        for work in works.values():
+            work()
+        seconds: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(REPEATS):
+            for name, work in works.items():
+                start = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - start)
+    manifest = read_manifest(dataset)
+    record = {
+        "clusters": sum(part.rows for part in manifest.parts),
+        "clusters_to_fit": manifest.rows_of("train"),
+        **{f"{name}_seconds": round(statistics.median(each), 2) for name, each in seconds.items()},
+        "fit_ratio_to_read": round(ratio(seconds, "fit", "read_to_fit"), 3),
+        "map_ratio_to_read": round(ratio(seconds, "map", "read_to_map"), 3),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "git_hash": git_hash(),
+        "versions": versions_of("pyarrow", "dask", "numba"),
+    }
+    text = json.dumps(record, indent=1) + "\n"
+    write_text(result, text)
+    print(text)
+
+
+def _fit(client: Client, plan: FitPlan, groups: Sequence[Sequence[Part]]) -> TableSums:
+    add = functools.partial(sum_group, plan=plan)
+    return fold(client, add, groups, operator.add, label="fit")
+
+
+if __name__ == "__main__":
+    main(*(Path(word).absolute() for word in sys.argv[1:4]))
