@@ -32,7 +32,7 @@ from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums
 from pipeline.lookup.tables import Tables, make_tables, write_tables
 
-REPEATS = 5  # of the whole passes
+REPEATS = 3  # of the whole passes
 TIMES_OVER = 5
 
 
