@@ -22,12 +22,15 @@ from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
 from jobs.tags import tag_tables
-from pipeline.formats.card import ModelCard
+from jobs.train import model_folder
+from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.records import OutputRecord
+from pipeline.lookup.projection import project_tables
+from pipeline.lookup.tables import read_tables
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +101,26 @@ def main(study: Study, run: Run) -> None:
 
 
 def extra_tables(study: Study) -> dict[str, pa.Table]:
-    """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
-    return tag_tables(study, open_ingested(study))
+    """By name: tables that the report shows beside those of the evaluation."""
+    return {**_look_up_tables(study), **tag_tables(study, open_ingested(study))}
+
+
+def _look_up_tables(study: Study) -> dict[str, pa.Table]:
+    """What the look-up tables hold.
+
+    The cards, of which the report's fingerprint is made, have the checksums of what these show.
+    """
+    folders = {
+        name: Path(study.calibrate.models.get(name, model_folder(study, name)))
+        for name in model_names(study)
+    }
+    cards = {name: read_card(folder) for name, folder in folders.items()}
+    found = {
+        name: read_tables(folders[name] / card.artefacts["model"].path)
+        for name, card in cards.items()
+        if card.artefact == "tables"
+    }
+    return {"lookup": project_tables(found)} if found else {}
 
 
 def read_records(study: Study) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -184,16 +184,11 @@ def _by_tag(annotation: Any) -> dict[str, type[BaseModel]]:  # noqa: ANN401 - a 
         return {}
     union, *metadata = get_args(annotation)
     keys = [key for key in (getattr(each, "discriminator", None) for each in metadata) if key]
-    return {model.model_fields[key].default: model for key in keys for model in _members(union)}
-
-
-def _members(union: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a type of any kind
-    """The models of a union, also of unions within it."""
-    for each in get_args(union):
-        if get_origin(each) is Annotated:
-            yield from _members(get_args(each)[0])
-        else:
-            yield each
+    kinds: dict[str, type[BaseModel]] = {}
+    for key in keys:
+        for each in get_args(union):  # a choice may have another one of the same key in it
+            kinds |= _by_tag(each) or {each.model_fields[key].default: each}
+    return kinds
 
 
 def _type_behind(annotation: Any, word: str) -> Any:  # noqa: ANN401 - a type of any kind

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calibrator import Columns, PointEstimate, calibrated_pair, is_inside
-from pipeline.formats.calibrated import QUANTILES, Functionals
+from pipeline.formats.calibrated import QUANTILES, Functionals, describe_columns
 from pipeline.formats.columns import Target
 from pipeline.onnx_session import open_session
 
@@ -87,8 +87,9 @@ class QuantileModel(PointEstimate):
     @property
     def columns(self) -> tuple[str, ...]:
         """Central value, calibrated value, the quantiles, domain."""
-        names = [name for name, level in QUANTILES.items() if level in self.levels]
-        return (self.target.name, self.target.calibrated, *names, "in_domain")
+        quantiles = {name for name, level in QUANTILES.items() if level in self.levels}
+        names = {self.target.name, self.target.calibrated, "in_domain", *quantiles}
+        return tuple(column.name for column in describe_columns(self.target, names))
 
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""

@@ -84,8 +84,8 @@ class FineHistogram:
         cells = np.flatnonzero(counts)
         total = squares = counts[cells].astype(np.float64)
         if weights is not None:
-            total = sum_by_bin(flat, weights, len(counts))[cells]
-            squares = sum_by_bin(flat, weights**2, len(counts))[cells]
+            total = _sums(flat, weights, len(counts))[cells]
+            squares = _sums(flat, weights**2, len(counts))[cells]
         outside = len(index) - len(flat)
         return cls(spacing, num_bins, cells, counts[cells], total, squares, outside)
 
@@ -159,8 +159,8 @@ class FineHistogram:
         keep = (owner == bin_number) & (index >= 1) & (at < num_groups)
         rows = np.zeros(num_groups, dtype=np.int64)
         np.add.at(rows, at[keep], self.counts[keep])
-        weights = sum_by_bin(at[keep], self.weights[keep], num_groups)
-        squares = sum_by_bin(at[keep], self.squares[keep], num_groups)
+        weights = _sums(at[keep], self.weights[keep], num_groups)
+        squares = _sums(at[keep], self.squares[keep], num_groups)
         return self.spacing.edges()[: num_groups * group + 1 : group], rows, weights, squares
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,6 +176,5 @@ class FineHistogram:
         }
 
 
-def sum_by_bin(at: Indices, values: Floats, length: int) -> Floats:
-    """Sums [length] of the values [N] with an equal bin."""
+def _sums(at: Indices, values: Floats, length: int) -> Floats:
     return np.asarray(np.bincount(at, values, length), dtype=np.float64)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.fine import FineHistogram, sum_by_bin
 from pipeline.lookup.bins import Floats, Indices
+from pipeline.lookup.medians import FineSums
 
 Levels = NDArray[np.uint8]
 
@@ -94,32 +94,10 @@ def mean_of(values: Floats, weights: Floats) -> Estimate:
     return estimate
 
 
-def median_of(fine: FineHistogram) -> Estimate:
-    """Estimates 10 to the median of what a histogram in B bins holds."""
+def median_of(fine: FineSums, num_bins: int) -> Estimate:
+    """Estimates the median of what fine cells hold in B bins."""
 
     def estimate(stride: int) -> Floats:
-        coarse = _coarser(fine, stride)
-        medians = np.full(coarse.num_bins, np.nan)
-        for number in np.flatnonzero(coarse.rows):
-            medians[number] = 10.0 ** coarse.distribution(int(number)).quantile(0.5)
-        return medians
+        return fine.medians(num_bins, stride)
 
     return estimate
-
-
-def _coarser(fine: FineHistogram, stride: int) -> FineHistogram:
-    """The histogram with `stride` bins after each other as one."""
-    width = fine.spacing.cells + 2
-    owner, index = np.divmod(fine.cells, width)
-    cells, place = np.unique((owner // stride) * width + index, return_inverse=True)
-    counts = np.zeros(len(cells), np.int64)
-    np.add.at(counts, place, fine.counts)
-    return FineHistogram(
-        fine.spacing,
-        fine.num_bins // stride,
-        cells,
-        counts,
-        sum_by_bin(place, fine.weights, len(cells)),
-        sum_by_bin(place, fine.squares, len(cells)),
-        fine.outside,
-    )

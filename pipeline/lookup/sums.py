@@ -7,15 +7,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.fine import FineHistogram, sum_by_bin
-from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import Target
 from pipeline.lookup.bins import UNKNOWN, Floats, Indices, Quantities, num_bins
+from pipeline.lookup.medians import FineSums
 from pipeline.lookup.settings import LookupTableSettings
 
 Columns = Mapping[str, NDArray[Any]]
-
-RATIO_CELLS = 512  # of log10 of the ratio over its range, for medians
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +44,10 @@ class BinSums:
         counts = np.bincount(bins, minlength=size)
         total = counts.astype(np.float64)
         if weights is not None:
-            total = sum_by_bin(bins, weights, size)
+            total = _sums(bins, weights, size)
         if values is not None:
             values = values if weights is None else values * weights
-            values = sum_by_bin(bins, values, size)
+            values = _sums(bins, values, size)
         return cls(counts, total, values)
 
     def __add__(self, other: "BinSums") -> "BinSums":
@@ -76,7 +73,7 @@ class TableSums:
     em: BinSums
     other: BinSums
     ratios: BinSums
-    fine: FineHistogram | None
+    fine: FineSums | None
     unlabelled: int
 
     @classmethod
@@ -116,7 +113,9 @@ class TableSums:
             em=BinSums.of(at[is_em], size, row_weights[0]),
             other=BinSums.of(at[is_other], size, row_weights[1]),
             ratios=BinSums.of(at_weight, num_bins(settings.weight_axes), row_weights[1], ratio),
-            fine=_fine(settings, at_weight, ratio, row_weights[1], log10_range),
+            fine=FineSums.of(at_weight, ratio, row_weights[1], (-log10_range[1], -log10_range[0]))
+            if settings.statistic == "median"
+            else None,
             unlabelled=len(label) - int(is_em.sum()) - int(is_other.sum()),
         )
 
@@ -130,21 +129,5 @@ class TableSums:
         )
 
 
-def _fine(
-    settings: LookupTableSettings,
-    bins: Indices,
-    ratio: Floats,
-    weights: Floats | None,
-    log10_range: tuple[float, float],
-) -> FineHistogram | None:
-    if settings.statistic == "mean":
-        return None
-    low, high = log10_range
-    spacing = Spacing(scale="linear", low=-high, high=-low, cells=RATIO_CELLS)
-    return FineHistogram.of(
-        np.log10(ratio),
-        spacing,
-        bins=bins,
-        num_bins=num_bins(settings.weight_axes),
-        weights=weights,
-    )
+def _sums(bins: Indices, values: Floats, size: int) -> Floats:
+    return np.asarray(np.bincount(bins, values, size), np.float64)

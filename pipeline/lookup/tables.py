@@ -106,7 +106,9 @@ def make_tables(sums: TableSums, settings: LookupTableSettings) -> Tables:
     assert ratios.values is not None  # noqa: S101 - of TableSums.of
     weight = fill_table(
         ratios.counts,
-        mean_of(ratios.values, ratios.weights) if sums.fine is None else median_of(sums.fine),
+        mean_of(ratios.values, ratios.weights)
+        if sums.fine is None
+        else median_of(sums.fine, len(ratios.counts)),
         [axis.bins for axis in settings.weight_axes],
         settings.min_entries,
     )
