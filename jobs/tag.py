@@ -198,7 +198,9 @@ def _summary_plan(study: Study, manifest: DatasetManifest) -> SummaryPlan:
         label=tag.label,
         component=true_component(manifest),
         exact=None if isinstance(oracle, str) else oracle,
-        axes=tuple(resolve_axis(name, axis, manifest, "tag.axes") for name, axis in axes.items()),
+        axes=tuple(
+            resolve_axis(f"tag.axes.{name}", name, axis, manifest) for name, axis in axes.items()
+        ),
         position=tag.position if known.issuperset(tag.position) else None,
         cell_mm=tag.cell_mm,
     )

@@ -82,16 +82,19 @@ def refuse_truth(where: str, condition: ResolvedCondition, manifest: DatasetMani
         raise UserError(msg)
 
 
-def resolve_axis(
-    name: str, axis: Axis, manifest: DatasetManifest, section: str = "evaluate.axes"
-) -> ResolvedAxis:
-    """An axis with its edges; the section is named in errors.
+def resolve_axis(where: str, name: str, axis: Axis, manifest: DatasetManifest) -> ResolvedAxis:
+    """An axis with its edges.
+
+    Args:
+        where: The axis' key, for messages.
+        name: Of the axis.
+        axis: As given.
+        manifest: Of the dataset.
 
     Raises:
         UserError: The dataset lacks the column, or its range is neither given nor known, or a
             log axis does not start above 0.
     """
-    where = f"{section}.{name}"
     column = _column_name(where, axis, manifest)
     remedy = "so its range must be given: range: [low, high]"
     low, high = axis.range or _known_range(where, column, manifest, remedy)

@@ -136,7 +136,10 @@ def _resolve_axes(
     settings: EvaluateSettings, target: Target, manifest: DatasetManifest
 ) -> tuple[ResolvedAxis, ...]:
     """The axes of the settings, and that of the denominator if it is not among them."""
-    axes = [resolve_axis(name, axis, manifest) for name, axis in settings.axes.items()]
+    axes = [
+        resolve_axis(f"evaluate.axes.{name}", name, axis, manifest)
+        for name, axis in settings.axes.items()
+    ]
     if not any(axis.column == target.denominator for axis in axes):
         taken = next((axis.column for axis in axes if axis.name == TRUTH_AXIS), None)
         if taken is not None:
@@ -145,7 +148,8 @@ def _resolve_axes(
                 f"closure is defined, got an axis of {taken}; give this axis another name"
             )
             raise UserError(msg)
-        axes.append(resolve_axis(TRUTH_AXIS, Axis(of="denominator"), manifest))
+        where = f"evaluate.axes.{TRUTH_AXIS}"
+        axes.append(resolve_axis(where, TRUTH_AXIS, Axis(of="denominator"), manifest))
     return tuple(axes)
 
 
