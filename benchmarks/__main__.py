@@ -20,10 +20,12 @@ from benchmarks import (  # noqa: E402
     ensemble_side,
     ingest_side,
     onnx_side,
+    table_side,
     training_peers,
     training_side,
 )
 from jobs.cli import main as topocal  # noqa: E402
+from jobs.ingest import dataset_folder  # noqa: E402
 from jobs.study import load_study  # noqa: E402
 from pipeline.formats.files import write_text  # noqa: E402
 from pipeline.formats.versions import git_hash, versions_of  # noqa: E402
@@ -54,6 +56,7 @@ def main() -> None:
             **data_side.measure_apply(study, "bnn", Path(scratch) / "applied"),
             **onnx_side.measure_onnx(study.folder / "models/bnn"),
             **data_side.measure_evaluation(study),
+            **table_side.measure_lookup_table(dataset_folder(study), Path(scratch) / "table"),
             **training_side.measure_bnn_steps(),
             **training_side.measure_two_workers(),
             **training_side.measure_streaming(study),

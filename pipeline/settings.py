@@ -216,7 +216,12 @@ class CalibrateSettings(SummarySettings):
         split: The split that is calibrated.
         models: Finished models by name: the folder of each. They need not be trained on this
             dataset; a name of the study's own models replaces that one.
+        scales: References that the input brings along, by name: the column of weights that the
+            target's numerator is multiplied with. Those whose column the dataset lacks are left
+            out. Usual: LCW after its hadronic step; clusterECalib is no such reference, since it
+            may hold the later steps as well.
     """
 
     split: Split = "test"
     models: dict[str, PathText] = Field(default={})
+    scales: dict[str, str] = Field(default={"lcw": "cluster_HAD_WEIGHT"})
