@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from pipeline.evaluation.rows import UNCALIBRATED
@@ -148,7 +149,9 @@ def _curves(
 ) -> Iterator[Curve]:
     shares = np.linspace(0.5, 0.5, 1) if len(names) == 1 else np.linspace(0.3, 0.7, len(names))
     for name, share in zip(names, shares.tolist(), strict=True):
-        bins = series(scene.tables[table], axis=axis.name, set=name)
+        # Bins with too few rows have no estimates.
+        known = scene.tables[table].filter(pc.is_valid(scene.tables[table][value]))
+        bins = series(known, axis=axis.name, set=name)
         if len(bins):
             yield Curve(scene.look(name), bins, value, value + "_error", share)
 
