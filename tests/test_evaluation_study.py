@@ -6,7 +6,15 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_fixtures import OTHER, TOPO, make_calibrated, make_manifest, make_table, take
+from evaluation_fixtures import (
+    OTHER,
+    TOPO,
+    add_places,
+    make_calibrated,
+    make_manifest,
+    make_table,
+    take,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +31,7 @@ GIVEN = {
     "pairs": [["re", "bnn"]],
     "min_rows_per_bin": 50,
     "closure_min_rows": 300,
+    "sigma_window": [0.25, 0.5],
 }
 ROWS = 20_000
 
@@ -30,7 +39,7 @@ ROWS = 20_000
 def make_study(rows=ROWS, *, target=TOPO, weighted=False, scale=1.0, **changes):
     """Table, calibrated sets, plan and baseline."""
     options = {"target": target, "weighted": weighted, "scale": scale}
-    table = make_table(rows, **options)
+    table = add_places(make_table(rows, **options))
     manifest = make_manifest(table, target=target, cut=0.3 * scale)
     plan = plan_evaluation(EvaluateSettings.model_validate(GIVEN | changes), manifest)
     sets = {
@@ -290,14 +299,16 @@ def test_the_tables_tell_the_reference(study, whole):
     assert roles == {"bnn": "model", "re": "model", "oracle": "reference"}
     table, sets, plan, _ = study
     alone = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).tables()["sets"]
-    assert alone.to_pylist() == [{"set": "bnn", "role": "model"}]
+    assert alone.to_pylist() == [{"set": "bnn", "role": "model", "scored_by": "density"}]
 
 
 def test_too_few_rows_give_no_estimates():
     table, sets, plan, baseline = make_study(40)
     evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
     assert evaluation.summary() == {}
-    assert evaluation.tables()["delta_e"].num_rows == 0
+    closure = evaluation.tables()["delta_e"]
+    assert 0 < sum(closure["rows"].to_pylist()) <= 4 * 40 * len(plan.axes)
+    assert closure["median"].null_count == closure.num_rows
     nothing = Evaluation.of(
         take(table, slice(0, 0)), {n: take(c, slice(0, 0)) for n, c in sets.items()}, plan
     )
@@ -326,8 +337,9 @@ def test_tables_against_exact_values(study, whole):
         for line in whole.tables()["delta_r"].to_pylist()
         if line["axis"] == "denominator" and line["set"] == "bnn"
     ]
-    assert len(lines) > 15
-    for line in lines:
+    full = [line for line in lines if line["rows"] >= plan.settings.min_rows_per_bin]
+    assert 15 < len(full) < len(lines) == len(edges) - 1
+    for line in full:
         chosen = at == np.searchsorted(edges, line["low"]) + 1
         delta = sets["bnn"]["response"][chosen].astype(float) / table["response"][chosen] - 1
         assert line["rows"] == chosen.sum()

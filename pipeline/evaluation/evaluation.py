@@ -7,11 +7,17 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 
 from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.fill import fill_baseline, fill_pair, fill_set, fill_truth
+from pipeline.evaluation.fill import (
+    fill_baseline,
+    fill_pair,
+    fill_selection,
+    fill_set,
+    fill_truth,
+)
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.evaluation.rows import Columns, Key, Leaf, Rows, check_aligned
+from pipeline.evaluation.rows import UNCALIBRATED, Columns, Key, Leaf, Rows, check_aligned
 from pipeline.evaluation.summary import summarise
 from pipeline.evaluation.tables import make_tables
 
@@ -67,6 +73,9 @@ class Evaluation:
         for name, columns in calibrated.items():
             other = None if name == reference else calibrated.get(reference)
             leaves.update(fill_set(rows, name, columns, other))
+            for ranking in dict.fromkeys((name, reference)):
+                if "sigma_tot" in calibrated.get(ranking, ()):
+                    leaves.update(fill_selection(rows, name, ranking, calibrated))
         if baseline is not None:
             leaves.update(fill_baseline(rows, baseline, calibrated.get(reference)))
         for first, second in plan.settings.pairs:
@@ -91,7 +100,8 @@ class Evaluation:
     @property
     def sets(self) -> tuple[str, ...]:
         """The calibrated sets, in the order in which they were given."""
-        return tuple(dict.fromkeys(k.name for k in self.moments if k.figure == "delta_r"))
+        names = dict.fromkeys(k.name for k in self.moments if k.figure == "ratio_means")
+        return tuple(name for name in names if name != UNCALIBRATED)
 
     @property
     def populations(self) -> tuple[str, ...]:

@@ -6,12 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from pipeline.evaluation.binning import Floats, Numbers, linear_cells, log_cells
 from pipeline.formats.records import Record
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-
-OUTSIDE = -1  # the index of a value that is not a number
 
 
 class Spacing(Record):
@@ -40,6 +36,11 @@ class Spacing(Record):
         return self
 
     @property
+    def width(self) -> int:
+        """Cells with both flow cells."""
+        return self.cells + 2
+
+    @property
     def resolution(self) -> float:
         """Width of a cell: relative (upper/lower edge - 1) if log, absolute if linear."""
         if self.scale == "log":
@@ -54,22 +55,16 @@ class Spacing(Record):
             edges = np.linspace(self.low, self.high, self.cells + 1)
         return np.asarray(edges, dtype=np.float64)
 
-    def index(self, values: NDArray[np.floating]) -> Indices:
+    def index(self, values: NDArray[np.floating]) -> Numbers:
         """The cell of each value [N]: 0 below low, 1 to cells inside, cells + 1 from high on.
 
         What is no number gets OUTSIDE; on a log scale zero and less are below low.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            wide = values.astype(np.float64)
-            if self.scale == "log":
-                start, stop = np.log(self.low), np.log(self.high)
-                position = np.where(wide > 0, np.log(np.maximum(wide, 0)), -np.inf)
-            else:
-                start, stop, position = self.low, self.high, wide
-            steps = np.floor((position - start) * (self.cells / (stop - start))) + 1
-        steps = np.clip(steps, 0, self.cells + 1)
-        known = ~np.isnan(wide)
-        return np.where(known, np.where(known, steps, 0), OUTSIDE).astype(np.int64)
+        if self.scale == "log":
+            start, stop = np.log(self.low), np.log(self.high)
+            return log_cells(values, start, self.cells / (stop - start), self.cells)
+        scale = self.cells / (self.high - self.low)
+        return linear_cells(values, self.low, scale, self.cells)
 
     def mirrored(self) -> "Spacing":
         """The spacing of 1/x on a log scale; the order of the cells is reversed."""

@@ -171,8 +171,9 @@ def sharper_than_lcw(scene: Scene, name: str) -> Finding | None:
 
 def flatter_in_vertices(scene: Scene, name: str) -> Finding | None:
     """sigma_rel at many vertices over that at few: the model's against the uncalibrated."""
-    rises = [_rise(profile(scene, "delta_e", "N_PV", n, value="sigma_rel")) for n in
-             (name, UNCALIBRATED)]
+    rises = [
+        _rise(profile(scene, "delta_e", "N_PV", n, value="sigma_rel")) for n in (name, UNCALIBRATED)
+    ]
     if rises[0] is None or rises[1] is None:
         return None
     return Finding(f"rises {rises[0]:.2f}-fold, uncalibrated {rises[1]:.2f}", rises[0] < rises[1])

@@ -128,7 +128,10 @@ def _far_share(cells: Series) -> float:
 STATEMENTS = (
     Statement("4", "Spread of predictions in bins of true energy", "sharper", is_sharper),
     Statement(
-        "4", "Spread of the ensemble's predictions", "as the BNN's", is_like_bnn,
+        "4",
+        "Spread of the ensemble's predictions",
+        "as the BNN's",
+        is_like_bnn,
         of="repulsive_ensemble",
     ),
     Statement("5d-f", "Ridge of R at f_emc near 0", "0.8", ridge_at_no_em),

@@ -261,9 +261,7 @@ def _deviation(bins: Series) -> float:
 
 STATEMENTS = (
     Statement("1b", "EM fraction below 2 GeV", "near constant", em_is_constant, "sample"),
-    Statement(
-        "1b", "Hadronic fraction below 2 GeV", "dominates", hadronic_leads_low, "sample"
-    ),
+    Statement("1b", "Hadronic fraction below 2 GeV", "dominates", hadronic_leads_low, "sample"),
     Statement(
         "1b",
         "Composite clusters equal hadronic ones",

@@ -136,18 +136,17 @@ def _alike(one: float, two: float) -> bool:
 
 
 PAIRS = (
-    Statement(
-        "11a", "RE's \u03c3_tot less the BNN's", "no bias", no_bias, "repulsive_ensemble"
-    ),
+    Statement("11a", "RE's \u03c3_tot less the BNN's", "no bias", no_bias, "repulsive_ensemble"),
     Statement("11b", "Width of that difference", "10%", agreement, "repulsive_ensemble"),
     Statement("11b", "Its two sides", "near symmetric", is_symmetric, "repulsive_ensemble"),
     Statement(
-        "11b", "Clusters 10% to 30% off, either side", "equal", tails_are_equal,
+        "11b",
+        "Clusters 10% to 30% off, either side",
+        "equal",
+        tails_are_equal,
         "repulsive_ensemble",
     ),
-    Statement(
-        "12a", "Correlation of the pulls", "high", pulls_correlate, "repulsive_ensemble"
-    ),
+    Statement("12a", "Correlation of the pulls", "high", pulls_correlate, "repulsive_ensemble"),
 )
 PULLS = (
     Statement("12b", "Centre of the pull", "about 0", pull_centre),

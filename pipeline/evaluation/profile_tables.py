@@ -1,0 +1,209 @@
+"""Tables of estimates in the bins of an axis."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.evaluation.axes import ResolvedAxis
+from pipeline.evaluation.columns import Row
+from pipeline.evaluation.distribution import Distribution, Found
+from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
+from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.rows import UNCALIBRATED, Key
+from pipeline.evaluation.summary import ks_distance
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluation import Evaluation
+    from pipeline.evaluation.moments import BinMoments
+
+SLICE_GROUP = 20  # fine cells of the ratio in a bin of a slice: 2 per cent with the default
+KEPT_SHARES = 50  # steps of the share of clusters that is kept
+
+
+def profile_rows(evaluation: "Evaluation", figure: str) -> Iterator[Row]:
+    """Delta_E = x - 1, and Delta_R = 1/x - 1 from the same cells (Eqs. 15 and 16)."""
+    names = evaluation.sets if figure == "delta_r" else (UNCALIBRATED, *evaluation.sets)
+    reference = evaluation.plan.settings.reference
+    for axis in evaluation.plan.axes:
+        by_set = {name: list(_profile(evaluation, figure, axis, name)) for name in names}
+        exact = [row.get("median", math.nan) for row in by_set.get(reference, ())]
+        for name, rows in by_set.items():
+            if exact and name not in {reference, UNCALIBRATED}:
+                _compare(rows, exact)
+            yield from rows
+
+
+def pull_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
+    """The logarithmic pull."""
+    enough = evaluation.plan.settings.min_rows_per_bin
+    for key, histogram in evaluation.histograms.items():
+        if key.figure == "pull":
+            for row, number in _bins(_axis(evaluation, key), key.name, histogram):
+                known = row["rows"] >= enough
+                yield row | (_estimates(histogram.distribution(number), shift=0.0) if known else {})
+
+
+def score_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
+    """Mean scores in the bins of each axis."""
+    enough = evaluation.plan.settings.min_rows_per_bin
+    for key, means in evaluation.moments.items():
+        if key.figure != "score_means":
+            continue
+        axis = _axis(evaluation, key)
+        ratio = evaluation.histograms[Key("ratio", key.name, axis.name)]
+        pit = evaluation.histograms.get(Key("pit_in", key.name, axis.name))
+        for row, number in _bins(axis, key.name, ratio):
+            scores: Row = {}
+            for at, figure in enumerate(SCORE_MEANS):
+                column = "nll_excess" if figure == "excess" else figure
+                scores |= _mean(means.quantity(at), number, column, enough)
+            if pit is not None and pit.rows[number] >= enough:
+                scores["pit_ks"] = ks_distance(pit, number)
+            yield row | scores
+
+
+def slice_rows(evaluation: "Evaluation") -> Iterator[Row]:
+    """The distribution of Delta_E in single bins of the denominator (Fig. 19)."""
+    axis = evaluation.plan.truth_axis
+    edges = np.asarray(axis.edges)
+    for at in evaluation.plan.settings.slices:
+        number = int(np.searchsorted(edges, at, side="right"))
+        if not 0 < number < len(edges):
+            continue
+        ends = {"at": at, "slice_low": edges[number - 1], "slice_high": edges[number]}
+        for name in (UNCALIBRATED, *evaluation.sets):
+            histogram = evaluation.histograms[Key("ratio", name, axis.name)]
+            fine, rows, weights, squares = histogram.rebinned(SLICE_GROUP, number)
+            total = float(histogram.distribution(number).weights.sum())
+            if total <= 0:
+                continue
+            for i in _seen(rows):
+                yield ends | {
+                    "axis": axis.name,
+                    "set": name,
+                    "rows": int(rows[i]),
+                    "low": fine[i] - 1,
+                    "high": fine[i + 1] - 1,
+                    "fraction": weights[i] / total,
+                    "fraction_error": math.sqrt(squares[i]) / total,
+                }
+
+
+def selection_rows(evaluation: "Evaluation") -> Iterator[Row]:
+    """What is left when clusters of large relative uncertainty are dropped.
+
+    The thresholds are edges of the cells of the relative uncertainty.
+    """
+    for key, histogram in evaluation.histograms.items():
+        if key.figure == "selection":
+            tails = evaluation.moments[Key("selection_tails", key.name, key.where)]
+            yield from _selected(evaluation, key, histogram, tails)
+
+
+def _selected(
+    evaluation: "Evaluation", key: Key, histogram: FineHistogram, tails: "BinMoments"
+) -> Iterator[Row]:
+    rank = evaluation.plan.settings.fine.rank
+    kept, outside = np.cumsum(tails.weights[0]), np.cumsum(_sum(tails), axis=1)
+    counts = np.cumsum(tails.counts[0])
+    if not kept[-1] > 0:
+        return
+    shares = kept / kept[-1]
+    steps = np.searchsorted(shares, np.arange(1, KEPT_SHARES + 1) / KEPT_SHARES - 1e-12)
+    for number in dict.fromkeys(np.minimum(steps, len(shares) - 1).tolist()):
+        row: Row = {"set": key.name, "ranked_by": key.where, "rows": int(counts[number])}
+        row |= {"kept": shares[number], "threshold": _upper_edge(rank.edges(), number)}
+        if counts[number] >= evaluation.plan.settings.min_rows_per_bin:
+            distribution = histogram.up_to(number).distribution()
+            row["median"] = distribution.quantile(0.5) - 1
+            row["sigma_rel"], row["sigma_rel_error"] = distribution.relative_resolution()
+            row["tail_below"], row["tail_above"] = (outside[:, number] / kept[number]).tolist()
+        yield row
+
+
+def _sum(moments: "BinMoments") -> np.ndarray:
+    """Weighted sums [Q, B] of the quantities."""
+    return moments.tilt + moments.centre * moments.weights
+
+
+def _upper_edge(edges: np.ndarray, number: int) -> float:
+    """Of a cell with flow cells on both sides; NaN: nothing is dropped."""
+    return float(edges[number]) if number < len(edges) else math.nan
+
+
+def _profile(evaluation: "Evaluation", figure: str, axis: ResolvedAxis, name: str) -> Iterator[Row]:
+    enough = evaluation.plan.settings.min_rows_per_bin
+    histogram = evaluation.histograms[Key("ratio", name, axis.name)]
+    if figure == "delta_r":
+        histogram = histogram.mirrored()
+    table = evaluation.moments[Key("ratio_means", name, axis.name)]
+    means = table.quantity(RATIO_MEANS.index(figure))
+    truncated = table.quantity(RATIO_MEANS.index(f"{figure}_truncated"))
+    for row, number in _bins(axis, name, histogram):
+        estimates: Row = {}
+        if row["rows"] >= enough:
+            estimates |= _estimates(histogram.distribution(number), shift=-1.0)
+            estimates |= _mean(means, number, "mean", enough)
+            estimates |= _mean(truncated, number, "mean_truncated", enough)
+        yield row | estimates
+
+
+def _compare(rows: list[Row], exact: list[float]) -> None:
+    for row, median in zip(rows, exact, strict=True):
+        row["median_minus_reference"] = row.get("median", math.nan) - median
+
+
+def _axis(evaluation: "Evaluation", key: Key) -> ResolvedAxis:
+    return next(axis for axis in evaluation.plan.axes if axis.name == key.where)
+
+
+def _bins(axis: ResolvedAxis, name: str, histogram: FineHistogram) -> Iterator[tuple[Row, int]]:
+    """All bins between the edges, empty ones as well."""
+    rows = histogram.rows
+    for number in range(1, len(axis.edges)):
+        yield (
+            {
+                "axis": axis.name,
+                "set": name,
+                "low": axis.edges[number - 1],
+                "high": axis.edges[number],
+                "rows": int(rows[number]),
+                "rows_missing": int(histogram.outside[number]),
+            },
+            number,
+        )
+
+
+def _mean(means: "BinMoments", number: int, column: str, enough: int) -> Row:
+    if means.counts[number] < enough:
+        return {}
+    return {column: means.mean[number], f"{column}_error": means.mean_error[number]}
+
+
+def _estimates(distribution: Distribution, *, shift: float) -> Row:
+    """Median and narrowest interval; missing where they lie beyond the cells."""
+    row: Row = {"effective_rows": distribution.effective_rows}
+    median, width = distribution.median(), distribution.resolved_width()
+    if _is_known(median):
+        row |= {"median": median.value + shift, "median_bound": median.bound}
+        row["median_error"] = distribution.median_error
+    if _is_known(width):
+        left, right = distribution.narrowest()
+        row |= {"left68": left + shift, "right68": right + shift}
+        row |= {"width68": width.value, "width68_bound": width.bound}
+        row["width68_error"] = distribution.width_error
+    if shift and "median" in row and "width68" in row:
+        row["sigma_rel"], row["sigma_rel_error"] = distribution.relative_resolution()
+    return row
+
+
+def _is_known(found: Found) -> bool:
+    return math.isfinite(found.value) and not math.isinf(found.bound)
+
+
+def _seen(rows: np.ndarray) -> range:
+    """From the first bin that has rows to the last."""
+    seen = np.flatnonzero(rows)
+    return range(int(seen[0]), int(seen[-1]) + 1) if len(seen) else range(0)
