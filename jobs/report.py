@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from jobs.evaluate import metrics_folder, open_metrics
 from jobs.ingest import open_dataset
@@ -84,7 +83,7 @@ def main(study: Study, run: Run) -> None:
             settings=study.report,
             split=study.calibrate.split,
             records=read_records(study),
-            study=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+            study=study.model_dump(mode="json"),
         )
         sizes = {
             str(path.relative_to(new)): path.stat().st_size

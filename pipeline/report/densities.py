@@ -45,8 +45,8 @@ def pull_panels(scene: Scene) -> Iterator[Panel]:
         add_legend(figure, axes)
         yield Panel(
             name=figure_name.replace("_", "-"),
-            caption=f"{label}, with the two-sided Gaussian fitted to its core (thick): centre, "
-            "left width and right width are in the panel.",
+            caption=f"{label}, with the two-sided Gaussian fitted to its core (thick). In the "
+            "panel: its centre and its two widths, with the error of the last digits.",
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
             number="12b" if figure_name == "t_log" else "",
@@ -98,10 +98,14 @@ def sigma_panels(scene: Scene, parts: tuple[str, ...]) -> Iterator[Panel]:
         unit = "" if scene.target.unit == "1" else f" [{scene.target.unit}]"
         label = f"{symbol} of {scene.symbol(scene.target.name)}{unit}"
         axes.set_xlabel(label)
+        window = scene.sigma_window if figure_name == "sigma_tot" else ()
+        for end in window:
+            axes.axvline(end, color=GREY, linewidth=0.8, linestyle=":")
         add_legend(figure, axes)
         yield Panel(
             name=figure_name.replace("_", "-"),
-            caption=f"Spectrum of the {kind} uncertainty of {scene.symbol(scene.target.name)}.",
+            caption=f"Spectrum of the {kind} uncertainty of {scene.symbol(scene.target.name)}."
+            + (" The clusters between the dotted lines are looked at below." if window else ""),
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
             number="13" if figure_name == "sigma_tot" else "",
@@ -184,18 +188,18 @@ def _draw_fit(axes: Axes, fit: Series, look: Look) -> None:
     x = np.linspace(fit["low"][0], fit["high"][0], 200)
     width = np.where(x < fit["mean"][0], fit["left"][0], fit["right"][0])
     y = fit["height"][0] * np.exp(-(((x - fit["mean"][0]) / width) ** 2) / 2)
-    axes.plot(x, y, color=look.colour, linewidth=3.0, alpha=0.35)
+    axes.plot(x, y, color=look.colour, linewidth=6.0, alpha=0.3, solid_capstyle="butt")
 
 
 def _fit_words(fit: Series, look: Look) -> list[tuple[str, str]]:
     """What was fitted, with its colour."""
     if not len(fit):
         return []
-    values = [
-        f"{fit[name][0]:.3f} ± {fit[name + '_error'][0]:.3f}" for name in ("mean", "left", "right")
-    ]
-    centre, left, right = values
-    return [(f"{look.label}: {centre}, {left}, {right}", look.colour)]
+    centre, left, right = (
+        f"{fit[name][0]:.3f}({1000 * fit[name + '_error'][0]:.0f})".replace("-", "\u2212")
+        for name in ("mean", "left", "right")
+    )
+    return [(f"{look.label}: centre {centre}, left {left}, right {right}", look.colour)]
 
 
 def _core(bins: Series, share: float) -> tuple[float, float]:

@@ -128,7 +128,7 @@ def _curves(
 
 def _header(column: str, labels: Mapping[str, str]) -> dict[str, str]:
     name, unit = split_unit(labels.get(column, column.replace("_", " ")))
-    return {"name": name} | ({"units": unit} if unit else {})
+    return {"name": name} | ({"units": to_text(unit)} if unit else {})
 
 
 def _bin(ends: tuple[Any, ...]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import yaml
+
 from pipeline.report.headline import MISSING, HtmlTable
 from pipeline.report.scene import Scene
 
@@ -40,4 +42,5 @@ def record_tables(scene: Scene) -> Iterator[HtmlTable]:
 def settings_listing(scene: Scene) -> Iterator[tuple[str, str]]:
     """The study as it was resolved."""
     if scene.study:
-        yield "Settings of the study, with all defaults", scene.study
+        text = yaml.safe_dump(dict(scene.study), sort_keys=False, allow_unicode=True)
+        yield "Settings of the study, with all defaults", text

@@ -40,12 +40,13 @@ def ridge_at_all_em(scene: Scene, name: str) -> Finding | None:
 
 
 def upper_ridge_rises(scene: Scene, name: str) -> Finding | None:
-    """Where the upper fifth of responses below 2.5 ends, for little and for much f_emc."""
+    """Responses at the upper end of the bulk over the ridge, for little and for much f_emc."""
     cells = series(scene.table("plane"), axis="f_emc", set=name)
     ends = [_upper(cells, low, high) for low, high in ((-0.1, 0.3), (0.6, 0.9))]
     if ends[0] is None or ends[1] is None:
         return None
-    return Finding(f"R = {ends[0]:.2f} at f < 0.3, {ends[1]:.2f} at f > 0.6", ends[0] > ends[1])
+    words = f"{ends[0]:.2f} of the ridge at f < 0.3, {ends[1]:.2f} at f > 0.6"
+    return Finding(words, ends[0] > ends[1])
 
 
 def structure_in_distance(scene: Scene, name: str) -> Finding | None:
@@ -102,7 +103,7 @@ def _upper(cells: Series, low: float, high: float) -> float | None:
     if not len(x) or not heights[chosen].sum():
         return None
     reached = np.cumsum(heights[chosen]) / heights[chosen].sum()
-    return float(np.interp(0.9, reached, x[chosen]))
+    return float(np.interp(0.9, reached, x[chosen]) / x[np.argmax(heights)])
 
 
 def _spectrum(cells: Series, low: float, high: float) -> tuple[Column, Column]:
@@ -136,6 +137,6 @@ STATEMENTS = (
     ),
     Statement("5d-f", "Ridge of R at f_emc near 0", "0.8", ridge_at_no_em),
     Statement("5d-f", "Ridge of R at f_emc near 1", "1.0", ridge_at_all_em),
-    Statement("5d-f", "Upper ridge of R as f_emc falls", "rises", upper_ridge_rises),
+    Statement("5d-f", "Upper tenth of R as f_emc falls", "rises (second ridge)", upper_ridge_rises),
     Statement("5g-i", "Structure of R in |c|", "about 3900 mm", structure_in_distance),
 )
