@@ -232,6 +232,86 @@ def _add_to(total: Occupied, part: Occupied) -> None:
 
 
 @exact_kernel
+def count_rows(
+    rows: SortedRows, bins: NDArray[np.int16], counts: Indices, sums: Floats, weights: Floats
+) -> None:
+    """Adds rows to their cell in the bins of all axes at once.
+
+    Args:
+        rows: From `sort_rows`, so that the counts of one cell stay at hand.
+        bins: [N, A] bin of each row on each axis, numbered through all axes.
+        counts: [cells, bins] rows; added to.
+        sums: [cells, bins, 2] sums of w and w^2; added to. Empty without weights.
+        weights: [N]; empty for 1.
+    """
+    axes = bins.shape[1]
+    for i in range(len(rows.order)):
+        row, cell = rows.order[i], rows.cells[i]
+        for a in range(axes):
+            counts[cell, bins[row, a]] += 1
+        if len(weights) > 0:
+            w = weights[row]
+            for a in range(axes):
+                sums[cell, bins[row, a], 0] += w
+                sums[cell, bins[row, a], 1] += w * w
+
+
+@exact_kernel
+def plain_means(values: Floats) -> Floats:
+    """Means [Q] of the finite values of a table [N, Q]; 0 without any."""
+    sums, counts = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for i in range(len(values)):
+        for q in range(values.shape[1]):
+            is_known = abs(values[i, q]) < np.inf
+            sums[q] += values[i, q] if is_known else 0.0
+            counts[q] += 1.0 if is_known else 0.0
+    return sums / np.maximum(counts, 1.0)
+
+
+@exact_kernel
+def sums_on_axes(
+    values: Floats, centre: Floats, bins: NDArray[np.int16], num_bins: int, weights: Floats
+) -> Floats:
+    """Sums of Q quantities in the bins of all axes at once, about one centre for each quantity.
+
+    Args:
+        values: [N, Q]; what is not finite is left out.
+        centre: [Q].
+        bins: [N, A] bin of each row on each axis, numbered through all axes.
+        num_bins: B, of all axes together.
+        weights: [N]; empty for 1.
+
+    Returns:
+        [B, 5, Q] of rows, sums of w, of w^2, of w (x - centre) and of w (x - centre)^2; without
+        weights [B, 3, Q] of rows and the last two.
+    """
+    num_rows, size = values.shape
+    is_weighted = len(weights) > 0
+    kinds = 5 if is_weighted else 3
+    width = kinds * size
+    out = np.zeros(num_bins * width)
+    one = np.empty(width)
+    for i in range(num_rows):
+        w = weights[i] if is_weighted else 1.0
+        for q in range(size):
+            step = values[i, q] - centre[q]
+            is_known = abs(step) < np.inf
+            step = step if is_known else 0.0
+            known = 1.0 if is_known else 0.0
+            one[q] = known
+            if is_weighted:
+                one[size + q] = w * known
+                one[2 * size + q] = w * w * known
+            one[(kinds - 2) * size + q] = w * step
+            one[(kinds - 1) * size + q] = w * step * step
+        for a in range(bins.shape[1]):
+            at = bins[i, a] * width
+            for k in range(width):
+                out[at + k] += one[k]
+    return out.reshape((num_bins, kinds, size))
+
+
+@exact_kernel
 def binned_sums(
     values: Floats, bins: NDArray[np.int16], num_bins: int, weights: Floats
 ) -> tuple[Indices, Floats, Floats, Floats, Floats, Floats]:
