@@ -89,6 +89,15 @@ class Distribution:
             return math.nan
         return float(quantile_of(rising.low, rising.high, rising.weights, probability)[0])
 
+    def share_below(self, x: float) -> float:
+        """The share of the weight below x; NaN where there is none."""
+        total = float(self.weights.sum())
+        if not total > 0:
+            return math.nan
+        width = np.where(self.high > self.low, self.high - self.low, 1.0)
+        inside = np.where(self.high <= x, 1.0, np.clip((x - self.low) / width, 0.0, 1.0))
+        return float((self.weights * inside).sum()) / total
+
     def estimates(self) -> Estimates | None:
         """Median and narrowest interval; None if there is no distribution.
 

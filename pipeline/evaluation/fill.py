@@ -39,7 +39,7 @@ def fill_truth(rows: Rows) -> Leaves:
     """The uncalibrated scale, the target against each axis, spectra by class, and the map."""
     plan = rows.plan
     yield from _fill_ratio(rows, UNCALIBRATED, rows.numerator / rows.denominator)
-    yield from _fill_plane(rows, TARGET, rows.target)
+    _fill_plane(rows, TARGET, rows.target)
     rows.add(Key("spectrum", EVERYWHERE, AXES), class_spacing(plan), _classify(rows))
     yield from _fill_map(rows, EVERYWHERE, None)
 
@@ -57,7 +57,7 @@ def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None)
     central = _wide(columns, target.name)
     ratio = _wide(columns, target.calibrated) / rows.denominator
     yield from _fill_ratio(rows, name, ratio)
-    yield from _fill_plane(rows, name, central)
+    _fill_plane(rows, name, central)
     yield from _fill_scores(rows, name, columns, reference)
     if "sigma_tot" in columns:
         yield from _fill_pulls(rows, name, columns, central)
@@ -79,16 +79,11 @@ def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Col
     """A set's ratio in bins of the relative uncertainty of a set, its own or another's."""
     rank = rows.plan.settings.fine.rank
     target = rows.plan.target
-    columns, ranking = sets[name], sets[ranked_by]
+    ranking = sets[ranked_by]
     relative = _quotient(_wide(ranking, "sigma_tot"), _wide(ranking, target.name))
     # Rows without an uncertainty are dropped first.
     bins = rank.index(np.nan_to_num(relative, nan=np.inf)).astype(np.int16)
-    ratio = _wide(columns, target.calibrated) / rows.denominator
     yield Key("selection", name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
-    tail, known = rows.plan.settings.tail, np.where(np.isfinite(ratio), 0.0, np.nan)
-    tails = [known + (ratio - 1 < -tail), known + (ratio - 1 > tail)]
-    leaf = BinMoments.of_several(tails, bins=bins, num_bins=rank.width, weights=rows.weights)
-    yield Key("selection_tails", name, ranked_by), leaf
 
 
 def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
@@ -170,10 +165,10 @@ def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
     yield rows.means("ratio_means", name, values)
 
 
-def _fill_plane(rows: Rows, name: str, values: Floats) -> Leaves:
-    quantity = Quantity.of(values, rows.plan.plane)
-    for axis in rows.plan.plane_axes:
-        yield rows.on_axis("plane", name, quantity, axis)
+def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
+    if rows.plan.plane_axes:
+        quantity = Quantity.of(values, rows.plan.plane)
+        rows.add(Key("plane", name, AXES), rows.plan.plane, quantity.rows)
 
 
 def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:

@@ -9,7 +9,7 @@ from pipeline.evaluation.binning import Floats, Indices
 from pipeline.evaluation.columns import Row
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
-from pipeline.evaluation.rows import EVERYWHERE, TARGET, Key
+from pipeline.evaluation.rows import EVERYWHERE, TARGET
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation
@@ -85,9 +85,9 @@ def plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
     """Occupied cells of the target against some axes, without flow (Figs. 4 and 5)."""
     for axis in evaluation.plan.plane_axes:
         for name in (TARGET, *evaluation.sets):
-            histogram = evaluation.histograms[Key("plane", name, axis.name)]
-            cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
-            yield {"axis": axis.name, "set": name} | cells
+            if (histogram := evaluation.profile("plane", name, axis.name)) is not None:
+                cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
+                yield {"axis": axis.name, "set": name} | cells
 
 
 def map_blocks(evaluation: "Evaluation") -> Iterator[Block]:

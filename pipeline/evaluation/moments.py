@@ -112,7 +112,7 @@ class BinMoments:
         table: Floats,
         *,
         bins: NDArray[np.int16],
-        num_bins: int,
+        totals: Floats,
         weights: Floats | None = None,
     ) -> Self:
         """The moments [Q, B] of quantities in the bins of several axes at once.
@@ -123,19 +123,19 @@ class BinMoments:
         Args:
             table: [N, Q]; values that are not finite are left out.
             bins: [N, A] bin of each row on each axis, numbered through all axes.
-            num_bins: B, of all axes together.
+            totals: [B, 3] from `binning.totals_on_axes`.
             weights: [N]; 1 if None.
         """
         centre = plain_means(table)
         some = _NO_WEIGHTS if weights is None else weights
-        sums = sums_on_axes(table, centre, bins, num_bins, some).transpose(1, 2, 0)
+        sums = sums_on_axes(table, centre, bins, totals, some).transpose(1, 2, 0)
         counts = sums[0].astype(np.int64)
         centres = np.where(counts > 0, centre[:, None], 0.0)
         if weights is not None:
             return cls(counts, sums[1], sums[2], centres, sums[3], sums[4])
         plain = sums[0].copy()
-        shift = sums[1] / np.maximum(plain, 1)
-        spread = np.maximum(sums[2] - shift * sums[1], 0.0)
+        shift = sums[3] / np.maximum(plain, 1)
+        spread = np.maximum(sums[4] - shift * sums[3], 0.0)
         return cls(counts, plain, plain, centres + shift, np.zeros_like(plain), spread)
 
     def __add__(self, other: "BinMoments") -> "BinMoments":

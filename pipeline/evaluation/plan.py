@@ -81,6 +81,8 @@ class EvaluationPlan(Record):
         """The axes in whose bins a figure is."""
         if figure in SPECTRA:
             return (*self.axes, *self.spectra)
+        if figure == "plane":
+            return self.plane_axes
         if figure in SCORES:
             names = {*self.settings.scored, self.truth_axis.name}
             return tuple(axis for axis in self.axes if axis.name in names)

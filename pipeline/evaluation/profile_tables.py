@@ -110,16 +110,14 @@ def selection_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """
     for key, histogram in evaluation.histograms.items():
         if key.figure == "selection":
-            tails = evaluation.moments[Key("selection_tails", key.name, key.where)]
-            yield from _selected(evaluation, key, histogram, tails)
+            yield from _selected(evaluation, key, histogram)
 
 
-def _selected(
-    evaluation: "Evaluation", key: Key, histogram: FineHistogram, tails: "BinMoments"
-) -> Iterator[Row]:
-    rank = evaluation.plan.settings.fine.rank
-    kept, outside = np.cumsum(tails.weights[0]), np.cumsum(_sum(tails), axis=1)
-    counts = np.cumsum(tails.counts[0])
+def _selected(evaluation: "Evaluation", key: Key, histogram: FineHistogram) -> Iterator[Row]:
+    rank, tail = evaluation.plan.settings.fine.rank, evaluation.plan.settings.tail
+    owner = histogram.cells // histogram.spacing.width
+    kept = np.cumsum(np.bincount(owner, histogram.weights, histogram.num_bins))
+    counts = np.cumsum(histogram.rows)
     if not kept[-1] > 0:
         return
     shares = kept / kept[-1]
@@ -131,13 +129,9 @@ def _selected(
             distribution = histogram.up_to(number).distribution()
             row["median"] = distribution.quantile(0.5) - 1
             row["sigma_rel"], row["sigma_rel_error"] = distribution.relative_resolution()
-            row["tail_below"], row["tail_above"] = (outside[:, number] / kept[number]).tolist()
+            row["tail_below"] = distribution.share_below(1 - tail)
+            row["tail_above"] = 1 - distribution.share_below(1 + tail)
         yield row
-
-
-def _sum(moments: "BinMoments") -> np.ndarray:
-    """Weighted sums [Q, B] of the quantities."""
-    return moments.tilt + moments.centre * moments.weights
 
 
 def _upper_edge(edges: np.ndarray, number: int) -> float:

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.axes import ResolvedAxis, ResolvedCondition
-from pipeline.evaluation.binning import Floats, Indices, Numbers, SortedRows, edge_bins, sort_rows
+from pipeline.evaluation.binning import (
+    Floats,
+    Indices,
+    Numbers,
+    SortedRows,
+    edge_bins,
+    sort_rows,
+    totals_on_axes,
+)
 from pipeline.evaluation.dense import DenseHistogram
 from pipeline.evaluation.fine import Cells, FineHistogram
 from pipeline.evaluation.moments import BinMoments
@@ -71,7 +79,7 @@ class Rows:
         denominator: [N].
         weights: [N]; None for 1.
         bins: By axis: [N] bin of each row; the axes of spectra as well.
-        numbered: By kind of figures: [N, A] the same, numbered through its axes.
+        numbered: By axes: [N, A] the same, numbered through them, and the bins' totals.
         populations: By name: indices of its rows; None for all rows.
         dense: What the profiles of the rows are added to.
         ratios: By set: calibrated over true values, as far as they are filled.
@@ -84,7 +92,7 @@ class Rows:
     denominator: Floats
     weights: Floats | None
     bins: dict[str, Bins]
-    numbered: dict[str, Bins]
+    numbered: dict[str, tuple[Bins, Floats]]
     populations: dict[str, Indices | None]
     dense: Dense
     ratios: dict[str, Quantity]
@@ -136,22 +144,24 @@ class Rows:
 
     def add(self, key: Key, cells: Cells, rows: SortedRows) -> None:
         """Adds rows to what is counted in the bins of all axes of a figure."""
-        bins, num_bins = self._numbered(key.figure)
+        bins, totals = self._numbered(key.figure)
         if key not in self.dense:
             weighted = self.weights is not None
-            self.dense[key] = DenseHistogram.empty(cells, num_bins, weighted=weighted)
+            self.dense[key] = DenseHistogram.empty(cells, len(totals), weighted=weighted)
         self.dense[key].fill(rows, bins, self.weights)
 
-    def _numbered(self, figure: str) -> tuple[Bins, int]:
-        """Bins [N, A] of a figure's axes, numbered through, and how many there are."""
+    def _numbered(self, figure: str) -> tuple[Bins, Floats]:
+        """Bins [N, A] of a figure's axes, numbered through, and their totals [B, 3]."""
         places = self.plan.bins_of(figure)
         kind = ",".join(places)
         if kind not in self.numbered:
             numbered = np.empty((len(self.target), len(places)), np.int16)
             for at, (name, place) in enumerate(places.items()):
                 np.add(self.bins[name], np.int16(place.start), out=numbered[:, at])
-            self.numbered[kind] = numbered
-        return self.numbered[kind], max(place.stop for place in places.values())
+            num_bins = max(place.stop for place in places.values())
+            weights = np.zeros(0) if self.weights is None else self.weights
+            self.numbered[kind] = numbered, totals_on_axes(numbered, num_bins, weights)
+        return self.numbered[kind]
 
     def on_axis(
         self, figure: str, name: str, quantity: Quantity, axis: ResolvedAxis
@@ -168,9 +178,9 @@ class Rows:
 
     def means(self, figure: str, name: str, values: Sequence[Floats]) -> tuple[Key, Leaf]:
         """Means and spreads [Q, bins] of Q quantities [N] in the bins of all axes."""
-        bins, num_bins = self._numbered(figure)
+        bins, totals = self._numbered(figure)
         table = np.stack(values, axis=1)
-        leaf = BinMoments.on_axes(table, bins=bins, num_bins=num_bins, weights=self.weights)
+        leaf = BinMoments.on_axes(table, bins=bins, totals=totals, weights=self.weights)
         return Key(figure, name, AXES), leaf
 
     def plane(
