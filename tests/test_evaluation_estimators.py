@@ -149,9 +149,9 @@ class TestQuantiles:
         )
         assert 0 < error < 0.02 * resolution
 
-    def test_mirrored_is_the_histogram_of_the_inverse(self):
+    def test_the_inverse_is_the_distribution_of_the_inverse(self):
         values = np.random.default_rng(6).lognormal(0.2, 0.3, 3_001)
-        mirrored = FineHistogram.of(values, RATIO).mirrored().distribution()
+        mirrored = FineHistogram.of(values, RATIO).distribution().inverse()
         exact = np.quantile(1 / values, 0.5, method="inverted_cdf")
         assert abs(mirrored.quantile(0.5) / exact - 1) <= RATIO.resolution
         assert abs(mirrored.width() - exact_narrowest(1 / values)) <= 4 * RATIO.resolution

@@ -30,12 +30,6 @@ class ResolvedAxis(Record):
     edges: tuple[float, ...]
 
     @property
-    def cells(self) -> Spacing:
-        """The numbers of the bins as cells, for spectra."""
-        bins = len(self.edges) - 1
-        return Spacing(scale="linear", low=0.0, high=float(bins), cells=bins)
-
-    @property
     def num_bins(self) -> int:
         """Bins with both flow bins: 0 is below the first edge."""
         return len(self.edges) + 1

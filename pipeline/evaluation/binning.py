@@ -232,6 +232,144 @@ def _add_to(total: Occupied, part: Occupied) -> None:
 
 
 @exact_kernel
+def count_rows(
+    rows: SortedRows, bins: NDArray[np.int16], counts: Indices, sums: Floats, weights: Floats
+) -> None:
+    """Adds rows to their cell in the bins of all axes at once.
+
+    Args:
+        rows: From `sort_rows`, so that the counts of one cell stay at hand.
+        bins: [N, A] bin of each row on each axis, numbered through all axes.
+        counts: [cells, bins] rows; added to.
+        sums: [cells, bins, 2] sums of w and w^2; added to. Empty without weights.
+        weights: [N]; empty for 1.
+    """
+    axes = bins.shape[1]
+    for i in range(len(rows.order)):
+        row, cell = rows.order[i], rows.cells[i]
+        for a in range(axes):
+            counts[cell, bins[row, a]] += 1
+        if len(weights) > 0:
+            w = weights[row]
+            for a in range(axes):
+                sums[cell, bins[row, a], 0] += w
+                sums[cell, bins[row, a], 1] += w * w
+
+
+@exact_kernel
+def plain_means(values: Floats) -> Floats:
+    """Means [Q] of the finite values of a table [N, Q]; 0 without any."""
+    sums, counts = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    for i in range(len(values)):
+        for q in range(values.shape[1]):
+            is_known = abs(values[i, q]) < np.inf
+            sums[q] += values[i, q] if is_known else 0.0
+            counts[q] += 1.0 if is_known else 0.0
+    return sums / np.maximum(counts, 1.0)
+
+
+@exact_kernel
+def totals_on_axes(bins: NDArray[np.int16], num_bins: int, weights: Floats) -> Floats:
+    """Rows, sums of w and of w^2 [B, 3] in the bins of all axes at once.
+
+    Args:
+        bins: [N, A] bin of each row on each axis, numbered through all axes.
+        num_bins: B, of all axes together.
+        weights: [N]; empty for 1.
+    """
+    out = np.zeros((num_bins, 3))
+    for i in range(len(bins)):
+        w = weights[i] if len(weights) > 0 else 1.0
+        for a in range(bins.shape[1]):
+            at = bins[i, a]
+            out[at, 0] += 1.0
+            out[at, 1] += w
+            out[at, 2] += w * w
+    return out
+
+
+@exact_kernel
+def sums_on_axes(
+    values: Floats, centre: Floats, bins: NDArray[np.int16], totals: Floats, weights: Floats
+) -> Floats:
+    """Sums of Q quantities in the bins of all axes at once, about one centre for each quantity.
+
+    Args:
+        values: [N, Q]; what is not finite is left out.
+        centre: [Q].
+        bins: [N, A] bin of each row on each axis, numbered through all axes.
+        totals: [B, 3] from `totals_on_axes`.
+        weights: [N]; empty for 1.
+
+    Returns:
+        [B, 5, Q] of rows, sums of w, of w^2, of w (x - centre) and of w (x - centre)^2.
+    """
+    num_rows, size = values.shape
+    num_bins = len(totals)
+    out = np.zeros((num_bins, 5, size))
+    for first in range(0, size, 4):
+        steps = np.zeros((num_rows, 4))
+        for q in range(first, min(first + 4, size)):
+            known = 0
+            for i in range(num_rows):
+                step = values[i, q] - centre[q]
+                is_known = abs(step) < np.inf
+                known += is_known
+                steps[i, q - first] = step if is_known else 0.0
+            if known > 0:
+                out[:, :3, q] = _totals_of_known(values[:, q], bins, totals, weights, known)
+        sums = _sums_of_four(steps, bins, num_bins, weights)
+        for q in range(first, min(first + 4, size)):
+            out[:, 3, q] = sums[:, q - first]
+            out[:, 4, q] = sums[:, 4 + q - first]
+    return out
+
+
+@exact_kernel
+def _totals_of_known(
+    values: Floats, bins: NDArray[np.int16], totals: Floats, weights: Floats, known: int
+) -> Floats:
+    """Totals [B, 3] of the rows with a value: of all less those without, or added up."""
+    is_full = 2 * known > len(values)
+    sign = -1.0 if is_full else 1.0
+    out = totals.copy() if is_full else np.zeros_like(totals)
+    for i in range(len(values)):
+        if (abs(values[i]) < np.inf) != is_full:
+            w = sign * (weights[i] if len(weights) > 0 else 1.0)
+            for a in range(bins.shape[1]):
+                at = bins[i, a]
+                out[at, 0] += sign
+                out[at, 1] += w
+                out[at, 2] += sign * w * w
+    for b in range(len(out)):
+        if out[b, 0] == 0.0:  # only rounding is left of the weights
+            out[b, 1] = 0.0
+            out[b, 2] = 0.0
+    return out
+
+
+@exact_kernel
+def _sums_of_four(steps: Floats, bins: NDArray[np.int16], num_bins: int, weights: Floats) -> Floats:
+    """Sums [B, 8] of w x and w x^2 of four quantities [N, 4]; unrolled: a loop is far slower."""
+    out = np.zeros((num_bins, 8))
+    is_weighted = len(weights) > 0
+    for i in range(len(steps)):
+        one, two, three, four = steps[i, 0], steps[i, 1], steps[i, 2], steps[i, 3]
+        w = weights[i] if is_weighted else 1.0
+        for a in range(bins.shape[1]):
+            at = bins[i, a]
+            out[at, 0] += w * one
+            out[at, 1] += w * two
+            out[at, 2] += w * three
+            out[at, 3] += w * four
+            out[at, 4] += w * one * one
+            out[at, 5] += w * two * two
+            out[at, 6] += w * three * three
+            out[at, 7] += w * four * four
+    return out
+
+
+@exact_kernel
 def binned_sums(
     values: Floats, bins: NDArray[np.int16], num_bins: int, weights: Floats
 ) -> tuple[Indices, Floats, Floats, Floats, Floats, Floats]:

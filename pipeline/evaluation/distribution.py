@@ -8,19 +8,31 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from pipeline.evaluation.binning import Floats
-from pipeline.evaluation.intervals import ROUNDING, narrowest_interval, quantile_of
+from pipeline.evaluation.intervals import (
+    ROUNDING,
+    median_and_width,
+    narrowest_interval,
+    quantile_of,
+)
 
 CONTENT = 0.68  # of the narrowest interval (arXiv 2412.04370, Eqs. 37 and 38)
 
 
-class Found(NamedTuple):
-    """An estimate and how far the exact one, of the rows themselves, may lie from it at most."""
+class Estimates(NamedTuple):
+    """Median and narrowest interval, with their errors and bounds.
 
-    value: float
-    bound: float
+    A bound is how far the estimate of the rows themselves may lie from the one given: infinite
+    where it lies beyond the cells, NaN where negative weights made cells flow together.
+    """
 
-
-UNDEFINED = Found(math.nan, math.nan)
+    median: float
+    median_error: float
+    median_bound: float
+    left: float
+    right: float
+    width: float
+    width_error: float
+    width_bound: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,37 +89,43 @@ class Distribution:
             return math.nan
         return float(quantile_of(rising.low, rising.high, rising.weights, probability)[0])
 
-    def median(self) -> Found:
-        """The median and its bound, infinite where the median lies beyond the cells.
+    def share_below(self, x: float) -> float:
+        """The share of the weight below x; NaN where there is none."""
+        total = float(self.weights.sum())
+        if not total > 0:
+            return math.nan
+        width = np.where(self.high > self.low, self.high - self.low, 1.0)
+        inside = np.where(self.high <= x, 1.0, np.clip((x - self.low) / width, 0.0, 1.0))
+        return float((self.weights * inside).sum()) / total
 
-        The exact one lies where the cells' F first reaches a half, with negative weights between
-        there and where it does so for the last time.
+    def estimates(self) -> Estimates | None:
+        """Median and narrowest interval; None if there is no distribution.
+
+        The exact median lies where the cells' F first reaches a half, with negative weights
+        between there and where it does so for the last time.
         """
         rising = self.rising()
         if rising is None:
-            return UNDEFINED
-        value, _ = quantile_of(rising.low, rising.high, rising.weights, 0.5)
+            return None
+        median, median_error, *interval, bound = median_and_width(
+            rising.low, rising.high, rising.weights, CONTENT, self.effective_rows
+        )
         below = np.cumsum(self.weights)
         is_less = below < below[-1] * (0.5 - ROUNDING)
-        first, last = int(np.argmin(is_less)), len(is_less) - int(np.argmax(is_less[::-1]))
-        low, high = self.low[first], self.high[last if is_less.any() else first]
-        bound = max(value - low, high - value) if low < high else math.inf
-        return Found(float(value), float(bound))
+        first = int(np.argmin(is_less))
+        last = len(is_less) - int(np.argmax(is_less[::-1])) if is_less.any() else first
+        low, high = float(self.low[first]), float(self.high[last])
+        reach = max(median - low, high - median) if low < high else math.inf
+        bounds = reach, bound if rising is self else math.nan
+        left, right, width, width_error = interval
+        return Estimates(
+            median, median_error, bounds[0], left, right, width, width_error, bounds[1]
+        )
 
-    def resolved_width(self, content: float = CONTENT) -> Found:
-        """Width of the narrowest interval, Q68 by default (Eq. 37), and its bound.
-
-        The bound is infinite where an end lies beyond the cells, and NaN where negative weights
-        made cells flow together.
-        """
-        rising = self.rising()
-        if rising is None:
-            return UNDEFINED
-        low, high = rising.low, rising.high
-        left, right, first, last = narrowest_interval(low, high, rising.weights, content)
-        reach = [float(high[at] - low[at]) for at in (first, last)]
-        bound = math.inf if min(reach) <= 0 else sum(reach)
-        return Found(float(right - left), bound if rising is self else math.nan)
+    def inverse(self) -> "Distribution":
+        """The distribution of 1/x."""
+        low, high = 1 / self.high[::-1], 1 / self.low[::-1]
+        return Distribution(low, high, self.weights[::-1].copy(), self.rows, self.squares)
 
     def narrowest(self, content: float = CONTENT) -> tuple[float, float]:
         """Ends of the narrowest interval with the given share of the weight (Eq. 38).

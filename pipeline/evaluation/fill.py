@@ -1,14 +1,17 @@
 """The figures of one part's rows, as pairs of a key and an accumulator."""
 
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.binning import Floats
+from pipeline.evaluation.binning import Floats, SortedRows, sort_rows
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.moments import BinMoments
+from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
+    AXES,
     BASELINE,
     COVERAGES,
     EVERYWHERE,
@@ -22,7 +25,7 @@ from pipeline.evaluation.rows import (
     Rows,
     select,
 )
-from pipeline.evaluation.spacing import Spacing
+from pipeline.evaluation.spacing import Grouped, Spacing
 
 Leaves = Iterator[tuple[Key, Leaf]]
 
@@ -36,10 +39,8 @@ def fill_truth(rows: Rows) -> Leaves:
     """The uncalibrated scale, the target against each axis, spectra by class, and the map."""
     plan = rows.plan
     yield from _fill_ratio(rows, UNCALIBRATED, rows.numerator / rows.denominator)
-    yield from _fill_plane(rows, TARGET, rows.target)
-    yield from rows.spectra("spectrum", EVERYWHERE, None)
-    for name, conditions in plan.classes.items():
-        yield from rows.spectra("spectrum", name, select(rows.table, plan, conditions))
+    _fill_plane(rows, TARGET, rows.target)
+    rows.add(Key("spectrum", EVERYWHERE, AXES), class_spacing(plan), _classify(rows))
     yield from _fill_map(rows, EVERYWHERE, None)
 
 
@@ -56,7 +57,7 @@ def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None)
     central = _wide(columns, target.name)
     ratio = _wide(columns, target.calibrated) / rows.denominator
     yield from _fill_ratio(rows, name, ratio)
-    yield from _fill_plane(rows, name, central)
+    _fill_plane(rows, name, central)
     yield from _fill_scores(rows, name, columns, reference)
     if "sigma_tot" in columns:
         yield from _fill_pulls(rows, name, columns, central)
@@ -78,17 +79,11 @@ def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Col
     """A set's ratio in bins of the relative uncertainty of a set, its own or another's."""
     rank = rows.plan.settings.fine.rank
     target = rows.plan.target
-    columns, ranking = sets[name], sets[ranked_by]
+    ranking = sets[ranked_by]
     relative = _quotient(_wide(ranking, "sigma_tot"), _wide(ranking, target.name))
     # Rows without an uncertainty are dropped first.
     bins = rank.index(np.nan_to_num(relative, nan=np.inf)).astype(np.int16)
-    ratio = _wide(columns, target.calibrated) / rows.denominator
-    quantity = Quantity.of(ratio, rows.plan.settings.fine.ratio)
-    yield Key("selection", name, ranked_by), rows.binned(quantity, bins, rank.width)
-    tail, known = rows.plan.settings.tail, np.where(np.isfinite(ratio), 0.0, np.nan)
-    tails = [known + (ratio - 1 < -tail), known + (ratio - 1 > tail)]
-    leaf = BinMoments.of_several(tails, bins=bins, num_bins=rank.width, weights=rows.weights)
-    yield Key("selection_tails", name, ranked_by), leaf
+    yield Key("selection", name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
 
 
 def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
@@ -97,8 +92,8 @@ def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) 
     spacing = rows.plan.settings.fine.difference
     central = rows.plan.target.name
     shift = _quotient(_wide(one, central), _wide(two, central)) - 1
-    truth = (rows.plan.truth_axis,)
-    yield from rows.profile("pair_central", name, Quantity.of(shift, spacing), truth)
+    moved = Quantity.of(shift, spacing)
+    yield rows.on_axis("pair_central", name, moved, rows.plan.truth_axis)
     if "sigma_tot" in one and "sigma_tot" in two:
         change = _quotient(_wide(one, "sigma_tot"), _wide(two, "sigma_tot")) - 1
         yield from rows.histogram("pair_sigma", name, Quantity.of(change, spacing))
@@ -137,20 +132,43 @@ def _fill_pair_plane(
     yield Key(f"correlation_{figure}", name, EVERYWHERE), leaf
 
 
+# Made once in a worker: all parts have the same.
+around_one = functools.lru_cache(maxsize=8)(Grouped.around_one)
+evenly = functools.lru_cache(maxsize=8)(Grouped.evenly)
+
+
+def class_spacing(plan: EvaluationPlan) -> Spacing:
+    """A cell for each combination of the classes that a row is in."""
+    number = 2 ** len(plan.classes)
+    return Spacing(scale="linear", low=0.0, high=float(number), cells=number)
+
+
+def _classify(rows: Rows) -> SortedRows:
+    """Rows by their classes: bit i of the cell's number says that a row is in class i."""
+    code = np.ones(len(rows.target), np.int32)
+    for bit, conditions in enumerate(rows.plan.classes.values()):
+        code[select(rows.table, rows.plan, conditions)] += 1 << bit
+    return sort_rows(code, class_spacing(rows.plan).width)
+
+
 def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
-    quantity = Quantity.of(ratio, rows.plan.settings.fine.ratio)
-    yield from rows.profile("ratio", name, quantity)
+    fine = rows.plan.settings.fine
+    quantity = Quantity.of(ratio, fine.ratio)
+    yield rows.on_axis("ratio", name, quantity, rows.plan.truth_axis)
+    rows.profile("ratio", name, quantity, around_one(fine.ratio))
+    rows.ratios[name] = quantity
     yield from rows.histogram("ratio_in", name, quantity)
     low, high = rows.plan.settings.truncate
     values = []
     for delta in (ratio - 1, 1 / ratio - 1):
         values += [delta, np.where((delta > low) & (delta < high), delta, np.nan)]
-    yield from rows.means("ratio_means", name, values)
+    yield rows.means("ratio_means", name, values)
 
 
-def _fill_plane(rows: Rows, name: str, values: Floats) -> Leaves:
-    quantity = Quantity.of(values, rows.plan.plane)
-    yield from rows.profile("plane", name, quantity, rows.plan.plane_axes)
+def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
+    if rows.plan.plane_axes:
+        quantity = Quantity.of(values, rows.plan.plane)
+        rows.add(Key("plane", name, AXES), rows.plan.plane, quantity.rows)
 
 
 def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
@@ -172,7 +190,9 @@ def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
         return
     sigma = columns["sigma_tot"]
     inside = (sigma > window[0]) & (sigma < window[1])
-    yield from rows.spectra("window", name, np.flatnonzero(inside))
+    order = np.flatnonzero(inside).astype(np.int32)
+    chosen = SortedRows(order, np.ones_like(order), np.zeros(0, np.int32))
+    rows.add(Key("window", name, AXES), Spacing(scale="linear", low=0, high=1, cells=1), chosen)
     yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 
@@ -186,14 +206,14 @@ def _fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | N
     if scores:
         missing = np.full(len(rows.target), np.nan)
         binned = [np.asarray(scores.get(figure, missing), np.float64) for figure in SCORE_MEANS]
-        yield from rows.means("score_means", name, binned)
+        yield rows.means("score_means", name, binned)
     if "pit" in columns:
         spacing = pit_spacing(rows.plan.settings.fine.pit_cells)
         # A value of exactly 1 belongs to the last cell, not beyond it.
         pit = np.minimum(_wide(columns, "pit"), np.nextafter(1.0, 0.0))
         quantity = Quantity.of(pit, spacing)
         yield from rows.histogram("pit", name, quantity)
-        yield from rows.profile("pit_in", name, quantity)
+        rows.profile("pit_in", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
 
 
 def _scores_of(
@@ -230,7 +250,7 @@ def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Lea
     if "sigma_tot_log10" in columns:
         quantity = Quantity.of(_log_pull(rows, columns, central), spacing)
         yield from rows.histogram("t_log", name, quantity)
-        yield from rows.profile("pull", name, quantity)
+        rows.profile("pull", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
 
 
 def _log_pull(rows: Rows, columns: Columns, central: Floats) -> Floats:

@@ -17,8 +17,9 @@ from pipeline.evaluation.binning import (
     sort_rows,
 )
 from pipeline.evaluation.distribution import Distribution
-from pipeline.evaluation.spacing import Spacing
+from pipeline.evaluation.spacing import Grouped, Spacing
 
+Cells = Spacing | Grouped
 Bins = NDArray[np.integer]
 
 _NONE = np.zeros(0)
@@ -38,13 +39,13 @@ class FineHistogram:
         outside: [B] rows whose value was no number; they are in no cell.
     """
 
-    spacing: Spacing
+    spacing: Cells
     num_bins: int
     occupied: Occupied
     outside: Indices
 
     @classmethod
-    def empty(cls, spacing: Spacing, num_bins: int = 1) -> Self:
+    def empty(cls, spacing: Cells, num_bins: int = 1) -> Self:
         """The identity of `+`."""
         none = Occupied(np.zeros(0, np.int32), np.zeros(0, np.int64), _NONE, _NONE)
         return cls(spacing, num_bins, none, np.zeros(num_bins, np.int64))
@@ -53,7 +54,7 @@ class FineHistogram:
     def of(
         cls,
         values: NDArray[np.floating],
-        spacing: Spacing,
+        spacing: Cells,
         *,
         bins: Bins | None = None,
         num_bins: int = 1,
@@ -68,7 +69,7 @@ class FineHistogram:
     def of_index(
         cls,
         index: Numbers,
-        spacing: Spacing,
+        spacing: Cells,
         *,
         bins: Bins | None = None,
         num_bins: int = 1,
@@ -82,7 +83,7 @@ class FineHistogram:
     def of_sorted(
         cls,
         rows: SortedRows,
-        spacing: Spacing,
+        spacing: Cells,
         *,
         bins: Bins | None = None,
         num_bins: int = 1,
@@ -144,26 +145,17 @@ class FineHistogram:
     def distribution(self, bin_number: int = 0) -> Distribution:
         """What fell into one bin, ready for quantiles; flow cells have no width."""
         chosen = self._cells_of(bin_number)
-        inner = self.spacing.edges()
-        edges = np.concatenate([inner[:1], inner, inner[-1:]])
+        edges = self.spacing.edges()
         index = self.cells[chosen] - bin_number * self.spacing.width
+        last = len(edges) - 1
         occupied = _weighted(_take(self.occupied, chosen))
         return Distribution(
-            low=edges[index],
-            high=edges[index + 1],
+            low=edges[np.maximum(index - 1, 0)],
+            high=edges[np.minimum(index, last)],
             weights=occupied.weights,
             rows=int(occupied.counts.sum()),
             squares=float(occupied.squares.sum()),
         )
-
-    def mirrored(self) -> "FineHistogram":
-        """The histogram of 1/x, exactly, for a log spacing."""
-        width = self.spacing.width
-        owner, index = np.divmod(self.cells, width)
-        cells = owner * width + (width - 1 - index)
-        order = np.argsort(cells)
-        kept = _take(self.occupied._replace(cells=cells), order)
-        return FineHistogram(self.spacing.mirrored(), self.num_bins, kept, self.outside)
 
     def rebinned(self, group: int, bin_number: int = 0) -> tuple[Floats, Indices, Floats, Floats]:
         """One bin's cells in groups, without flow: edges [G + 1], rows, sums of w, of w^2 [G].

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.evaluation.binning import Floats
+from pipeline.evaluation.binning import Floats, Indices
 from pipeline.evaluation.columns import Row
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
-from pipeline.evaluation.rows import EVERYWHERE, TARGET, Key
+from pipeline.evaluation.rows import EVERYWHERE, TARGET
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation
@@ -27,57 +27,67 @@ RATIO_DISPLAY_BINS = 700
 def spectrum_blocks(evaluation: "Evaluation") -> Iterator[Block]:
     """Rows of each class in the bins of each axis, and their share of all (Figs. 1, 16, 17)."""
     plan = evaluation.plan
-    for axis in (*plan.axes, *plan.spectra):
-        everything = evaluation.histograms.get(Key("spectrum", EVERYWHERE, axis.name))
-        if everything is None:
+    for axis in plan.axes_of("spectrum"):
+        spectrum = evaluation.profile("spectrum", EVERYWHERE, axis.name)
+        if spectrum is None:
             continue
-        edges = np.asarray(axis.edges)
-        _, _, whole, whole_squares = everything.rebinned(1)
+        rows_all, whole, whole_squares = _counts(spectrum)
         whole = np.where(whole > 0, whole, np.nan)
-        for name in (EVERYWHERE, *plan.classes):
-            spectrum = evaluation.histograms[Key("spectrum", name, axis.name)]
-            _, rows, weights, squares = spectrum.rebinned(1)
+        for bit, name in enumerate((EVERYWHERE, *plan.classes), -1):
+            rows, weights, squares = _counts(spectrum, bit)
             share = weights / whole
             error = np.sqrt((1 - share) ** 2 * squares + share**2 * (whole_squares - squares))
             yield {
                 "axis": axis.name,
                 "class": name,
                 "rows": rows,
-                "low": edges[:-1],
-                "high": edges[1:],
+                "low": np.array(axis.edges[:-1]),
+                "high": np.array(axis.edges[1:]),
                 "weight": weights,
                 "weight_error": np.sqrt(squares),
                 "fraction": share,
-                "fraction_error": np.where(everything.rebinned(1)[1] > 1, error / whole, np.nan),
+                "fraction_error": np.where(rows_all > 1, error / whole, np.nan),
             }
 
 
 def window_blocks(evaluation: "Evaluation") -> Iterator[Block]:
     """Spectra of the clusters in the window of uncertainties."""
-    axes = {axis.name: axis for axis in (*evaluation.plan.axes, *evaluation.plan.spectra)}
-    for key, histogram in evaluation.histograms.items():
-        if key.figure == "window":
-            edges = np.asarray(axes[key.where].edges)
-            _, rows, weights, _ = histogram.rebinned(1)
+    for name in evaluation.sets:
+        for axis in evaluation.plan.axes_of("window"):
+            histogram = evaluation.profile("window", name, axis.name)
+            if histogram is None:
+                continue
+            rows, weights, _ = _counts(histogram)
             total = histogram.weights.sum()
             yield {
-                "set": key.name,
-                "axis": key.where,
+                "set": name,
+                "axis": axis.name,
                 "rows": rows,
-                "low": edges[:-1],
-                "high": edges[1:],
+                "low": np.array(axis.edges[:-1]),
+                "high": np.array(axis.edges[1:]),
                 "weight": weights,
                 "fraction": weights / (total if total > 0 else np.nan),
             }
+
+
+def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[Indices, Floats, Floats]:
+    """Rows, sums of w and of w^2 in the bins between the edges, of a class or (-1) of all rows."""
+    owner, cell = np.divmod(spectrum.cells, spectrum.spacing.width)
+    keep = np.ones(len(cell), bool) if bit < 0 else ((cell - 1) >> bit) % 2 == 1
+    rows, weights, squares = (
+        np.asarray(np.bincount(owner[keep], each[keep], spectrum.num_bins)[1:-1], np.float64)
+        for each in (spectrum.counts, spectrum.weights, spectrum.squares)
+    )
+    return rows.astype(np.int64), weights, squares
 
 
 def plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
     """Occupied cells of the target against some axes, without flow (Figs. 4 and 5)."""
     for axis in evaluation.plan.plane_axes:
         for name in (TARGET, *evaluation.sets):
-            histogram = evaluation.histograms[Key("plane", name, axis.name)]
-            cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
-            yield {"axis": axis.name, "set": name} | cells
+            if (histogram := evaluation.profile("plane", name, axis.name)) is not None:
+                cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
+                yield {"axis": axis.name, "set": name} | cells
 
 
 def map_blocks(evaluation: "Evaluation") -> Iterator[Block]:

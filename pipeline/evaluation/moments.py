@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import Floats, Indices, binned_sums
+from pipeline.evaluation.binning import Floats, Indices, binned_sums, plain_means, sums_on_axes
 
 ROUNDING = 1e-12  # of a variance: equal values must not seem to have a negative one
 
@@ -106,17 +106,50 @@ class BinMoments:
         some = _NO_WEIGHTS if weights is None else weights
         return cls(*binned_sums(table, bins.astype(np.int16, copy=False), num_bins, some))
 
+    @classmethod
+    def on_axes(
+        cls,
+        table: Floats,
+        *,
+        bins: NDArray[np.int16],
+        totals: Floats,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The moments [Q, B] of quantities in the bins of several axes at once.
+
+        Deviations are taken from one centre for each quantity: the bins of one axis lie within
+        the spread of all rows, so little of them cancels.
+
+        Args:
+            table: [N, Q]; values that are not finite are left out.
+            bins: [N, A] bin of each row on each axis, numbered through all axes.
+            totals: [B, 3] from `binning.totals_on_axes`.
+            weights: [N]; 1 if None.
+        """
+        centre = plain_means(table)
+        some = _NO_WEIGHTS if weights is None else weights
+        sums = sums_on_axes(table, centre, bins, totals, some).transpose(1, 2, 0)
+        counts = sums[0].astype(np.int64)
+        centres = np.where(counts > 0, centre[:, None], 0.0)
+        if weights is not None:
+            return cls(counts, sums[1], sums[2], centres, sums[3], sums[4])
+        plain = sums[0].copy()
+        shift = sums[3] / np.maximum(plain, 1)
+        spread = np.maximum(sums[4] - shift * sums[3], 0.0)
+        return cls(counts, plain, plain, centres + shift, np.zeros_like(plain), spread)
+
     def __add__(self, other: "BinMoments") -> "BinMoments":
         share = other.counts / np.maximum(self.counts + other.counts, 1)
         centre = self.centre + (other.centre - self.centre) * share
         tilt, spread = self._about(centre)
         other_tilt, other_spread = other._about(centre)
+        is_plain = _is_plain(self) & _is_plain(other)
         return BinMoments(
             counts=self.counts + other.counts,
             weights=self.weights + other.weights,
             squares=self.squares + other.squares,
             centre=centre,
-            tilt=np.where(_is_plain(self) & _is_plain(other), 0.0, tilt + other_tilt),
+            tilt=np.where(is_plain, 0.0, tilt + other_tilt),
             spread=spread + other_spread,
         )
 
@@ -152,9 +185,9 @@ class BinMoments:
         error = self.std / np.sqrt(np.maximum(self.effective_rows, 1e-300))
         return np.where(self.counts > 1, error, np.nan)
 
-    def quantity(self, number: int) -> "BinMoments":
-        """One of Q quantities."""
-        return BinMoments(*(getattr(self, name)[number] for name in self.__slots__))
+    def quantity(self, number: int, bins: slice = slice(None)) -> "BinMoments":
+        """One of Q quantities, in all bins or some."""
+        return BinMoments(*(getattr(self, name)[number, bins] for name in self.__slots__))
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain lists."""

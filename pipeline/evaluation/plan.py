@@ -1,5 +1,6 @@
 """What an evaluation does on one dataset: settings with every name and range resolved."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -18,6 +19,10 @@ from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
+
+# Figures that have the axes of spectra, and those that have the axes of scores.
+SPECTRA = frozenset({"spectrum", "window"})
+SCORES = frozenset({"pull", "pit_in", "score_means"})
 
 SECTION = "evaluate"
 TRUTH_AXIS = "denominator"  # the name of the axis of closure where the settings give none
@@ -71,6 +76,26 @@ class EvaluationPlan(Record):
     def truth_axis(self) -> ResolvedAxis:
         """The first axis of the denominator, on which closure and resolution are defined."""
         return next(axis for axis in self.axes if axis.column == self.target.denominator)
+
+    def axes_of(self, figure: str) -> tuple[ResolvedAxis, ...]:
+        """The axes in whose bins a figure is."""
+        if figure in SPECTRA:
+            return (*self.axes, *self.spectra)
+        if figure == "plane":
+            return self.plane_axes
+        if figure in SCORES:
+            names = {*self.settings.scored, self.truth_axis.name}
+            return tuple(axis for axis in self.axes if axis.name in names)
+        return self.axes
+
+    def bins_of(self, figure: str) -> dict[str, slice]:
+        """By axis: the numbers of its bins among those of all axes of a figure."""
+        axes = self.axes_of(figure)
+        ends = [0, *itertools.accumulate(axis.num_bins for axis in axes)]
+        return {
+            axis.name: slice(*step)
+            for axis, step in zip(axes, itertools.pairwise(ends), strict=True)
+        }
 
     @property
     def plane_axes(self) -> tuple[ResolvedAxis, ...]:

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.evaluation.axes import ResolvedAxis
+from pipeline.evaluation.binning import Floats, Indices
 from pipeline.evaluation.columns import Row
-from pipeline.evaluation.distribution import Distribution, Found
+from pipeline.evaluation.distribution import Distribution
 from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.rows import UNCALIBRATED, Key
@@ -38,30 +40,40 @@ def profile_rows(evaluation: "Evaluation", figure: str) -> Iterator[Row]:
 def pull_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """The logarithmic pull."""
     enough = evaluation.plan.settings.min_rows_per_bin
-    for key, histogram in evaluation.histograms.items():
-        if key.figure == "pull":
-            for row, number in _bins(_axis(evaluation, key), key.name, histogram):
+    for axis in evaluation.plan.axes_of("pull"):
+        for name in evaluation.sets:
+            if (histogram := evaluation.profile("pull", name, axis.name)) is None:
+                continue
+            for row, number in _bins(axis, name, histogram):
                 known = row["rows"] >= enough
                 yield row | (_estimates(histogram.distribution(number), shift=0.0) if known else {})
 
 
 def score_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """Mean scores in the bins of each axis."""
+    names = [key.name for key in evaluation.moments if key.figure == "score_means"]
+    for axis in evaluation.plan.axes_of("score_means"):
+        for name in names:
+            yield from _score_profile(evaluation, axis, name)
+
+
+def _score_profile(evaluation: "Evaluation", axis: ResolvedAxis, name: str) -> Iterator[Row]:
     enough = evaluation.plan.settings.min_rows_per_bin
-    for key, means in evaluation.moments.items():
-        if key.figure != "score_means":
-            continue
-        axis = _axis(evaluation, key)
-        ratio = evaluation.histograms[Key("ratio", key.name, axis.name)]
-        pit = evaluation.histograms.get(Key("pit_in", key.name, axis.name))
-        for row, number in _bins(axis, key.name, ratio):
-            scores: Row = {}
-            for at, figure in enumerate(SCORE_MEANS):
-                column = "nll_excess" if figure == "excess" else figure
-                scores |= _mean(means.quantity(at), number, column, enough)
-            if pit is not None and pit.rows[number] >= enough:
-                scores["pit_ks"] = ks_distance(pit, number)
-            yield row | scores
+    columns = ["nll_excess" if figure == "excess" else figure for figure in SCORE_MEANS]
+    means = [
+        _Means.of(evaluation.means("score_means", name, axis.name, at))
+        for at in range(len(SCORE_MEANS))
+    ]
+    ratio = evaluation.profile("ratio", name, axis.name)
+    pit = evaluation.profile("pit_in", name, axis.name)
+    full = np.zeros(axis.num_bins) if pit is None else pit.rows
+    for row, number in _bins(axis, name, ratio) if ratio else ():
+        scores: Row = {}
+        for column, mean in zip(columns, means, strict=True):
+            scores |= mean.row(number, column, enough)
+        if pit is not None and full[number] >= enough:
+            scores["pit_ks"] = ks_distance(pit, number)
+        yield row | scores
 
 
 def slice_rows(evaluation: "Evaluation") -> Iterator[Row]:
@@ -98,16 +110,14 @@ def selection_rows(evaluation: "Evaluation") -> Iterator[Row]:
     """
     for key, histogram in evaluation.histograms.items():
         if key.figure == "selection":
-            tails = evaluation.moments[Key("selection_tails", key.name, key.where)]
-            yield from _selected(evaluation, key, histogram, tails)
+            yield from _selected(evaluation, key, histogram)
 
 
-def _selected(
-    evaluation: "Evaluation", key: Key, histogram: FineHistogram, tails: "BinMoments"
-) -> Iterator[Row]:
-    rank = evaluation.plan.settings.fine.rank
-    kept, outside = np.cumsum(tails.weights[0]), np.cumsum(_sum(tails), axis=1)
-    counts = np.cumsum(tails.counts[0])
+def _selected(evaluation: "Evaluation", key: Key, histogram: FineHistogram) -> Iterator[Row]:
+    rank, tail = evaluation.plan.settings.fine.rank, evaluation.plan.settings.tail
+    owner = histogram.cells // histogram.spacing.width
+    kept = np.cumsum(np.bincount(owner, histogram.weights, histogram.num_bins))
+    counts = np.cumsum(histogram.rows)
     if not kept[-1] > 0:
         return
     shares = kept / kept[-1]
@@ -119,13 +129,9 @@ def _selected(
             distribution = histogram.up_to(number).distribution()
             row["median"] = distribution.quantile(0.5) - 1
             row["sigma_rel"], row["sigma_rel_error"] = distribution.relative_resolution()
-            row["tail_below"], row["tail_above"] = (outside[:, number] / kept[number]).tolist()
+            row["tail_below"] = distribution.share_below(1 - tail)
+            row["tail_above"] = 1 - distribution.share_below(1 + tail)
         yield row
-
-
-def _sum(moments: "BinMoments") -> np.ndarray:
-    """Weighted sums [Q, B] of the quantities."""
-    return moments.tilt + moments.centre * moments.weights
 
 
 def _upper_edge(edges: np.ndarray, number: int) -> float:
@@ -135,28 +141,27 @@ def _upper_edge(edges: np.ndarray, number: int) -> float:
 
 def _profile(evaluation: "Evaluation", figure: str, axis: ResolvedAxis, name: str) -> Iterator[Row]:
     enough = evaluation.plan.settings.min_rows_per_bin
-    histogram = evaluation.histograms[Key("ratio", name, axis.name)]
-    if figure == "delta_r":
-        histogram = histogram.mirrored()
-    table = evaluation.moments[Key("ratio_means", name, axis.name)]
-    means = table.quantity(RATIO_MEANS.index(figure))
-    truncated = table.quantity(RATIO_MEANS.index(f"{figure}_truncated"))
+    histogram = evaluation.profile("ratio", name, axis.name)
+    if histogram is None:
+        return
+    means = [
+        _Means.of(evaluation.means("ratio_means", name, axis.name, RATIO_MEANS.index(quantity)))
+        for quantity in (figure, f"{figure}_truncated")
+    ]
     for row, number in _bins(axis, name, histogram):
         estimates: Row = {}
         if row["rows"] >= enough:
-            estimates |= _estimates(histogram.distribution(number), shift=-1.0)
-            estimates |= _mean(means, number, "mean", enough)
-            estimates |= _mean(truncated, number, "mean_truncated", enough)
+            distribution = histogram.distribution(number)
+            inverse = figure == "delta_r"
+            estimates |= _estimates(distribution.inverse() if inverse else distribution, shift=-1.0)
+            estimates |= means[0].row(number, "mean", enough)
+            estimates |= means[1].row(number, "mean_truncated", enough)
         yield row | estimates
 
 
 def _compare(rows: list[Row], exact: list[float]) -> None:
     for row, median in zip(rows, exact, strict=True):
         row["median_minus_reference"] = row.get("median", math.nan) - median
-
-
-def _axis(evaluation: "Evaluation", key: Key) -> ResolvedAxis:
-    return next(axis for axis in evaluation.plan.axes if axis.name == key.where)
 
 
 def _bins(axis: ResolvedAxis, name: str, histogram: FineHistogram) -> Iterator[tuple[Row, int]]:
@@ -176,31 +181,42 @@ def _bins(axis: ResolvedAxis, name: str, histogram: FineHistogram) -> Iterator[t
         )
 
 
-def _mean(means: "BinMoments", number: int, column: str, enough: int) -> Row:
-    if means.counts[number] < enough:
-        return {}
-    return {column: means.mean[number], f"{column}_error": means.mean_error[number]}
+@dataclass(frozen=True, slots=True, eq=False)
+class _Means:
+    """Means and their errors in all bins of an axis."""
+
+    counts: Indices
+    mean: Floats
+    error: Floats
+
+    @classmethod
+    def of(cls, moments: "BinMoments") -> "_Means":
+        return cls(moments.counts, moments.mean, moments.mean_error)
+
+    def row(self, number: int, column: str, enough: int) -> Row:
+        if self.counts[number] < enough:
+            return {}
+        return {column: self.mean[number], f"{column}_error": self.error[number]}
 
 
 def _estimates(distribution: Distribution, *, shift: float) -> Row:
     """Median and narrowest interval; missing where they lie beyond the cells."""
     row: Row = {"effective_rows": distribution.effective_rows}
-    median, width = distribution.median(), distribution.resolved_width()
-    if _is_known(median):
-        row |= {"median": median.value + shift, "median_bound": median.bound}
-        row["median_error"] = distribution.median_error
-    if _is_known(width):
-        left, right = distribution.narrowest()
-        row |= {"left68": left + shift, "right68": right + shift}
-        row |= {"width68": width.value, "width68_bound": width.bound}
-        row["width68_error"] = distribution.width_error
+    found = distribution.estimates()
+    if found is None:
+        return row
+    if not math.isinf(found.median_bound):
+        row |= {"median": found.median + shift, "median_error": found.median_error}
+        row["median_bound"] = found.median_bound
+    if not math.isinf(found.width_bound):
+        row |= {"left68": found.left + shift, "right68": found.right + shift}
+        row |= {"width68": found.width, "width68_error": found.width_error}
+        row["width68_bound"] = found.width_bound
     if shift and "median" in row and "width68" in row:
-        row["sigma_rel"], row["sigma_rel_error"] = distribution.relative_resolution()
+        resolution = found.width / (2 * found.median)
+        error = math.hypot(found.width_error / 2, resolution * found.median_error) / found.median
+        row |= {"sigma_rel": resolution, "sigma_rel_error": error}
     return row
-
-
-def _is_known(found: Found) -> bool:
-    return math.isfinite(found.value) and not math.isinf(found.bound)
 
 
 def _seen(rows: np.ndarray) -> range:

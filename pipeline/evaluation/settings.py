@@ -142,7 +142,8 @@ class FineSettings(Record):
     """Fine cells in which quantities are collected; they bound the error of every quantile.
 
     Attributes:
-        ratio: Of calibrated over true values: a median is off by at most 1e-3 of itself.
+        ratio: Of calibrated over true values: a median is off by at most 1e-3 of itself. On axes
+            other than the denominator's cells far from 1 are taken together: at 2 it is 4e-3.
         pull: Of pulls: at most 0.005.
         sigma: Of uncertainties, in units of the target.
         relative: Of ratios of two uncertainties.
@@ -150,6 +151,8 @@ class FineSettings(Record):
         pit_cells: Of the probability integral transform: the KS distance is at most
             1 / pit_cells larger than given.
         plane_cells: Of the target in two-dimensional figures, over the training rows' range.
+        score_group: Cells of pulls, and of the probability integral transform, that are taken
+            together in the bins of axes.
         rank: Of the relative uncertainty by which clusters are dropped.
         pair_relative: Of the relative uncertainties of two sets in two dimensions.
         pair_pull: Of their pulls.
@@ -162,6 +165,7 @@ class FineSettings(Record):
     difference: Spacing = Spacing(scale="linear", low=-1.0, high=3.0, cells=8_000)
     pit_cells: Annotated[int, Field(gt=0)] = 2_000
     plane_cells: Annotated[int, Field(gt=0)] = 120
+    score_group: Annotated[int, Field(gt=0)] = 5
     rank: Spacing = Spacing(scale="log", low=1e-3, high=1e2, cells=250)
     pair_relative: Spacing = Spacing(scale="log", low=1e-2, high=10.0, cells=120)
     pair_pull: Spacing = Spacing(scale="linear", low=-5.0, high=5.0, cells=100)
@@ -229,6 +233,7 @@ class EvaluateSettings(Record):
         spectra: By name: further axes, of spectra only.
         classes: By name: rows that spectra show apart, for example by the truth.
         planes: Axes against which the target is shown in two dimensions.
+        scored: Axes in whose bins scores and pulls are taken, besides the denominator's.
         regions: By name: populations with headline figures of their own.
         reference: The set that others are compared with; the exact density where there is one.
         pairs: Two sets to compare row by row, for example [re, bnn].
@@ -248,8 +253,9 @@ class EvaluateSettings(Record):
 
     axes: dict[str, Axis] = Field(default=PAPER_AXES)
     spectra: dict[str, Axis] = Field(default={"response": Axis(of="target", bins=75)})
-    classes: dict[str, Region] = Field(default=TRUTH_CLASSES)
+    classes: dict[str, Region] = Field(default=TRUTH_CLASSES, max_length=8)
     planes: tuple[str, ...] = ("denominator", "numerator", "f_emc", "c")
+    scored: tuple[str, ...] = ("denominator", "numerator", "y", "mu")
     regions: dict[str, Region] = Field(default={})
     reference: str = ORACLE
     pairs: tuple[tuple[str, str], ...] = ()

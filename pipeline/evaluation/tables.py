@@ -60,7 +60,7 @@ def _set_rows(evaluation: "Evaluation") -> Iterator[Row]:
 
 
 def _axis_rows(evaluation: "Evaluation") -> Iterator[Row]:
-    for axis in (*evaluation.plan.axes, *evaluation.plan.spectra):
+    for axis in evaluation.plan.axes_of("spectrum"):
         truth = axis == evaluation.plan.truth_axis
         yield {
             "axis": axis.name,
