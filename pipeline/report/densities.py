@@ -40,7 +40,7 @@ def pull_panels(scene: Scene) -> Iterator[Panel]:
         plain_log(axes, "y")
         axes.set_xlim(*_core(series(table), 1e-4))
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of clusters per unit")
+        axes.set_ylabel("fraction of rows per unit")
         write_lines(axes, words)
         add_legend(figure, axes)
         yield Panel(
@@ -50,7 +50,7 @@ def pull_panels(scene: Scene) -> Iterator[Panel]:
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
             number="12b" if figure_name == "t_log" else "",
-            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+            labels={"low": label, "fraction": "Fraction of rows in the bin"},
         )
 
 
@@ -105,11 +105,11 @@ def sigma_panels(scene: Scene, parts: tuple[str, ...]) -> Iterator[Panel]:
         yield Panel(
             name=figure_name.replace("_", "-"),
             caption=f"Spectrum of the {kind} uncertainty of {scene.symbol(scene.target.name)}."
-            + (" The clusters between the dotted lines are looked at below." if window else ""),
+            + (" The rows between the dotted lines are looked at below." if window else ""),
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
             number="13" if figure_name == "sigma_tot" else "",
-            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+            labels={"low": label, "fraction": "Fraction of rows in the bin"},
         )
 
 
@@ -131,10 +131,10 @@ def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     add_legend(figure, axes)
     yield Panel(
         name="sigma-ratio",
-        caption="Total uncertainty of the logarithm over the exact one, cluster by cluster.",
+        caption="Total uncertainty of the logarithm over the exact one, row by row.",
         figure=figure,
         table=table,
-        labels={"low": "Ratio of uncertainties", "fraction": "Fraction of clusters in the bin"},
+        labels={"low": "Ratio of uncertainties", "fraction": "Fraction of rows in the bin"},
     )
 
 
@@ -156,16 +156,16 @@ def pair_panels(scene: Scene) -> Iterator[Panel]:
         write_lines(axes, _fit_words(fit, one))
         label = rf"$\sigma_\mathrm{{tot}}$ of {one.label} / {two.label} $-$ 1"
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of clusters per unit")
+        axes.set_ylabel("fraction of rows per unit")
         add_legend(figure, axes)
         yield Panel(
             name=f"pair-{pair.replace('_', '-')}",
-            caption=f"{label}, for the same clusters, with the two-sided Gaussian fitted to its "
+            caption=f"{label}, for the same rows, with the two-sided Gaussian fitted to its "
             "core (thick); lines at 0 and at 10% on either side.",
             figure=figure,
             table=table,
             number="11b",
-            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+            labels={"low": label, "fraction": "Fraction of rows in the bin"},
         )
 
 
@@ -221,8 +221,8 @@ def _log_axes(axes: Axes, bins: Series) -> None:
     low, high = float(bins["low"].min()), float(bins["high"].max())
     plain_log(axes, "x", (low, high))
     plain_log(axes, "y")
-    axes.set_ylabel("fraction of clusters per bin")
+    axes.set_ylabel("fraction of rows per bin")
 
 
 def _words(population: str) -> str:
-    return "all clusters" if population == EVERYWHERE else f"the region {population}"
+    return "all rows" if population == EVERYWHERE else f"the region {population}"

@@ -92,7 +92,7 @@ def pair_plane_panels(scene: Scene, figure: str) -> Iterator[Panel]:
         yield Panel(
             name=f"pair-{figure.replace('_', '-')}-{pair.replace('_', '-')}",
             caption=f"{labels['other_low']} against that of {scene.look(second).label}, for the "
-            "same clusters; equal on the dashed line." + _correlation(scene, figure, pair),
+            "same rows; equal on the dashed line." + _correlation(scene, figure, pair),
             figure=drawing,
             table=table,
             number=number,

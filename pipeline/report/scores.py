@@ -35,7 +35,7 @@ def nll_panels(scene: Scene) -> Iterator[Panel]:
         symbol = scene.symbol(scene.target.name)
         axes.set_xlabel(rf"negative log density of log$_\mathrm{{10}}$ {symbol}")
         where = "" if population == EVERYWHERE else f"-{population}"
-        words = "all clusters" if population == EVERYWHERE else f"the region {population}"
+        words = "all rows" if population == EVERYWHERE else f"the region {population}"
         yield Panel(
             name=f"nll{where}",
             caption=f"Mean negative log density of {words}, with its statistical error; lower is "

@@ -10,7 +10,7 @@ from pipeline.report.profiles import as_steps
 from pipeline.report.scene import Scene, Series, series
 
 SHARE_SHOWN = 0.002  # of the rows that may lie beyond either end
-MAX_DELTA = 3.0  # farther clusters are counted in the panel's numbers only
+MAX_DELTA = 3.0  # farther rows are counted in the panel's numbers only
 
 
 def slice_panels(scene: Scene) -> Iterator[Panel]:
@@ -39,18 +39,18 @@ def slice_panels(scene: Scene) -> Iterator[Panel]:
         axes.set_xlim(*_range(list(curves.values())))
         plain_log(axes, "y")
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of clusters per bin")
+        axes.set_ylabel("fraction of rows per bin")
         add_legend(drawing, axes)
         first = next(iter(curves.values()))
         low, high = first["slice_low"][0], first["slice_high"][0]
         yield Panel(
             name=f"slice-{at:g}".replace(".", "p"),
-            caption=f"{label} of clusters with {below} from {low:.3g} to {high:.3g}{unit}, each "
+            caption=f"{label} of rows with {below} from {low:.3g} to {high:.3g}{unit}, each "
             "scale normalised to one.",
             figure=drawing,
             table=table.filter(np.isclose(every["at"], at)),
             number="19" + next(letters),
-            labels={"low": label, "fraction": "Fraction of clusters per bin"},
+            labels={"low": label, "fraction": "Fraction of rows per bin"},
         )
 
 

@@ -44,7 +44,7 @@ def _panel(
         plain_log(upper, "y", (0.5 * min(1.0, counts.min()), 2.0 * counts.max()))
     else:
         upper.set_ylim(0.0, None)
-    upper.set_ylabel("clusters per bin" if _is_counted(whole) else "sum of weights per bin")
+    upper.set_ylabel("rows per bin" if _is_counted(whole) else "sum of weights per bin")
     lower.set_xlabel(axis.label)
     lower.set_ylabel("fraction")
     lower.set_ylim(0.0, 1.05)
@@ -53,7 +53,7 @@ def _panel(
     return Panel(
         name=f"spectrum-{axis.name}",
         caption=f"Spectrum of {axis.symbol} by truth class, stacked; below, each class's fraction "
-        f"of the bin with its statistical error as a band, from {MIN_ROWS} clusters on.",
+        f"of the bin with its statistical error as a band, from {MIN_ROWS} rows on.",
         figure=drawing,
         table=select(scene.table("spectrum"), axis=axis.name),
         number=number,

@@ -73,10 +73,3 @@ def spectrum(scene: Scene, axis: str, kind: str) -> Series:
 def percent(value: float, digits: int = 1) -> str:
     """A share or relative deviation as it is printed."""
     return f"{100 * value:.{digits}f}%".replace("-", "\u2212")
-
-
-def peaks(heights: Column) -> Column:
-    """Bins that are higher than all before and after them within two."""
-    padded = np.pad(heights, 2, constant_values=-np.inf)
-    around = [padded[shift : shift + len(heights)] for shift in (0, 1, 3, 4)]
-    return np.flatnonzero((heights > np.max(around, axis=0)) & (heights > 0))

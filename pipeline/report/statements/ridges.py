@@ -57,7 +57,7 @@ def structure_in_distance(scene: Scene, name: str) -> Finding | None:
     lows = np.unique(cells["low"])
     share = np.array([_far_share(keep(cells, cells["low"] == low)) for low in lows])
     if not np.nanmax(share, initial=0.0) > 0:
-        return Finding("none", holds=False)
+        return Finding("no structure", holds=False)
     at = lows[np.nanargmax(share)]
     return Finding(f"at {at:.0f} mm", 3600.0 <= at <= 4300.0)
 

@@ -199,11 +199,11 @@ def _second_peak(
     heights = np.nan_to_num(bins[value][order])
     beyond = np.flatnonzero(x > low)
     if not len(beyond) or not heights[beyond].any():
-        return Finding("none", holds=False)
+        return Finding("no peak", holds=False)
     top = int(beyond[np.argmax(heights[beyond])])
     valley = heights[beyond[0] : top + 1].min()
     if heights[top] < RISE * valley:
-        return Finding("none", holds=False)
+        return Finding("no peak", holds=False)
     return Finding(words.format(x[top]), window[0] <= x[top] <= window[1])
 
 
@@ -281,7 +281,7 @@ UNCERTAIN_CLUSTERS = (
     Statement("14b", "EM-calorimeter fraction in the window", "small", window_em_share),
     Statement("14b", "Rapidity in the window", "1 < |y| < 1.4", window_rapidity),
     Statement("14b", "Place of the window's clusters", "at the gap scintillators", window_place),
-    Statement("14a", "Clusters beyond |y| = 2.4", "none", nothing_beyond, "sample"),
+    Statement("14a", "Clusters beyond |y| = 2.4", "nothing there", nothing_beyond, "sample"),
 )
 FEATURES = (
     Statement("16", "EM fraction of all clusters", "about 10%", em_share, "sample"),

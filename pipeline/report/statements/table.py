@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.evaluation.rows import UNCALIBRATED
+from pipeline.formats.columns import Target
 from pipeline.report.headline import MISSING, HtmlTable
 from pipeline.report.scene import Scene
 from pipeline.report.statements import STATEMENTS
@@ -14,7 +15,7 @@ HEAD = ("statement", "figure", "of", "paper", "found", "judgement", "exact densi
 
 def statement_tables(scene: Scene) -> Iterator[HtmlTable]:
     """One row a statement; those that no table of the study can answer are "not applicable"."""
-    if not scene.models:
+    if not scene.models or scene.target != Target():  # the paper speaks of topo-clusters alone
         return
     rows = [_row(scene, statement) for statement in STATEMENTS]
     if all(row[5] == NOT_APPLICABLE for row in rows):
