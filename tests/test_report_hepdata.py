@@ -37,6 +37,7 @@ def check_data(document):
             for error in cell.get("errors", ()):
                 assert len(set(error) & {"symerror", "asymerror"}) == 1
                 assert set(error) <= {"symerror", "asymerror", "label"}
+                assert error.get("symerror") != 0.0
     assert len(lengths) == 1
     return document
 
@@ -86,9 +87,10 @@ def test_cells_have_two_independent_variables():
 def test_epochs_and_names_are_axes_too():
     epochs = read(pa.table({"epoch": [1.0, 2.0], "loss": [0.5, 0.25]}))
     assert epochs["independent_variables"][0]["values"] == [{"value": 1.0}, {"value": 2.0}]
-    names = read(pa.table({"set": ["bnn", "re"], "nll": [-0.9, -0.95], "nll_error": [0.1, 0.1]}))
+    names = read(pa.table({"set": ["bnn", "re"], "nll": [-0.9, -0.95], "nll_error": [0.1, 0.0]}))
     assert names["independent_variables"][0]["values"] == [{"value": "bnn"}, {"value": "re"}]
-    assert len(names["dependent_variables"]) == 1
+    (nll,) = names["dependent_variables"]
+    assert ["errors" in cell for cell in nll["values"]] == [True, False]
 
 
 def test_the_submission_lists_the_files():

@@ -143,10 +143,10 @@ def _value(row: Row | None, column: str) -> dict[str, Any]:
         return {"value": MISSING}
     errors: list[dict[str, Any]] = []
     error = row.get(column + "_error")
-    if error is not None and math.isfinite(error):
+    if error and math.isfinite(error):  # HEPData refuses errors that are all zero
         errors.append({"symerror": error, "label": "statistical"})
     low, high = (row.get(side) for side in INTERVALS.get(column, ("", "")))
-    if low is not None and high is not None:
+    if low is not None and high is not None and low < high:
         ends = {"minus": low - value, "plus": high - value}
         errors.append({"asymerror": ends, "label": "narrowest 68% interval"})
     return {"value": value} | ({"errors": errors} if errors else {})

@@ -40,8 +40,9 @@ def ridge_at_all_em(scene: Scene, name: str) -> Finding | None:
 
 
 def upper_ridge_rises(scene: Scene, name: str) -> Finding | None:
-    """Responses at the upper end of the bulk over the ridge, for little and for much f_emc."""
-    cells = series(scene.table("plane"), axis="f_emc", set=name)
+    """True responses at the upper end of the bulk over the ridge, for little and much f_emc."""
+    del name
+    cells = series(scene.table("plane"), axis="f_emc", set=TARGET)
     ends = [_upper(cells, low, high) for low, high in ((-0.1, 0.3), (0.6, 0.9))]
     if ends[0] is None or ends[1] is None:
         return None
@@ -137,6 +138,6 @@ STATEMENTS = (
     ),
     Statement("5d-f", "Ridge of R at f_emc near 0", "0.8", ridge_at_no_em),
     Statement("5d-f", "Ridge of R at f_emc near 1", "1.0", ridge_at_all_em),
-    Statement("5d-f", "Upper tenth of R as f_emc falls", "rises (second ridge)", upper_ridge_rises),
+    Statement("5d", "Upper tenth of true R as f_emc falls", "rises", upper_ridge_rises, "sample"),
     Statement("5g-i", "Structure of R in |c|", "about 3900 mm", structure_in_distance),
 )
