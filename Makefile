@@ -19,7 +19,9 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The peers that it compares with are installed for it alone.
 bench: env
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[bench]"
 	$(BIN)/python -m benchmarks
 
 env: $(VENV)/.installed

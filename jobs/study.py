@@ -16,6 +16,9 @@ from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from training.settings import ModelSettings
 
+# Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
+AnyModelSettings = ModelSettings
+
 
 class DaskSettings(Record):
     """Where and how wide Dask runs; changes no result.
@@ -74,7 +77,7 @@ class Study(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     simulate: SimulateSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
-    models: dict[str, ModelSettings] = Field(default={})
+    models: dict[str, AnyModelSettings] = Field(default={})
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
@@ -83,7 +86,7 @@ class Study(Record):
 
     @field_validator("models")
     @classmethod
-    def _names_are_usable(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+    def _names_are_usable(cls, models: dict[str, AnyModelSettings]) -> dict[str, AnyModelSettings]:
         _refuse_unusable(models)
         return models
 

@@ -14,6 +14,7 @@ import numba
 
 KERNEL_FILES = (
     "compiled",
+    "crps",
     "evaluation/binning",
     "evaluation/intervals",
     "fastmath",

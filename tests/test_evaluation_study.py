@@ -17,6 +17,7 @@ from evaluation_fixtures import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
@@ -215,9 +216,25 @@ def test_a_set_without_a_density_has_no_scores(study):
     evaluation = Evaluation.of(table, {"lookup": point, "oracle": sets["oracle"]}, plan)
     found = evaluation.summary()
     assert {key.split(".")[1] for key in found if key.startswith("lookup.")} == {
-        *("closure_max", "closure_vs_oracle_max", "resolution_ratio_to_em"),
+        *("closure_max", "closure_vs_oracle_max", "resolution_ratio_to_em", "crps"),
     }
+    distance = np.abs(np.log10(point["response"].astype(float) / table["response"]))
+    assert found["lookup.crps"] == pytest.approx(distance.mean(), rel=1e-6)
     assert evaluation.tables()["delta_e"].num_rows > 0
+
+
+def test_the_score_of_quantiles_is_near_that_of_their_density(study):
+    """A Gaussian's is sigma (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))."""
+    table, sets, plan, _ = study
+    names = ("cluster_id", "response", "energy", "q025", "q16", "median", "q84", "q975")
+    exact = sets["oracle"]
+    found = Evaluation.of(table, {"trees": {name: exact[name] for name in names}}, plan)
+    sigma = exact["sigma_tot_log10"].astype(float)
+    z = (np.log10(table["response"].astype(float)) - np.log10(exact["median"])) / sigma
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    crps = sigma * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    assert found.summary()["trees.crps"] == pytest.approx(0.93 * crps.mean(), rel=0.02)
+    assert found.tables()["sets"]["scored_by"].to_pylist() == ["quantiles"]
 
 
 def test_without_the_reference_nothing_is_compared_with_it(study):
