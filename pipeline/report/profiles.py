@@ -82,14 +82,14 @@ def prediction_panels(scene: Scene, figure: str) -> Iterator[Panel]:
 
 
 def pull_profile_panels(scene: Scene) -> Iterator[Panel]:
-    """Median and band of the logarithmic pull against the axes of Figure 6."""
+    """Median and band of the logarithmic pull against the axes that have it."""
     view = MedianView(
         table="pull_profile",
         names=scene.sets,
         label=r"$t_\mathrm{log}$",
         caption="Median of the logarithmic pull",
     )
-    for _, axis in axes_of(scene, "delta_r", "6"):
+    for axis in scene.axes():
         yield from _median_panel(scene, axis, view, "")
 
 
