@@ -19,6 +19,7 @@ from benchmarks import (  # noqa: E402
     data_side,
     ensemble_side,
     ingest_side,
+    onnx_side,
     training_peers,
     training_side,
 )
@@ -51,6 +52,7 @@ def main() -> None:
             **ingest_side.measure_ingest(study, Path(scratch)),
             **data_side.measure_calibration(study, "bnn", Path(scratch) / "calibrated"),
             **data_side.measure_apply(study, "bnn", Path(scratch) / "applied"),
+            **onnx_side.measure_onnx(study.folder / "models/bnn"),
             **data_side.measure_evaluation(study),
             **training_side.measure_bnn_steps(),
             **training_side.measure_two_workers(),

@@ -102,7 +102,8 @@ def _resolve(raw: Any, metadata: Sequence[object], annotation: Any, folder: Path
         return resolve_paths(raw, annotation, folder)
     is_path = "://" not in raw and (not marks[0].suffixes or raw.endswith(marks[0].suffixes))
     # symbolic links keep the user's names
-    return os.path.normpath(folder / raw) if is_path else raw
+    mark = marks[0].mark if raw.startswith(marks[0].mark) else ""
+    return mark + os.path.normpath(folder / raw.removeprefix(mark)) if is_path else raw
 
 
 def _merge(

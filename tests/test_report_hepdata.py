@@ -74,8 +74,8 @@ def test_cells_have_two_independent_variables():
     table = pa.table({
         "low": [1.0, 1.0],
         "high": [2.0, 2.0],
-        "target_low": [5.0, 6.0],
-        "target_high": [6.0, 7.0],
+        "other_low": [5.0, 6.0],
+        "other_high": [6.0, 7.0],
         "weight": [3.0, np.nan],
     })
     document = read(table)
@@ -85,12 +85,20 @@ def test_cells_have_two_independent_variables():
 
 
 def test_epochs_and_names_are_axes_too():
-    epochs = read(pa.table({"epoch": [1.0, 2.0], "loss": [0.5, 0.25]}))
+    epochs = read(pa.table({"epoch": [1.0, 2.0], "loss": [0.5, 0.25]}), {"epoch": "Epoch"})
     assert epochs["independent_variables"][0]["values"] == [{"value": 1.0}, {"value": 2.0}]
     names = read(pa.table({"set": ["bnn", "re"], "nll": [-0.9, -0.95], "nll_error": [0.1, 0.0]}))
     assert names["independent_variables"][0]["values"] == [{"value": "bnn"}, {"value": "re"}]
     (nll,) = names["dependent_variables"]
     assert ["errors" in cell for cell in nll["values"]] == [True, False]
+
+
+def test_no_row_is_lost_without_a_word():
+    table = pa.table({"set": ["bnn", "bnn"], "kept": [0.5, 1.0], "width": [0.1, 0.2]})
+    curves = read(table, {"kept": "Share kept"})
+    assert [cell["value"] for cell in curves["dependent_variables"][0]["values"]] == [0.1, 0.2]
+    with pytest.raises(ValueError, match="have the same bin"):
+        read(table)
 
 
 def test_the_submission_lists_the_files():

@@ -37,8 +37,9 @@ def test_paths_count_from_the_file_that_names_them(tmp_path, monkeypatch):
     study = load_study([first, site], [])
     assert study.output == str(tmp_path / "far")
     assert study.dataset.inputs == (str(tmp_path / "x/c.root"),)
-    study = load_study([first], ["dataset.inputs=[d.root, 'root://host//e.root']"])
-    assert study.dataset.inputs == (str(tmp_path / "d.root"), "root://host//e.root")
+    study = load_study([first], ["dataset.inputs=[d.root, '@l', 'root://host//e.root']"])
+    here = str(tmp_path)
+    assert study.dataset.inputs == (f"{here}/d.root", f"@{here}/l", "root://host//e.root")
 
 
 def test_all_errors_are_shown_together(tmp_path):

@@ -9,6 +9,7 @@ from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
 from pipeline.report.profiles import as_steps
 from pipeline.report.scene import Scene, Series, series
 
+SHOWN = ("set", "low", "high", "rows", "fraction", "fraction_error")
 SHARE_SHOWN = 0.002  # of the rows that may lie beyond either end
 MAX_DELTA = 3.0  # farther rows are counted in the panel's numbers only
 
@@ -48,7 +49,7 @@ def slice_panels(scene: Scene) -> Iterator[Panel]:
             caption=f"{label} of rows with {below} from {low:.3g} to {high:.3g}{unit}, each "
             "scale normalised to one.",
             figure=drawing,
-            table=table.filter(np.isclose(every["at"], at)),
+            table=table.filter(np.isclose(every["at"], at)).select(SHOWN),
             number="19" + next(letters),
             labels={"low": label, "fraction": "Fraction of rows per bin"},
         )
