@@ -50,6 +50,14 @@ HISTORY = [
     for epoch in range(12)
 ]
 
+RECORD = {
+    "git_hash": "0123456789abcdef",
+    "versions": {"torch": "2.0"},
+    "counts": {"bnn": {"rows": 8000, "epochs": 12}, "cut_flow": [{"rule": "x > 0"}]},
+    "wall_seconds": 12.5,
+    "peak_memory_mib": 300,
+}
+
 
 def make_card(manifest):
     return ModelCard(
@@ -93,6 +101,8 @@ def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re"), br
         "cards": {"bnn": make_card(manifest)},
         "histories": {"bnn": HISTORY},
         "settings": ReportSettings(dpi=72),
+        "records": {"train": RECORD},
+        "study": {"name": "small", "evaluate": {"sigma_window": [0.1, 0.4]}},
     }
 
 
@@ -288,6 +298,16 @@ def test_rows_without_density_are_shown_where_there_is_no_score(tmp_path):
 def test_the_dataset_is_told(page):
     for words in ("cluster_ENG_CALIB_TOT &gt; 0.3", "8\u202f000", "16\u202f000", "fraction"):
         assert words in page
+
+
+def test_records_and_settings_are_told(page):
+    tables = {table.findtext("caption"): table for table in tree_of(page).iter("table")}
+    (row,) = tables["Runs"].find("tbody")
+    counts = "bnn (rows 8000, epochs 12)"
+    assert [cell.text for cell in row] == ["train", "0123456789ab", "12.5 s", "300 MiB", counts]
+    assert "torch" in [row.findtext("th") for row in tables["Software"].iter("tr")]
+    assert "sigma_window:" in tree_of(page).findtext(".//details/pre")
+    assert "of 0.1 to 0.4 by BNN" in page
 
 
 def test_the_same_input_gives_the_same_bytes(inputs, report, tmp_path):
