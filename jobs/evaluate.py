@@ -33,7 +33,7 @@ from pipeline.evaluation.plan import (
     needed_columns,
     plan_evaluation,
 )
-from pipeline.fold import fold
+from pipeline.fold import MERGE_WIDTH, batched, fold
 from pipeline.formats.calibrated import CalibratedManifest
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
@@ -45,7 +45,7 @@ from pipeline.formats.records import OutputRecord
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same calibrated sets give other figures
+VERSION = 2  # raised when the same calibrated sets give other figures
 SUMMARY = "summary.json"
 
 
@@ -173,9 +173,11 @@ def _evaluate(
         summarise = functools.partial(_fill_baseline, dataset=dataset, plan=plan, needed=needed)
         parts = manifest.parts_of("train")
         baseline = fold(client, summarise, parts, operator.add, label="baseline")
-    aligned = align_parts(study, manifest, sets)
-    evaluate = functools.partial(evaluate_part, plan=plan, needed=needed, baseline=baseline)
-    merged: Evaluation = fold(client, evaluate, aligned, operator.add, label="evaluate")
+    evaluate = functools.partial(evaluate_parts, plan=plan, needed=needed, baseline=baseline)
+    groups = list(batched(align_parts(study, manifest, sets), MERGE_WIDTH))
+    merged: Evaluation = fold(
+        client, evaluate, groups, operator.add, label="evaluate", unit="groups of parts"
+    )
     return merged
 
 
@@ -209,20 +211,27 @@ def _fill_baseline(
     return BaselineHistogram.of(_columns(dataset, part, needed.dataset), plan)
 
 
-def evaluate_part(
-    aligned: AlignedPart,
+def evaluate_parts(
+    aligned: Sequence[AlignedPart],
     *,
     plan: EvaluationPlan,
     needed: NeededColumns,
     baseline: BaselineHistogram | None,
 ) -> Evaluation:
-    """The evaluation of one part; runs on a worker."""
+    """The evaluation of some parts in order, one of them in memory; runs on a worker."""
+    parts = (_read(part, needed) for part in aligned)
+    return Evaluation.of_parts(parts, plan, baseline=baseline)
+
+
+def _read(
+    aligned: AlignedPart, needed: NeededColumns
+) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[Any]]]]:
     table = _columns(aligned.dataset, aligned.part, needed.dataset)
     calibrated = {
         name: _columns(folder, part, tuple(n for n in needed.calibrated if n in columns))
         for name, (folder, part, columns) in aligned.calibrated.items()
     }
-    return Evaluation.of(table, calibrated, plan, baseline=baseline)
+    return table, calibrated
 
 
 def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

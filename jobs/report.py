@@ -2,7 +2,7 @@
 
 Run: topocal report STUDY.yaml
 Reads <output>/metrics, the dataset's manifest, the models' cards and histories; writes
-<output>/report/index.html and figures/*.svg, *.pdf, *.csv.
+<output>/report/index.html and figures/*.svg, *.pdf, *.csv, *.yaml (HEPData's structure).
 """
 
 import json
@@ -20,8 +20,7 @@ from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
-from jobs.train import model_folder
-from pipeline.formats.card import ModelCard, read_card
+from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
@@ -58,7 +57,7 @@ def main(study: Study, run: Run) -> None:
     metrics = open_metrics(study, manifest)
     models = {name: open_model(study, name, manifest) for name in model_names(study)}
     cards = {name: card for name, (_, card) in models.items()}
-    extras = extra_tables(study)
+    extras = extra_tables(models)
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -66,25 +65,27 @@ def main(study: Study, run: Run) -> None:
         study=study.name,
         metrics=metrics.fingerprint,
         models=cards,
+        extras={name: table.to_pylist() for name, table in extras.items()},
     )
     if run.keeps("report", folder / MANIFEST, ReportManifest, wanted):
         return
     write_report = _import_writer()
+    tables = extras | {
+        name: pq.read_table(metrics_folder(study) / f"{name}.parquet") for name in metrics.tables
+    }
     with replacing_folder(folder) as new:
         write_report(
             new,
             study_name=study.name,
             manifest=manifest,
             summary=metrics.summary,
-            tables=extras
-            | {
-                name: pq.read_table(metrics_folder(study) / f"{name}.parquet")
-                for name in metrics.tables
-            },
+            tables=tables,
             cards=cards,
             histories={name: _read_history(*model) for name, model in models.items()},
             settings=study.report,
             split=study.calibrate.split,
+            records=read_records(study),
+            study=study.model_dump(mode="json"),
         )
         sizes = {
             str(path.relative_to(new)): path.stat().st_size
@@ -96,22 +97,24 @@ def main(study: Study, run: Run) -> None:
     log.info("report: %s", folder / "index.html")
 
 
-def extra_tables(study: Study) -> dict[str, pa.Table]:
-    """By name: tables that the report shows beside those of the evaluation.
-
-    The cards, of which the report's fingerprint is made, have the checksums of what these show.
-    """
-    folders = {
-        name: Path(study.calibrate.models.get(name, model_folder(study, name)))
-        for name in model_names(study)
-    }
-    cards = {name: read_card(folder) for name, folder in folders.items()}
+def extra_tables(models: Mapping[str, tuple[Path, ModelCard]]) -> dict[str, pa.Table]:
+    """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
     found = {
-        name: read_tables(folders[name] / card.artefacts["model"].path)
-        for name, card in cards.items()
+        name: read_tables(folder / card.artefacts["model"].path)
+        for name, (folder, card) in models.items()
         if card.artefact == "tables"
     }
     return {"lookup": project_tables(found)} if found else {}
+
+
+def read_records(study: Study) -> dict[str, dict[str, Any]]:
+    """By job: what it recorded of its last run, in the order in which they ran."""
+    paths = (study.folder / "records").glob("*.json")
+    return {
+        path.stem: json.loads(path.read_bytes())
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+        if path.stem != "report"
+    }
 
 
 def _import_writer() -> Any:  # noqa: ANN401 - imported late
