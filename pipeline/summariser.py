@@ -61,6 +61,11 @@ class Summariser:
         """What the density says of the true value."""
         return (*_DOUBLE, "crps") if self.crps_share else _DOUBLE
 
+    @property
+    def slabs_at_once(self) -> int:
+        """One: a network's layers fill the cache."""
+        return 1
+
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
         """The columns of a calibrated set for N rows; a slab at a time bounds memory.
 
