@@ -233,7 +233,11 @@ def _add_to(total: Occupied, part: Occupied) -> None:
 
 @exact_kernel
 def count_rows(
-    rows: SortedRows, bins: NDArray[np.int16], counts: Indices, sums: Floats, weights: Floats
+    rows: SortedRows,
+    bins: NDArray[np.int16],
+    counts: NDArray[np.integer],
+    sums: Floats,
+    weights: Floats,
 ) -> None:
     """Adds rows to their cell in the bins of all axes at once.
 
