@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.evaluate import metrics_folder, open_metrics
@@ -19,16 +20,19 @@ from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
-from pipeline.formats.card import ModelCard
+from jobs.train import model_folder
+from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.records import OutputRecord
+from pipeline.lookup.projection import project_tables
+from pipeline.lookup.tables import read_tables
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same metrics give another page
+VERSION = 2  # raised when the same metrics give another page
 
 
 class ReportManifest(OutputRecord):
@@ -54,6 +58,7 @@ def main(study: Study, run: Run) -> None:
     metrics = open_metrics(study, manifest)
     models = {name: open_model(study, name, manifest) for name in model_names(study)}
     cards = {name: card for name, (_, card) in models.items()}
+    extras = extra_tables(study)
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -71,7 +76,8 @@ def main(study: Study, run: Run) -> None:
             study_name=study.name,
             manifest=manifest,
             summary=metrics.summary,
-            tables={
+            tables=extras
+            | {
                 name: pq.read_table(metrics_folder(study) / f"{name}.parquet")
                 for name in metrics.tables
             },
@@ -88,6 +94,24 @@ def main(study: Study, run: Run) -> None:
         ReportManifest(fingerprint=wanted, sizes=sizes).save(new / MANIFEST)
     run.counts["figures"] = sum(path.endswith(".svg") for path in sizes)
     log.info("report: %s", folder / "index.html")
+
+
+def extra_tables(study: Study) -> dict[str, pa.Table]:
+    """By name: tables that the report shows beside those of the evaluation.
+
+    The cards, of which the report's fingerprint is made, have the checksums of what these show.
+    """
+    folders = {
+        name: Path(study.calibrate.models.get(name, model_folder(study, name)))
+        for name in model_names(study)
+    }
+    cards = {name: read_card(folder) for name, folder in folders.items()}
+    found = {
+        name: read_tables(folders[name] / card.artefacts["model"].path)
+        for name, card in cards.items()
+        if card.artefact == "tables"
+    }
+    return {"lookup": project_tables(found)} if found else {}
 
 
 def _import_writer() -> Any:  # noqa: ANN401 - imported late

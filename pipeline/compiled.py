@@ -19,6 +19,7 @@ KERNEL_FILES = (
     "evaluation/intervals",
     "fastmath",
     "functionals",
+    "lookup/bins",
     "masses",
     "mixture_moments",
     "mode_grid",

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.formats.card import ModelCard
 from pipeline.formats.files import write_text
 from pipeline.formats.manifest import DatasetManifest, Split
-from pipeline.report import densities, planes, profiles, scores
+from pipeline.report import densities, lookup, planes, profiles, scores
 from pipeline.report.canvas import Panel, house_style, save_panel
 from pipeline.report.headline import dataset_tables, headline_tables, model_table, score_table
 from pipeline.report.losses import History, loss_panels
@@ -91,6 +91,13 @@ CHAPTERS = (
         "Predictions are sharper than the target, since they leave its spread out, but every "
         "ridge of the target should be there.",
         (planes.plane_panels,),
+    ),
+    Chapter(
+        "lookup",
+        "Look-up tables",
+        "What the bins of a look-up table hold, a mean over the axes that are not shown. The "
+        "calibrated value jumps at every edge, and is blind to what is not binned.",
+        (lookup.lookup_panels,),
     ),
 )
 
