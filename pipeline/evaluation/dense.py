@@ -20,13 +20,13 @@ class DenseHistogram:
 
     Attributes:
         spacing: The cells.
-        counts: [cells, B] rows.
+        counts: [cells, B] rows; 32 bits wide while parts are added, 64 once merged.
         sums: [cells, B, 2] sums of w and of w^2; [0, 0, 0] without weights.
         outside: [B] rows whose value was no number.
     """
 
     spacing: Cells
-    counts: Indices
+    counts: NDArray[np.uint32] | Indices
     sums: Floats
     outside: Indices
 
@@ -35,7 +35,7 @@ class DenseHistogram:
         """The identity of `+`."""
         shape = (spacing.width, num_bins)
         sums = np.zeros((*shape, 2) if weighted else (0, 0, 0))
-        return cls(spacing, np.zeros(shape, np.int64), sums, np.zeros(num_bins, np.int64))
+        return cls(spacing, np.zeros(shape, np.uint32), sums, np.zeros(num_bins, np.int64))
 
     def fill(self, rows: SortedRows, bins: NDArray[np.int16], weights: Floats | None) -> None:
         """Adds rows.
@@ -56,14 +56,14 @@ class DenseHistogram:
             raise ValueError(msg)
         return DenseHistogram(
             self.spacing,
-            self.counts + other.counts,
+            self.counts.astype(np.int64) + other.counts,
             self.sums + other.sums,
             self.outside + other.outside,
         )
 
     def on_axis(self, bins: slice) -> FineHistogram:
         """The histogram in some of the bins."""
-        counts = np.ascontiguousarray(self.counts[:, bins].T)
+        counts = np.ascontiguousarray(self.counts[:, bins].T).astype(np.int64)
         cells = np.flatnonzero(counts)
         weights = squares = np.zeros(0)
         if len(self.sums):

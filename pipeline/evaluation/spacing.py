@@ -115,8 +115,12 @@ class Grouped(Record):
         return float(widths.max())
 
     def edges(self) -> Floats:
-        """The edges [cells + 1]."""
-        return _edges_of(self)
+        """The edges [cells + 1]; not to be changed."""
+        return self._kept_edges
+
+    @functools.cached_property
+    def _kept_edges(self) -> Floats:
+        return self.base.edges()[list(self.starts)]
 
     def index(self, values: NDArray[np.floating]) -> Numbers:
         """The group of each value [N], as `Spacing.index`."""
@@ -133,12 +137,5 @@ class Grouped(Record):
 def _edges(scale: str, low: float, high: float, cells: int) -> Floats:
     make = np.geomspace if scale == "log" else np.linspace
     edges = np.asarray(make(low, high, cells + 1), dtype=np.float64)
-    edges.flags.writeable = False
-    return edges
-
-
-@functools.lru_cache(maxsize=64)
-def _edges_of(groups: Grouped) -> Floats:
-    edges = groups.base.edges()[list(groups.starts)]
     edges.flags.writeable = False
     return edges
