@@ -316,7 +316,14 @@ def test_the_tables_tell_the_reference(study, whole):
     assert roles == {"bnn": "model", "re": "model", "oracle": "reference"}
     table, sets, plan, _ = study
     alone = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).tables()["sets"]
-    assert alone.to_pylist() == [{"set": "bnn", "role": "model", "scored_by": "density"}]
+    (line,) = alone.to_pylist()
+    assert line == {
+        "set": "bnn",
+        "role": "model",
+        "scored_by": "density",
+        "rows": ROWS,
+        "rows_missing": 0,
+    }
 
 
 def test_too_few_rows_give_no_estimates():

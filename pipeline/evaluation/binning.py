@@ -257,15 +257,22 @@ def count_rows(
 
 
 @exact_kernel
-def plain_means(values: Floats) -> Floats:
-    """Means [Q] of the finite values of a table [N, Q]; 0 without any."""
-    sums, counts = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-    for i in range(len(values)):
-        for q in range(values.shape[1]):
-            is_known = abs(values[i, q]) < np.inf
-            sums[q] += values[i, q] if is_known else 0.0
-            counts[q] += 1.0 if is_known else 0.0
-    return sums / np.maximum(counts, 1.0)
+def rough_centres(values: Floats) -> Floats:
+    """Medians [Q] of the first finite values of a table [N, Q]; 0 without any.
+
+    Deviations from a mean would cancel in all bins if a single row is far out.
+    """
+    out = np.zeros(values.shape[1])
+    some = np.empty(min(len(values), 501))
+    for q in range(values.shape[1]):
+        known = 0
+        for i in range(len(values)):
+            if known < len(some) and abs(values[i, q]) < np.inf:
+                some[known] = values[i, q]
+                known += 1
+        if known > 0:
+            out[q] = np.median(some[:known])
+    return out
 
 
 @exact_kernel

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation.baseline import BaselineHistogram
@@ -105,9 +106,11 @@ class Evaluation:
         for table, calibrated in parts:
             for name, columns in calibrated.items():
                 check_aligned(table, name, columns, plan)
-            leaves = _leaves(Rows.of(table, plan, dense), calibrated, baseline)
-            for key, leaf in leaves:
-                merged[key] = merged[key] + leaf if key in merged else leaf  # type: ignore[operator]
+            # Values that are no numbers are counted as such.
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                leaves = _leaves(Rows.of(table, plan, dense), calibrated, baseline)
+                for key, leaf in leaves:
+                    merged[key] = merged[key] + leaf if key in merged else leaf  # type: ignore[operator]
         return cls(
             plan,
             {key: leaf for key, leaf in merged.items() if isinstance(leaf, FineHistogram)},

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import Floats, Indices, binned_sums, plain_means, sums_on_axes
+from pipeline.evaluation.binning import Floats, Indices, binned_sums, rough_centres, sums_on_axes
 
 ROUNDING = 1e-12  # of a variance: equal values must not seem to have a negative one
 
@@ -118,7 +118,7 @@ class BinMoments:
         """The moments [Q, B] of quantities in the bins of several axes at once.
 
         Deviations are taken from one centre for each quantity: the bins of one axis lie within
-        the spread of all rows, so little of them cancels.
+        the spread of most rows, so little of them cancels.
 
         Args:
             table: [N, Q]; values that are not finite are left out.
@@ -126,7 +126,7 @@ class BinMoments:
             totals: [B, 3] from `binning.totals_on_axes`.
             weights: [N]; 1 if None.
         """
-        centre = plain_means(table)
+        centre = rough_centres(table)
         some = _NO_WEIGHTS if weights is None else weights
         sums = sums_on_axes(table, centre, bins, totals, some).transpose(1, 2, 0)
         counts = sums[0].astype(np.int64)

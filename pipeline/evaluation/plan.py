@@ -137,22 +137,28 @@ def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> Ev
     )
 
 
-def check_names(settings: EvaluateSettings, names: Collection[str]) -> None:
+def check_names(
+    settings: EvaluateSettings, names: Collection[str], reserved: Collection[str] = ()
+) -> None:
     """A check that the sets which the settings name are there.
 
     The default reference may be missing: a sample of real data has no exact density.
 
     Args:
         settings: Of the evaluation.
-        names: Of all calibrated sets.
+        names: Of the calibrated sets of the study.
+        reserved: Names that stand for something else.
 
     Raises:
-        UserError: The reference or a pair names another set; both problems together.
+        UserError: The reference or a pair names another set, or an external set has a name that
+            is taken; all problems together.
     """
+    taken = [name for name in settings.external if name in {*names, *reserved}]
+    names = (*names, *settings.external)
     paired = dict.fromkeys(name for pair in settings.pairs for name in pair)
     absent = [name for name in paired if name not in names]
     known = f"the study has {', '.join(names) or 'none'}"
-    problems = []
+    problems = [f"evaluate.external.{name}: the name is taken, give another one" for name in taken]
     if settings.reference not in {*names, ORACLE}:
         problems.append(
             f"evaluate.reference: no calibrated set is called {settings.reference}, {known}; "

@@ -26,7 +26,7 @@ MODEL = "model"
 REFERENCE = "reference"
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "sets": _schema("set role scored_by"),
+    "sets": _schema("set role scored_by", "rows rows_missing"),
     "axes": _schema("axis column unit scale", real="closure_from"),
     "spectrum": _schema(
         "axis class", "rows", "low high weight weight_error fraction fraction_error"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.evaluation.spacing import Spacing
-from pipeline.formats.records import Record
+from pipeline.formats.records import PathText, Record
 
 Quantity = Literal["numerator", "denominator", "target"]
 
@@ -104,6 +104,40 @@ class Region(Record):
         if isinstance(given, dict) and "where" not in given:
             return {"where": [given]}
         return given
+
+
+EXTERNAL_COLUMNS = (
+    *("response", "energy", "sigma_tot", "sigma_syst", "sigma_stat", "sigma_tot_log10"),
+    *("q025", "q16", "median", "q84", "q975", "log_density", "pit"),
+)
+
+
+class ExternalSet(Record):
+    """Calibrated data that somebody else made.
+
+    Attributes:
+        files: Parquet or ROOT files; `*` may stand for anything.
+        columns: By our name (`response` and `energy` stand for the target and the calibrated
+            value; the others as in a calibrated set): the column of the files.
+        identity: The column with our cluster_id.
+        tree: Of ROOT files.
+    """
+
+    files: tuple[PathText, ...] = Field(min_length=1)
+    columns: dict[str, str]
+    identity: str = "cluster_id"
+    tree: str | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _names_are_known(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(columns) - set(EXTERNAL_COLUMNS)):
+            msg = f"unknown {', '.join(unknown)}; known are {', '.join(EXTERNAL_COLUMNS)}"
+            raise ValueError(msg)
+        if not {"response", "energy"} & set(columns):
+            msg = "give the column of `response` or of `energy`, or both"
+            raise ValueError(msg)
+        return columns
 
 
 class MapSettings(Record):
@@ -237,6 +271,7 @@ class EvaluateSettings(Record):
         regions: By name: populations with headline figures of their own.
         reference: The set that others are compared with; the exact density where there is one.
         pairs: Two sets to compare row by row, for example [re, bnn].
+        external: By name: calibrated data from elsewhere, beside the study's own.
         min_rows_per_bin: Bins and regions with fewer rows get no estimates.
         closure_from: Closure counts bins whose lower edge is at least this, in units of the
             denominator.
@@ -259,6 +294,7 @@ class EvaluateSettings(Record):
     regions: dict[str, Region] = Field(default={})
     reference: str = ORACLE
     pairs: tuple[tuple[str, str], ...] = ()
+    external: dict[str, ExternalSet] = Field(default={})
     min_rows_per_bin: Annotated[int, Field(gt=0)] = 100
     closure_from: float = 0.5
     closure_min_rows: Annotated[int, Field(gt=0)] = 500
@@ -285,7 +321,7 @@ class EvaluateSettings(Record):
             raise ValueError(msg)
         return self
 
-    @field_validator("axes", "spectra", "classes", "regions")
+    @field_validator("axes", "spectra", "classes", "regions", "external")
     @classmethod
     def _names_fit_in_file_names(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:

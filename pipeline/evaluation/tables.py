@@ -9,6 +9,7 @@ from pipeline.evaluation import histogram_tables as histograms
 from pipeline.evaluation import profile_tables as profiles
 from pipeline.evaluation import score_tables as scores
 from pipeline.evaluation.columns import Row, table_of_blocks, table_of_rows
+from pipeline.evaluation.rows import EVERYWHERE, Key
 from pipeline.evaluation.schemas import MODEL, REFERENCE, SCHEMAS
 
 if TYPE_CHECKING:
@@ -56,7 +57,14 @@ def _set_rows(evaluation: "Evaluation") -> Iterator[Row]:
     for name in evaluation.sets:
         is_reference = name == evaluation.plan.settings.reference
         role = REFERENCE if is_reference else MODEL
-        yield {"set": name, "role": role, "scored_by": scores.scored_by(evaluation, name)}
+        ratio = evaluation.histograms[Key("ratio_in", name, EVERYWHERE)]
+        yield {
+            "set": name,
+            "role": role,
+            "scored_by": scores.scored_by(evaluation, name),
+            "rows": int(ratio.rows[0]),
+            "rows_missing": int(ratio.outside[0]),
+        }
 
 
 def _axis_rows(evaluation: "Evaluation") -> Iterator[Row]:
