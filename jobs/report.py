@@ -113,7 +113,7 @@ def read_records(study: Study) -> dict[str, dict[str, Any]]:
     return {
         path.stem: json.loads(path.read_bytes())
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)
-        if path.stem != "report"
+        if path.stem not in {"report", "run"}  # of the last time; a run's stages have their own
     }
 
 

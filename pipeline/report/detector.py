@@ -76,6 +76,7 @@ def map_panels(scene: Scene) -> Iterator[Panel]:
         )
         draw_cells(drawing, axes, (z, r), (cells["low"], cells["r_low"]), cells["weight"])
         _draw_detector(axes)
+        axes.set_title(scene.sample, loc="right", style="italic", y=1.05)  # above the rays' names
         rows = int(np.nansum(cells["rows"]))
         yield Panel(
             name=f"map-{name}",

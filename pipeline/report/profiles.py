@@ -251,13 +251,14 @@ def _median_range(curves: list[Curve], banded: list[Curve]) -> tuple[float, floa
     medians = np.concatenate([curve.bins["median"] for curve in shown])
     edges = [curve.bins[side] for curve in shown for side in ("left68", "right68")]
     first, low, high, last = np.nanquantile(np.concatenate(edges), [0.02, 0.1, 0.9, 0.98])
-    reach = 1.5 * max(high - low, 1e-3)
+    reach = max(high - low, 1e-3)
     low = max(min(np.nanmin(medians), first, 0.0), low - reach)
     high = min(max(np.nanmax(medians), last, 0.0), high + reach)
     span = high - low
     every = np.concatenate([curve.bins["median"] for curve in curves])
-    low = min(low, max(float(np.nanmin(every)), low - span))
-    high = max(high, min(float(np.nanmax(every)), high + span))
+    least, most = np.nanquantile(every, [0.03, 0.97])
+    low = min(low, max(float(least), low - span))
+    high = max(high, min(float(most), high + span))
     return float(low - 0.08 * span), float(high + 0.08 * span)
 
 
