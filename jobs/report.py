@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from jobs.evaluate import metrics_folder, open_metrics
 from jobs.ingest import open_dataset, open_ingested
@@ -22,8 +21,7 @@ from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
 from jobs.tags import tag_tables
-from jobs.train import model_folder
-from pipeline.formats.card import ModelCard, read_card
+from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
@@ -60,7 +58,7 @@ def main(study: Study, run: Run) -> None:
     metrics = open_metrics(study, manifest)
     models = {name: open_model(study, name, manifest) for name in model_names(study)}
     cards = {name: card for name, (_, card) in models.items()}
-    extras = extra_tables(study)
+    extras = extra_tables(models) | tag_tables(study, open_ingested(study))
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -88,7 +86,7 @@ def main(study: Study, run: Run) -> None:
             settings=study.report,
             split=study.calibrate.split,
             records=read_records(study),
-            study=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+            study=study.model_dump(mode="json"),
         )
         sizes = {
             str(path.relative_to(new)): path.stat().st_size
@@ -100,24 +98,11 @@ def main(study: Study, run: Run) -> None:
     log.info("report: %s", folder / "index.html")
 
 
-def extra_tables(study: Study) -> dict[str, pa.Table]:
-    """By name: tables that the report shows beside those of the evaluation."""
-    return {**_look_up_tables(study), **tag_tables(study, open_ingested(study))}
-
-
-def _look_up_tables(study: Study) -> dict[str, pa.Table]:
-    """What the look-up tables hold.
-
-    The cards, of which the report's fingerprint is made, have the checksums of what these show.
-    """
-    folders = {
-        name: Path(study.calibrate.models.get(name, model_folder(study, name)))
-        for name in model_names(study)
-    }
-    cards = {name: read_card(folder) for name, folder in folders.items()}
+def extra_tables(models: Mapping[str, tuple[Path, ModelCard]]) -> dict[str, pa.Table]:
+    """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
     found = {
-        name: read_tables(folders[name] / card.artefacts["model"].path)
-        for name, card in cards.items()
+        name: read_tables(folder / card.artefacts["model"].path)
+        for name, (folder, card) in models.items()
         if card.artefact == "tables"
     }
     return {"lookup": project_tables(found)} if found else {}
@@ -129,7 +114,7 @@ def read_records(study: Study) -> dict[str, dict[str, Any]]:
     return {
         path.stem: json.loads(path.read_bytes())
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)
-        if path.stem != "report"
+        if path.stem not in {"report", "run"}  # of the last time; a run's stages have their own
     }
 
 

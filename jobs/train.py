@@ -51,7 +51,7 @@ def main(study: Study, run: Run) -> None:
 def train_named(study: Study, run: Run, name: str) -> None:
     """Train a model of the study if it is not up to date."""
     stage, settings = f"train/{name}", study.models[name]
-    if stage in run.fingerprints:
+    if stage in run.before:
         return  # `tag` needed it, in the same run
     dataset, manifest = rows_of_model(study, name)
     folder, wanted = model_folder(study, name), _fingerprint(study, settings, manifest)
