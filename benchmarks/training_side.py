@@ -25,7 +25,7 @@ from training.rows import Rows
 from training.settings import BnnSettings, ModelSettings
 from training.step import Batch
 from training.stream import SHARES
-from training.sub_batches import PlainStep
+from training.sub_batches import PlainStep, mixture_loss, rectified
 
 STEPS = 16
 FEATURES = 15
@@ -115,13 +115,14 @@ def plain_training() -> Callable[[], None]:
     theta_P = (0.1 * torch.randn(network.count_weights(sizes) + sum(sizes[1:]))).requires_grad_()
     sums = torch.zeros(len(theta_P) + 1)
     theta_P.grad = sums[:-1]
+    operations = operations_on(torch.device("cpu"))
     step = PlainStep(
         theta_P,
         sums,
         sizes,
         batch_rows,
-        bounds=settings.log_variance_bounds,
-        operations=operations_on(torch.device("cpu")),
+        units=rectified(operations),
+        loss=mixture_loss(operations, settings.log_variance_bounds),
     )
     optimizer = torch.optim.Adam([theta_P], lr=torch.tensor(1e-4), fused=True, capturable=True)
     weight_B = torch.ones(batch_rows)

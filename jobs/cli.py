@@ -8,6 +8,7 @@ from collections.abc import Sequence
 JOBS = {
     "simulate": "write simulated clusters with a known response density to ROOT files",
     "ingest": "turn ROOT files into a partitioned Parquet dataset with streamed statistics",
+    "tag": "tag clusters that no regression can learn, and leave them out",
     "train": "train the study's models and export them to ONNX",
     "calibrate": "map the models and the oracle over a split of the dataset",
     "evaluate": "reduce the calibrated sets to binned metrics and headline figures",

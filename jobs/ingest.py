@@ -17,6 +17,7 @@ from jobs.farm import open_access, open_farm, worker_peak_mib
 from jobs.launch import Run, run_job
 from jobs.simulate import simulated_inputs
 from jobs.study import Study
+from jobs.tags import open_untagged, untagged_folder
 from pipeline.fold import map_parts
 from pipeline.formats.errors import UserError
 from pipeline.formats.lock import holding
@@ -42,14 +43,19 @@ from pipeline.settings import DatasetSettings
 log = logging.getLogger(__name__)
 
 
-def dataset_folder(study: Study) -> Path:
-    """Where the dataset of a study is."""
+def ingested_folder(study: Study) -> Path:
+    """Where the dataset of all clusters is."""
     return study.folder / "dataset"
+
+
+def dataset_folder(study: Study) -> Path:
+    """Where the dataset that models are trained and judged on is."""
+    return untagged_folder(study) if study.dataset.drop_tagged else ingested_folder(study)
 
 
 def main(study: Study, run: Run) -> None:
     """Make the dataset that the study's section `dataset` describes."""
-    folder, settings = dataset_folder(study), study.dataset
+    folder, settings = ingested_folder(study), study.dataset
     paths = list_inputs(settings.inputs or simulated_inputs(study), study.dask.remote)
     _refuse_inputs_inside(folder, paths)
     # The farm ends before the lock is given up: nobody else writes beside workers of a failed run.
@@ -69,12 +75,22 @@ def main(study: Study, run: Run) -> None:
 
 
 def open_dataset(study: Study) -> DatasetManifest:
-    """The manifest of the study's dataset.
+    """The manifest of the dataset that models are trained and judged on.
 
     Raises:
         UserError: There is none, or it was made with other settings than the study's.
     """
-    folder = dataset_folder(study)
+    manifest = open_ingested(study)
+    return open_untagged(study, manifest) if study.dataset.drop_tagged else manifest
+
+
+def open_ingested(study: Study) -> DatasetManifest:
+    """The manifest of the dataset of all clusters.
+
+    Raises:
+        UserError: There is none, or it was made with other settings than the study's.
+    """
+    folder = ingested_folder(study)
     manifest = read_manifest(folder)
     if manifest.settings_fingerprint != settings_fingerprint(study.dataset):
         msg = f"{folder}: made with other settings of dataset; run `topocal ingest` again"

@@ -38,6 +38,7 @@ class Run:
     """One run of one job: whether finished stages are done again, and what it has to record."""
 
     redo: bool = False
+    before: frozenset[str] = frozenset()  # what earlier stages of the same run have made or kept
     fingerprints: dict[str, str] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
 
@@ -92,7 +93,7 @@ def run_job(name: str, job: Job, argv: Sequence[str]) -> int:
 
 def run_stage(name: str, job: Job, study: Study, run: Run) -> None:
     """One stage of a run, with a record of its own; what it records enters the run's as well."""
-    stage = Run(redo=run.redo)
+    stage = Run(redo=run.redo, before=frozenset(run.fingerprints))
     start = time.monotonic()
     job(study, stage)
     run.fingerprints |= stage.fingerprints

@@ -38,7 +38,7 @@ def open_model(study: Study, name: str, manifest: DatasetManifest) -> tuple[Path
 
 
 def _refuse_misfit(folder: Path, card: ModelCard, manifest: DatasetManifest) -> None:
-    (target,) = card.targets
+    target = card.require_target()
     units = {column.name: column.unit for column in manifest.columns}
     wanted = {feature.name: feature.unit for feature in card.inputs}
     wanted |= {target.numerator: target.calibrated_unit}

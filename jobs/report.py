@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.evaluate import metrics_folder, open_metrics
-from jobs.ingest import open_dataset
+from jobs.ingest import open_dataset, open_ingested
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
+from jobs.tags import tag_tables
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
@@ -57,7 +58,7 @@ def main(study: Study, run: Run) -> None:
     metrics = open_metrics(study, manifest)
     models = {name: open_model(study, name, manifest) for name in model_names(study)}
     cards = {name: card for name, (_, card) in models.items()}
-    extras = extra_tables(models)
+    extras = extra_tables(models) | tag_tables(study, open_ingested(study))
     wanted = fingerprint(
         stage="report",
         version=VERSION,

@@ -15,8 +15,9 @@ from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
+from pipeline.tagging.settings import TagSettings, UnderPredicted
 from pipeline.trees.settings import BoostedTreesSettings
-from training.settings import ModelSettings
+from training.settings import ModelSettings, TaggerSettings
 
 # Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
 AnyModelSettings = Annotated[
@@ -70,6 +71,16 @@ class RaySettings(Record):
         return self
 
 
+class TagSection(TagSettings):
+    """The tagger for training-resistant clusters, and its network.
+
+    Attributes:
+        model: The network that is trained.
+    """
+
+    model: TaggerSettings = TaggerSettings()
+
+
 class Study(Record):
     """One study: what is simulated or read, which models are trained, how they are judged.
 
@@ -81,6 +92,7 @@ class Study(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     simulate: SimulateSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
+    tag: TagSection | None = None
     models: dict[str, AnyModelSettings] = Field(default={})
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -101,6 +113,19 @@ class Study(Record):
         return calibrate
 
     @model_validator(mode="after")
+    def _tagger_is_complete(self) -> Self:
+        if self.dataset.drop_tagged and self.tag is None:
+            msg = "dataset.drop_tagged: the study has no section tag that says what is tagged"
+            raise ValueError(msg)
+        if self.first_pass is not None and self.first_pass not in self.models:
+            msg = (
+                f"tag.label.regression: the study has no model {self.first_pass}, it has "
+                f"{', '.join(self.models) or 'none'}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _scales_are_no_models(self) -> Self:
         both = sorted({*self.models, *self.calibrate.models} & self.calibrate.scales.keys())
         if both:
@@ -110,6 +135,12 @@ class Study(Record):
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def first_pass(self) -> str | None:
+        """The model whose failures are labelled, which is trained on all clusters."""
+        label = None if self.tag is None else self.tag.label
+        return label.regression if isinstance(label, UnderPredicted) else None
 
     @property
     def folder(self) -> Path:

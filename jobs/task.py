@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jobs.study import AnyModelSettings, Study
 from pipeline.formats.manifest import DatasetManifest
+from training.settings import TaggerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,14 @@ class Task:
         manifest: Of the dataset.
         folder: Of the model; it is there, and this run alone holds it.
         fingerprint: Of settings and data, for the card.
+        labels: Folder of the labels that a tagger is to predict; None for the dataset's target.
     """
 
     study: Study
     name: str
-    settings: AnyModelSettings
+    settings: AnyModelSettings | TaggerSettings
     dataset: Path
     manifest: DatasetManifest
     folder: Path
     fingerprint: str
+    labels: Path | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.ingest import dataset_folder, open_dataset
+from jobs.ingest import dataset_folder, ingested_folder, open_dataset, open_ingested
 from jobs.launch import Run, run_job
 from jobs.study import AnyModelSettings, Study
 from jobs.task import Task
@@ -25,6 +25,7 @@ from pipeline.formats.folders import claim, refuse_foreign
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
+from pipeline.formats.tags import read_labels
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +43,52 @@ def main(study: Study, run: Run) -> None:
     if not study.models:
         msg = "the study has no models; add a section models with at least one"
         raise UserError(msg)
-    manifest = open_dataset(study)
-    manifest.log10_target_range()  # refuses a dataset without truth
-    for name, settings in study.models.items():
-        folder = model_folder(study, name)
-        wanted = _fingerprint(study, settings, manifest)
-        if run.keeps(f"train/{name}", folder / CARD, ModelCard, wanted):
-            continue
-        with holding(folder):
-            if run.redo:  # from the beginning
-                refuse_foreign(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-            _begin(study, settings, manifest, folder)
-            dataset = dataset_folder(study)
-            card = train_kind(Task(study, name, settings, dataset, manifest, folder, wanted))
-        scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
-        log.info("train: %s is finished (%s)", name, scores)
-        epochs = {"epochs": card.settings["epochs"]} if "epochs" in card.settings else {}
-        run.counts[name] = {"rows": manifest.rows_of("train"), **epochs}
+    open_dataset(study).require_target()
+    for name in study.models:
+        train_named(study, run, name)
+
+
+def train_named(study: Study, run: Run, name: str) -> None:
+    """Train a model of the study if it is not up to date."""
+    stage, settings = f"train/{name}", study.models[name]
+    if stage in run.before:
+        return  # `tag` needed it, in the same run
+    dataset, manifest = rows_of_model(study, name)
+    folder, wanted = model_folder(study, name), _fingerprint(study, settings, manifest)
+    train_task(Task(study, name, settings, dataset, manifest, folder, wanted), run, stage)
+
+
+def rows_of_model(study: Study, name: str) -> tuple[Path, DatasetManifest]:
+    """The dataset that a model is trained on; all clusters for the one whose failures are tagged.
+
+    Raises:
+        UserError: It is not there, or was made with other settings.
+    """
+    if name == study.first_pass:
+        return ingested_folder(study), open_ingested(study)
+    return dataset_folder(study), open_dataset(study)
+
+
+def train_task(task: Task, run: Run, stage: str) -> ModelCard:
+    """Train a model if it is not up to date; its card.
+
+    Raises:
+        UserError: Its folder holds a training with other settings or data.
+    """
+    folder, name = task.folder, task.name
+    if run.keeps(stage, folder / CARD, ModelCard, task.fingerprint):
+        return read_card(folder)
+    with holding(folder):
+        if run.redo:  # from the beginning
+            refuse_foreign(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        _begin(task, stage.partition("/")[0])
+        card = train_kind(task)
+    scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
+    log.info("train: %s is finished (%s)", name, scores)
+    epochs = {"epochs": card.settings["epochs"]} if "epochs" in card.settings else {}
+    run.counts[name] = {"rows": task.manifest.rows_of("train"), **epochs}
+    return card
 
 
 class TrainingRecord(Record):
@@ -78,23 +107,24 @@ class TrainingRecord(Record):
     dataset: dict[str, Any]
 
 
-def _begin(
-    study: Study, settings: AnyModelSettings, manifest: DatasetManifest, folder: Path
-) -> None:
+def _begin(task: Task, job: str) -> None:
     """Claim a model's folder for one training.
 
     Raises:
         UserError: It holds a training with other settings or data, which would be lost.
     """
+    folder, manifest = task.folder, task.manifest
+    labels = {} if task.labels is None else {"labels": read_labels(task.labels).rule}
     record = TrainingRecord(
         version=VERSION,
-        seed=study.seed,
-        settings=settings.model_dump(mode="json"),
+        seed=task.study.seed,
+        settings=task.settings.model_dump(mode="json"),
         dataset={
             "settings": manifest.settings_fingerprint,
             "inputs": [file.fingerprint for file in manifest.inputs],
             "training rows": manifest.rows_of("train"),
             "fingerprint": manifest.fingerprint,
+            **labels,
         },
     )
     path = folder / RECORD
@@ -104,7 +134,7 @@ def _begin(
         if differences:
             msg = (
                 f"{folder}: holds a training with other settings or data ({'; '.join(differences)})"
-                "; choose another model name or output, or give it up with `topocal train --redo`"
+                f"; choose another model name or output, or give it up with `topocal {job} --redo`"
             )
             raise UserError(msg)
     claim(folder)
@@ -132,6 +162,8 @@ def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCar
     """
     folder = model_folder(study, name)
     card = read_card(folder)
+    if name == study.first_pass:
+        manifest = open_ingested(study)
     if card.fingerprint != _fingerprint(study, study.models[name], manifest):
         msg = f"{folder}: trained with other settings or on another dataset; "
         raise UserError(msg + "run `topocal train` again")

@@ -7,7 +7,7 @@ from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.trees.settings import BoostedTreesSettings
-from training.settings import ModelSettings
+from training.settings import TrainedSettings
 
 
 def train_kind(task: Task) -> ModelCard:
@@ -33,7 +33,7 @@ def _grow_trees(task: Task, settings: BoostedTreesSettings) -> ModelCard:
     return grow_trees(task, settings)
 
 
-def _train_networks(task: Task, settings: ModelSettings) -> ModelCard:
+def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
     try:
         from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
     except ModuleNotFoundError as error:
@@ -55,6 +55,7 @@ def _train_networks(task: Task, settings: ModelSettings) -> ModelCard:
             tensorboard=ray.tensorboard,
             address=ray.address,
             in_process=ray.address == "none",
+            labels=task.labels,
             should_stop=should_stop,
         )
         if should_stop():

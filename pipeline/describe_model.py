@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.formats.card import ModelCard, require_artefact
+from pipeline.formats.columns import Target
 from pipeline.text_table import TextTable
 
 
@@ -42,12 +43,8 @@ def verify_artefacts(folder: Path, card: ModelCard) -> int:
 
 
 def _origin(card: ModelCard) -> TextTable:
-    (target,) = card.targets
-    low, high = card.target_ranges[target.name]
     rows = [
-        ("target", f"{target.name} = {target.numerator} / {target.denominator}"),
-        ("calibrated value", f"{target.calibrated} [{target.calibrated_unit}]"),
-        (f"training range of {target.name}", f"{10**low:.4g} to {10**high:.4g}"),
+        *(row for target in card.targets for row in _target_rows(card, target)),
         ("predicts", _prediction(card)),
         ("dataset", card.data_fingerprint),
         ("model", card.fingerprint),
@@ -58,7 +55,18 @@ def _origin(card: ModelCard) -> TextTable:
     return TextTable(f"{card.name} ({card.kind})", ("", "value"), rows)
 
 
+def _target_rows(card: ModelCard, target: Target) -> list[tuple[str, str]]:
+    low, high = card.target_ranges[target.name]
+    return [
+        ("target", f"{target.name} = {target.numerator} / {target.denominator}"),
+        ("calibrated value", f"{target.calibrated} [{target.calibrated_unit}]"),
+        (f"training range of {target.name}", f"{10**low:.4g} to {10**high:.4g}"),
+    ]
+
+
 def _prediction(card: ModelCard) -> str:
+    if card.density == "categorical":
+        return "the probability of a label, one value a cluster"
     if card.density == "gaussian_mixture":
         return f"densities: {card.num_networks} networks, {card.num_components} components each"
     if card.density == "quantiles":

@@ -26,6 +26,7 @@ TOPO_CLUSTER_FEATURES = (
 # Kept where the inputs have them: truth classes, LCW, positions for the r-|z| maps.
 TOPO_CLUSTER_EXTRAS = (
     Column(name="cluster_ENG_CALIB_FRAC_EM", role="truth"),
+    Column(name="cluster_RESPONSE_COMPONENT", role="label"),  # of a simulated sample
     Column(name="cluster_EM_PROBABILITY", role="reference"),
     Column(name="cluster_HAD_WEIGHT", role="reference"),
     Column(name="cluster_CENTER_X", unit="mm", role="reference"),

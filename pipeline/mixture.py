@@ -99,6 +99,12 @@ def cdf(mixtures: Mixtures, points: Floats) -> Doubles:
     return np.minimum(np.exp(_sum_log(masses) - _log_total(mixtures)), 1.0)
 
 
+def component_probabilities(mixtures: Mixtures) -> Doubles:
+    """Probability, [S, N, K], that an l within [lower, upper] is from a network's component."""
+    masses = _log_masses(_components(mixtures), *_bounds(mixtures))
+    return np.asarray(np.exp(masses - logsumexp(masses, axis=(0, 2), keepdims=True)), np.float64)
+
+
 def quantile(mixtures: Mixtures, p: float) -> Doubles:
     """The l, [N], below which lies the probability p, by bisection to 1e-10.
 

@@ -17,11 +17,16 @@ def bulk_artefact(card: ModelCard) -> Artefact:
 
 
 def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) -> Calibrator:
-    """A model ready for rows; its file is read by the process that calibrates."""
+    """A model ready for rows; its file is read by the process that calibrates.
+
+    Raises:
+        UserError: It predicts a label, which calibrates nothing.
+    """
     file = bulk_artefact(card)
     path, inputs = folder / file.path, tuple(feature.name for feature in card.inputs)
     ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
-    (target,), ((low, high),) = card.targets, card.target_ranges.values()
+    target = card.require_target()
+    low, high = card.target_ranges[target.name]
     if card.density == "gaussian_mixture":
         return Summariser(
             density=OnnxDensity(path, file.sha256, inputs),

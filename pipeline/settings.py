@@ -109,6 +109,8 @@ class DatasetSettings(Record):
             of each feature whose logarithm is taken and that has no floor.
         split: Fractions and seed.
         rows_per_part: Clusters that go into one part before cuts, in whole blocks of 65,536.
+        drop_tagged: Train, calibrate and evaluate without the clusters that the study's tagger
+            tags; `topocal tag` makes that dataset beside the ingested one.
         on_error: What happens when an input cannot be read: "fail" ends the job; "skip" lists it
             in the manifest, and running ingest again fetches it.
     """
@@ -129,6 +131,7 @@ class DatasetSettings(Record):
     cuts: tuple[Cut, ...] = Field(default=cast("tuple[Cut, ...]", None), validate_default=True)
     split: SplitSettings = SplitSettings()
     rows_per_part: Annotated[int, Field(gt=0)] = 2 * STATISTICS_BLOCK
+    drop_tagged: bool = False
     on_error: Literal["fail", "skip"] = "fail"
 
     @field_validator("extras", mode="before")

@@ -96,6 +96,8 @@ def test_a_region_may_have_several_conditions():
     [
         ({"axes": {"a": {"column": "no_such"}}}, "no column no_such"),
         ({"regions": {"r": {"column": "no_such", "to": 1}}}, "evaluate.regions.r"),
+        ({"regions": {"r": {"of": "target", "to": 2}}}, "evaluate.regions.r: selects on response"),
+        ({"regions": {"r": {"of": "denominator", "from": 1}}}, "a truth that no calibration can"),
         ({"axes": {"a": {"column": "fraction", "range": [-1, 1], "scale": "log"}}}, "above 0"),
         ({"axes": {"a": {"column": "cluster_id"}}}, "range must be given"),
         ({"axes": {"denominator": {"of": "numerator"}}}, "an axis of clusterE; give this axis"),

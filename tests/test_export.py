@@ -24,7 +24,8 @@ from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.scaling import Scaling, scale
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data, scalings_of
-from training.export import HEADER, draw_weight_sets, export_model
+from training.export import HEADER, export_model
+from training.export_mixture import draw_weight_sets
 from training.graph import OUTPUTS, Density, SampledNetworks
 from training.loop import train_network
 from training.network import FixedLayer, forward_fixed, split_member, split_parameters

@@ -22,6 +22,7 @@ INTEGERS = {
     "eventNumber": np.int64,
     "clusterIndex": np.int32,
     "nCluster": np.int32,
+    "cluster_RESPONSE_COMPONENT": np.int32,
 }
 OTHERS = {
     "clusterPhi",

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 import torch
-from training_fixtures import tiny_settings, write_tiny_dataset
+from training_fixtures import tiny_dnn, tiny_settings, write_tiny_dataset
 from training_processes import (
     CLOCK,
     assert_equal,
@@ -93,11 +93,17 @@ def initial_parameters(settings):
 
 
 @pytest.mark.parametrize(
-    ("world_size", "changes"),
-    [(2, {}), (3, {}), (2, {"estimator": "antithetic"}), (2, {"memory_mib": LITTLE})],
+    ("world_size", "settings"),
+    [
+        (2, tiny_settings()),
+        (3, tiny_settings()),
+        (2, tiny_settings(estimator="antithetic")),
+        (2, tiny_settings(memory_mib=LITTLE)),
+        (2, tiny_dnn()),
+    ],
 )
-def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, changes):
-    settings = tiny_settings(**changes)
+def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, settings):
+    score = "loss" if settings.kind == "dnn" else "nll"
     alone = train(dataset, tmp_path / "alone", settings)
     shared = train_on_workers(world_size, dataset, tmp_path / "shared", settings)
     assert shared.world_size == world_size
@@ -105,8 +111,8 @@ def test_workers_equal_one_worker_to_rounding(dataset, tmp_path, world_size, cha
         shared.networks[0].theta_P, alone.networks[0].theta_P, rtol=0.0, atol=2e-4
     )
     for one, many in zip(alone.history, shared.history, strict=False):
-        assert many["train_nll"] == pytest.approx(one["train_nll"], abs=1e-4)
-        assert many["validation_nll"] == pytest.approx(one["validation_nll"], abs=1e-4)
+        for name in (f"train_{score}", f"validation_{score}"):
+            assert many[name] == pytest.approx(one[name], abs=1e-4)
 
 
 def test_killed_training_continues_as_if_uninterrupted(dataset, tmp_path):

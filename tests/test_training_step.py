@@ -12,7 +12,7 @@ from training.noise import BLOCK_ROWS, fill_layer_noise, fill_pair_noise, keys_o
 from training.objective import summed_nll
 from training.operations import COMPILED, PLAIN, operations_on
 from training.step import Batch, SampledStep
-from training.sub_batches import PairedStep, PlainStep
+from training.sub_batches import SWISH, PairedStep, PlainStep, mixture_loss, rectified
 
 SIZES = (4, 7, 5, 6)
 BOUNDS = (-3.0, 0.5)
@@ -104,12 +104,21 @@ def test_paired_step_is_the_derivative(rows):
     torch.testing.assert_close(sums_of(PairedStep, theta_P, given, 1536), expected)
 
 
-def test_plain_step_is_the_derivative():
+@pytest.mark.parametrize(
+    ("units", "activation"), [(rectified(PLAIN), "relu"), (SWISH, "swish")], ids=["relu", "swish"]
+)
+def test_plain_step_is_the_derivative(units, activation):
     theta_P, given = parameters(), batch(300)
     num_weights = network.count_weights(SIZES)
     theta_P = torch.cat([theta_P[:num_weights], theta_P[2 * num_weights :]])
-    expected = expected_of(lambda theta_P: plain_forward(theta_P, given.x_BF), theta_P, given)
-    torch.testing.assert_close(sums_of(PlainStep, theta_P, given), expected)
+
+    def forward(theta_P):
+        return network.forward_fixed(network.split_member(theta_P, SIZES), given.x_BF, activation)
+
+    sums = torch.full((len(theta_P) + 2,), torch.nan, dtype=theta_P.dtype)
+    loss = mixture_loss(PLAIN, BOUNDS)
+    PlainStep(theta_P, sums, SIZES, len(given.x_BF), units=units, loss=loss)(given)
+    torch.testing.assert_close(sums[:-1], expected_of(forward, theta_P, given))
 
 
 @pytest.mark.skipif(not IS_COMPILED, reason="no Numba")

@@ -10,7 +10,12 @@ from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, Split
-from training.settings import BnnSettings, OptimizerSettings, RepulsiveEnsembleSettings
+from training.settings import (
+    BnnSettings,
+    DnnSettings,
+    OptimizerSettings,
+    RepulsiveEnsembleSettings,
+)
 
 FEATURES = (
     Feature(name="sum", unit="MeV", transform="log10_standard"),
@@ -46,6 +51,13 @@ def tiny_ensemble(**changes: object) -> RepulsiveEnsembleSettings:
     values = tiny_settings().model_dump(include=RepulsiveEnsembleSettings.model_fields.keys())
     values |= {"kind": "repulsive_ensemble", "members": 5}
     return RepulsiveEnsembleSettings.model_validate(values | changes)
+
+
+def tiny_dnn(**changes: object) -> DnnSettings:
+    """Two hidden layers of 16 and 12 units; the kernel leaks in the first two of three epochs."""
+    values = tiny_settings().model_dump(include={"hidden", "batch_rows", "optimizer"})
+    values |= {"stages": [{"epochs": 2, "leakiness": 0.05}, {"epochs": 1}], "width": 0.3}
+    return DnnSettings.model_validate(values | changes)
 
 
 def write_tiny_dataset(

@@ -31,6 +31,7 @@ class BayesianNetwork:
     numbers = range(1)
     num_networks = 1
     shares_rows = True
+    score = "nll"
     figures: tuple[str, ...] = ()
 
     def __init__(
@@ -51,6 +52,9 @@ class BayesianNetwork:
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
         self.networks[0].grad = self.sums[:-2]
         self.fill: Step = self._make_step()
+
+    def start_epoch(self, epoch: int) -> None:
+        """The loss is the same in all epochs."""
 
     def finish(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean NLL of the global batch plus KL / N."""

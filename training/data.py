@@ -20,6 +20,7 @@ from pipeline.formats.manifest import (
     select_features,
 )
 from pipeline.formats.scaling import Scaling, scaling_of
+from pipeline.formats.tags import LABEL, read_labels
 from training.rows import Rows, Source
 from training.stream import Recipe, open_stream, require_positive_mean
 
@@ -51,7 +52,10 @@ def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple
 
 
 def read_training_data(
-    dataset: Path, names: Sequence[str] | None, memory_mib: float | None = None
+    dataset: Path,
+    names: Sequence[str] | None,
+    memory_mib: float | None = None,
+    labels: Path | None = None,
 ) -> TrainingData:
     """The training and validation rows of a dataset.
 
@@ -59,6 +63,7 @@ def read_training_data(
         dataset: The folder of the manifest.
         names: The features wanted; all if None.
         memory_mib: What a worker may use for rows; they are streamed if they need more.
+        labels: The folder of labels that are to be predicted; None for the dataset's target.
 
     Raises:
         UserError: The dataset has no target or no rows, or a row cannot be trained on.
@@ -66,16 +71,14 @@ def read_training_data(
     manifest = read_manifest(dataset)
     features = select_features(manifest, names)
     return TrainingData(
-        train=open_split(dataset, manifest, features, "train", memory_mib),
-        validation=open_split(dataset, manifest, features, "validation", memory_mib),
-        columns=column_names(manifest, features),
+        train=open_split(dataset, manifest, features, "train", memory_mib, labels),
+        validation=open_split(dataset, manifest, features, "validation", memory_mib, labels),
+        columns=(*(feature.name for feature in features), _target_name(manifest, labels)),
     )
 
 
-def column_names(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[str, ...]:
-    """Names of the features, then of the target."""
-    target = () if manifest.target is None else (manifest.target.name,)
-    return (*(feature.name for feature in features), *target)
+def _target_name(manifest: DatasetManifest, labels: Path | None) -> str:
+    return manifest.require_target().name if labels is None else LABEL
 
 
 def open_split(
@@ -84,6 +87,7 @@ def open_split(
     features: Sequence[Feature],
     split: Split,
     memory_mib: float | None,
+    labels: Path | None = None,
 ) -> Source:
     """The rows of one split, scaled: in memory if those of training and validation fit.
 
@@ -93,11 +97,12 @@ def open_split(
         features: Inputs of the network.
         split: Which rows.
         memory_mib: What a worker may use for rows; None if there is no limit.
+        labels: The folder of labels that are to be predicted; None for the dataset's target.
 
     Raises:
         UserError: The dataset has no target or the split no rows, or a row cannot be trained on.
     """
-    recipe = _recipe_of(dataset, manifest, features)
+    recipe = _recipe_of(dataset, manifest, features, labels)
     if manifest.rows_of(split) == 0:
         msg = f"{dataset}: no rows in the {split} split; give it a larger fraction or more inputs"
         raise UserError(msg)
@@ -108,12 +113,21 @@ def open_split(
     return open_stream(recipe, manifest.parts_of(split), memory_mib)
 
 
-def _recipe_of(dataset: Path, manifest: DatasetManifest, features: Sequence[Feature]) -> Recipe:
-    manifest.log10_target_range()  # refuses a dataset without truth
+def _recipe_of(
+    dataset: Path, manifest: DatasetManifest, features: Sequence[Feature], labels: Path | None
+) -> Recipe:
+    beside = None
+    if labels is not None:
+        record = read_labels(labels)
+        if record.dataset_fingerprint != manifest.fingerprint:
+            msg = f"{labels}: labels of another dataset; run `topocal tag` again"
+            raise UserError(msg)
+        beside = (labels, record.by_path)
     return Recipe(
         dataset=dataset,
         scalings=scalings_of(manifest, features),
-        target=manifest.target.name if manifest.target else "",
+        target=_target_name(manifest, labels),
+        labels=beside,
         weights=tuple(column.name for column in manifest.columns if column.role == "weight"),
     )
 

@@ -34,6 +34,7 @@ class RepulsiveEnsemble:
     """This worker's members."""
 
     shares_rows = False
+    score = "nll"
     figures: tuple[str, ...] = ("repulsion_ratio", "bandwidth", "spread")
 
     def __init__(
@@ -81,6 +82,9 @@ class RepulsiveEnsemble:
             )
             for number in self.numbers
         ])
+
+    def start_epoch(self, epoch: int) -> None:
+        """The loss is the same in all epochs."""
 
     def fill(self, batch: Batch) -> None:
         """Fill the members' gradients and their part of the sums."""

@@ -20,7 +20,7 @@ from training.faults import LossNotFiniteError, name_columns
 from training.learner import Learner
 from training.noise import StepRows, keys_of_epoch
 from training.rows import Chunk
-from training.settings import ModelSettings
+from training.settings import TrainedSettings
 from training.step import Batch
 
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ class Run:
         should_stop: Asked at every step, on a GPU at every epoch.
     """
 
-    settings: ModelSettings
+    settings: TrainedSettings
     seed: int
     worker: Worker
     data: TrainingData
@@ -127,6 +127,7 @@ def train_epoch(run: Run, state: State, advance: Advance) -> None:
     started = time.perf_counter()
     rate = run.settings.optimizer.rate_at(state.epoch)
     state.optimizer.param_groups[0]["lr"].fill_(rate)
+    run.learner.start_epoch(state.epoch)
     if not run.is_stepwise:
         run.learner.sums[-1] = float(run.should_stop())
         run.worker.all_reduce(run.learner.sums)
@@ -221,14 +222,14 @@ def raise_fault(run: Run, state: State, figures_C: Tensor, step: int) -> None:
     Args:
         run: What stays the same.
         state: Before the epoch's end.
-        figures_C: Of the step: its summed NLL, the norm of its gradient, then others.
+        figures_C: Of the step: its summed loss, the norm of its gradient, then others.
         step: Number of the step.
     """
     (rows,) = [item for steps in run.chunks for item in steps if item.step == step]
     run.data.train.deal(run.seed, state.epoch)([rows], run.buffers.chunk)
     columns = name_columns(run.data, run.buffers.chunk, rows.rows, run.worker.all_reduce)
-    nll, norm, *_ = figures_C.tolist()
-    what = f"loss is {nll}" if nll - nll != 0.0 else f"norm of the gradient is {norm}"
+    loss, norm, *_ = figures_C.tolist()
+    what = f"loss is {loss}" if loss - loss != 0.0 else f"norm of the gradient is {norm}"
     msg = (
         f"epoch {state.epoch + 1}, batch {step + 1}: the {what}; in this batch {columns}; "
         "the last checkpoint is kept"
@@ -245,10 +246,10 @@ def _record_of(run: Run, state: State, trace_CT: Tensor) -> dict[str, float]:
             "is kept; lower optimizer.learning_rate"
         )
         raise LossNotFiniteError(msg)
-    nll_T, norm_T, *others = trace_CT.double()
+    loss_T, norm_T, *others = trace_CT.double()
     return {
-        "train_nll": nll_T.sum().item() / len(run.data.train),
-        "validation_nll": total.item() / len(run.data.validation),
+        f"train_{run.learner.score}": loss_T.sum().item() / len(run.data.train),
+        f"validation_{run.learner.score}": total.item() / len(run.data.validation),
         "gradient_norm": norm_T.mean().item(),
         "gradient_norm_max": norm_T.max().item(),
         **{

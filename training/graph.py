@@ -33,34 +33,27 @@ class Density:
     search_range: tuple[float, float]
 
 
-class SampledNetworks(nn.Module):
-    """Raw features [N, F] to the mixtures of all networks and their summaries in R."""
+class ScaledModule(nn.Module):
+    """What takes raw features [N, F] and scales them.
 
+    Attributes:
+        outputs: Names of what it returns, in order.
+    """
+
+    outputs: tuple[str, ...]
     shift_F: Tensor
     factor_F: Tensor
     is_log_F: Tensor
     floor_F: Tensor
 
-    def __init__(
-        self,
-        scalings: Sequence[Scaling],
-        weight_sets: Sequence[Sequence[FixedLayer]],
-        density: Density,
-    ) -> None:
+    def __init__(self, scalings: Sequence[Scaling]) -> None:
         super().__init__()
-        self.density = density
         self.register_buffer("shift_F", _column(scaling.shift for scaling in scalings))
         self.register_buffer("factor_F", _column(scaling.factor for scaling in scalings))
         floors = [-math.inf if item.floor is None else item.floor for item in scalings]
         self.register_buffer("floor_F", torch.tensor(floors, dtype=torch.float32))
         is_log = [scaling.function == "log10" for scaling in scalings]
         self.register_buffer("is_log_F", torch.tensor(is_log))
-        self.weights = nn.ParameterList(
-            layer.weight_OF for layers in weight_sets for layer in layers
-        )
-        self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
-        self.num_layers = len(weight_sets[0])
-        self.requires_grad_(requires_grad=False)
 
     def scaled(self, features_NF: Tensor) -> Tensor:
         """Scaled features, computed in float64 as for training."""
@@ -68,6 +61,27 @@ class SampledNetworks(nn.Module):
         positive_NF = torch.where(self.is_log_F, wide_NF, torch.ones_like(wide_NF))
         value_NF = torch.where(self.is_log_F, torch.log(positive_NF) / LN10, wide_NF)
         return ((value_NF - self.shift_F) / self.factor_F).float()
+
+
+class SampledNetworks(ScaledModule):
+    """Raw features [N, F] to the mixtures of all networks and their summaries in R."""
+
+    outputs = OUTPUTS
+
+    def __init__(
+        self,
+        scalings: Sequence[Scaling],
+        weight_sets: Sequence[Sequence[FixedLayer]],
+        density: Density,
+    ) -> None:
+        super().__init__(scalings)
+        self.density = density
+        self.weights = nn.ParameterList(
+            layer.weight_OF for layers in weight_sets for layer in layers
+        )
+        self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
+        self.num_layers = len(weight_sets[0])
+        self.requires_grad_(requires_grad=False)
 
     def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
         """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features.

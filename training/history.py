@@ -77,10 +77,16 @@ def _follow(folder: Path, epochs: int, finished: threading.Event) -> None:
 def describe_epoch(record: Mapping[str, float], epochs: int) -> str:
     """One line about an epoch: number, losses, rate and time left."""
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
-    name, penalty = ("KL", "kl") if "kl" in record else ("prior", "prior")
+    known = {
+        "train_nll": "train NLL",
+        "train_loss": "train loss",
+        "kl": "KL/row",
+        "prior": "prior/row",
+        "validation_nll": "validation NLL",
+        "validation_loss": "validation loss",
+    }
+    told = [f"{text} {record[name]:.4f}" for name, text in known.items() if name in record]
     return (
-        f"epoch {record['epoch']:.0f}/{epochs}: "
-        f"train NLL {record['train_nll']:.4f}, {name}/row {record[penalty]:.4f}, "
-        f"validation NLL {record['validation_nll']:.4f}, "
+        f"epoch {record['epoch']:.0f}/{epochs}: {', '.join(told)}, "
         f"{record['rows_per_second']:.3g} rows/s, {minutes}:{seconds:02d} left"
     )

@@ -24,7 +24,8 @@ class Learner(Protocol):
             each has networks of its own, and all rows.
         plan: The rows of an epoch's batches that this worker takes.
         sums: What a step adds up over the workers; the last is the number told to stop.
-        figures: Names of what is told of a step beside its NLL and the norm of its gradient.
+        score: What the loss of a row is called in the history: "nll" of a density, else "loss".
+        figures: Names of what is told of a step beside its loss and the norm of its gradient.
     """
 
     sizes: tuple[int, ...]
@@ -34,7 +35,12 @@ class Learner(Protocol):
     shares_rows: bool
     plan: list[StepRows]
     sums: Tensor
+    score: str
     figures: tuple[str, ...]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take what the loss has of its own in an epoch, counted from 0."""
+        ...
 
     def fill(self, batch: Batch) -> None:
         """Fill the sums with this worker's share of a batch."""
@@ -45,7 +51,7 @@ class Learner(Protocol):
 
         Args:
             batch_rows: Of the batch, over all workers.
-            figures_C: Becomes the batch's summed NLL, the norm of the gradient, then `figures`.
+            figures_C: Becomes the batch's summed loss, the norm of the gradient, then `figures`.
         """
         ...
 
@@ -54,5 +60,8 @@ class Learner(Protocol):
         ...
 
     def validate(self, rows: Source) -> Tensor:
-        """The sum over rows of weight times NLL of the averaged density, over all workers."""
+        """The sum over rows of weight times loss, over all workers.
+
+        Of networks that make a density: the NLL of the averaged one.
+        """
         ...

@@ -26,15 +26,16 @@ from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
 from training.learner import Learner
 from training.noise import StepRows
+from training.plain_network import PlainNetwork
 from training.rows import Chunk
-from training.settings import BnnSettings, ModelSettings
+from training.settings import BnnSettings, RepulsiveEnsembleSettings, TrainedSettings
 
 log = logging.getLogger(__name__)
 
 
 def train_network(  # noqa: PLR0913 - wiring
     data: TrainingData,
-    settings: ModelSettings,
+    settings: TrainedSettings,
     *,
     seed: int,
     fingerprint: str,
@@ -98,7 +99,7 @@ def _board(
 
 def _prepare(
     data: TrainingData,
-    settings: ModelSettings,
+    settings: TrainedSettings,
     seed: int,
     worker: Worker,
     should_stop: Callable[[], bool],
@@ -121,11 +122,13 @@ def _prepare(
 
 
 def _make_learner(
-    data: TrainingData, settings: ModelSettings, seed: int, worker: Worker
+    data: TrainingData, settings: TrainedSettings, seed: int, worker: Worker
 ) -> Learner:
     if isinstance(settings, BnnSettings):
         return BayesianNetwork(data, settings, seed=seed, worker=worker)
-    return RepulsiveEnsemble(data, settings, seed=seed, worker=worker)
+    if isinstance(settings, RepulsiveEnsembleSettings):
+        return RepulsiveEnsemble(data, settings, seed=seed, worker=worker)
+    return PlainNetwork(data, settings, seed=seed, worker=worker)
 
 
 def _buffers(

@@ -10,12 +10,14 @@ Gaussian weights are deterministic and have no prior.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from training.settings import Activation
 
 
 class Layer(NamedTuple):
@@ -98,12 +100,23 @@ def split_member(theta: Tensor, sizes: Sequence[int]) -> list[FixedLayer]:
     return [FixedLayer(*layer) for layer in zip(weights, biases, strict=True)]
 
 
-def forward_fixed(layers: Sequence[FixedLayer], x_BF: Tensor) -> Tensor:
-    """Outputs [B, 3K] of one weight set; [S, B, 3K] where the weights carry an axis S in front."""
+def swish(x: Tensor) -> Tensor:
+    """2 x sigmoid(x), whose slope at 0 is 1."""
+    return 2.0 * nn.functional.silu(x)
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "swish": swish}
+
+
+def forward_fixed(
+    layers: Sequence[FixedLayer], x_BF: Tensor, activation: Activation = "relu"
+) -> Tensor:
+    """Outputs [B, O] of one weight set; [S, B, O] where the weights carry an axis S in front."""
+    activate = ACTIVATIONS[activation]
     for index, layer in enumerate(layers):
         x_BF = x_BF @ layer.weight_OF.mT + layer.bias_O
         if index < len(layers) - 1:
-            x_BF = x_BF.relu()
+            x_BF = activate(x_BF)
     return x_BF
 
 

@@ -1,6 +1,6 @@
 """Settings of the trained networks; no torch here, so that a study is checked without it."""
 
-from itertools import pairwise
+import itertools
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -16,6 +16,7 @@ from pipeline.formats.records import Record
 
 VariancePrecision = Literal["float32", "tf32", "bfloat16"]
 Kernel = Literal["mixture_mean", "nll", "outputs"]
+Activation = Literal["relu", "swish"]
 
 
 class OptimizerSettings(Record):
@@ -35,7 +36,7 @@ class OptimizerSettings(Record):
 
     @model_validator(mode="after")
     def _milestones_rise(self) -> Self:
-        if any(late <= early for early, late in pairwise(self.milestones)):
+        if any(late <= early for early, late in itertools.pairwise(self.milestones)):
             msg = f"milestones must rise, got {list(self.milestones)}"
             raise ValueError(msg)
         return self
@@ -47,15 +48,11 @@ class OptimizerSettings(Record):
 
 
 class NetworkSettings(Record):
-    """What all networks with a Gaussian-mixture output share; defaults of arXiv 2412.04370.
+    """What all networks share.
 
     Attributes:
         features: Inputs, a subset of the dataset's features; None means all of them.
         hidden: Units of each hidden layer.
-        components: Gaussians of the mixture.
-        prior_sigma: Width of the Gaussian prior.
-        log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
-        epochs: Passes over the training rows.
         batch_rows: Rows of a global batch, over all workers.
         memory_mib: What each worker may use for rows, in MiB. If training and validation rows
             need more they are streamed from disk, row group by row group. It belongs to the model
@@ -65,29 +62,45 @@ class NetworkSettings(Record):
 
     features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64, 64, 64)
-    components: PositiveInt = 3
-    prior_sigma: PositiveFloat = 1.0
-    log_variance_bounds: tuple[
-        Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
-    ] = (-14.0, 0.0)
-    epochs: PositiveInt = 150
     batch_rows: PositiveInt = 4096
     memory_mib: PositiveFloat = 4096.0
     optimizer: OptimizerSettings = OptimizerSettings()
 
     @model_validator(mode="after")
-    def _bounds_and_names(self) -> Self:
-        low, high = self.log_variance_bounds
-        if low >= high:
-            msg = f"log_variance_bounds must be (low, high) with low < high, got ({low}, {high})"
-            raise ValueError(msg)
+    def _features_differ(self) -> Self:
         if self.features is not None and len(set(self.features)) < len(self.features):
             msg = f"features must differ, got {list(self.features)}"
             raise ValueError(msg)
         return self
 
 
-class BnnSettings(NetworkSettings):
+class MixtureSettings(NetworkSettings):
+    """What all networks with a Gaussian-mixture output share; defaults of arXiv 2412.04370.
+
+    Attributes:
+        components: Gaussians of the mixture.
+        prior_sigma: Width of the Gaussian prior.
+        log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
+        epochs: Passes over the training rows.
+    """
+
+    components: PositiveInt = 3
+    prior_sigma: PositiveFloat = 1.0
+    log_variance_bounds: tuple[
+        Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
+    ] = (-14.0, 0.0)
+    epochs: PositiveInt = 150
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> Self:
+        low, high = self.log_variance_bounds
+        if low >= high:
+            msg = f"log_variance_bounds must be (low, high) with low < high, got ({low}, {high})"
+            raise ValueError(msg)
+        return self
+
+
+class BnnSettings(MixtureSettings):
     """A Bayesian network; its weights have the prior, its biases none.
 
     Attributes:
@@ -112,7 +125,7 @@ class BnnSettings(NetworkSettings):
         return self.samples
 
 
-class RepulsiveEnsembleSettings(NetworkSettings):
+class RepulsiveEnsembleSettings(MixtureSettings):
     """Networks that are trained side by side and repel each other (Eq. 36).
 
     All weights and biases have the prior.
@@ -137,4 +150,90 @@ class RepulsiveEnsembleSettings(NetworkSettings):
         return self.members
 
 
-ModelSettings = Annotated[BnnSettings | RepulsiveEnsembleSettings, Field(discriminator="kind")]
+class Stage(Record):
+    """A part of a training with a loss of its own.
+
+    Attributes:
+        epochs: Passes over the training rows.
+        leakiness: Factor of the absolute term of the loss.
+    """
+
+    epochs: PositiveInt
+    leakiness: NonNegativeFloat = 0.0
+
+
+class DnnSettings(NetworkSettings):
+    """An ordinary network that predicts one number, as ATL-PHYS-PUB-2023-019 is understood.
+
+    The loss of a row is -exp(-r^2 / (2 h^2)) / (h sqrt(2 pi)) + a |r|, with r = predicted / true
+    target - 1: for a small h its minimum is the mode of the density of log10 of the target. The
+    term with a draws in rows that are too far off for the kernel to notice.
+
+    A prediction of 1 where the truth is 50 has r = -0.98 and hardly feels that term, so that a
+    network that starts near 1 never gets there, whatever its output can reach. With r = ln
+    (predicted / true), the same to first order within the kernel's width, the pull does not fade;
+    to get from 1 to 50 takes it and a first stage whose leakiness outweighs the kernel, 20 say.
+
+    Inputs are scaled as for all other networks. The note's own scaling is the same but for the
+    cluster time, of which it takes the signed cube root.
+
+    Attributes:
+        activation: Of the hidden layers; "swish" is 2 x sigmoid(x).
+        output: "bounded" is 2 (tanh x + 1), within 0 and 4; "log10" predicts log10 of the target,
+            of any size.
+        residual: r: "ratio", as in the note, or "log_ratio".
+        width: h.
+        stages: One after the other: epochs, and a as leakiness.
+        optimizer: Adam's rate is constant where not given.
+    """
+
+    kind: Literal["dnn"] = "dnn"
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128, 64, 8)
+    activation: Activation = "swish"
+    output: Literal["bounded", "log10"] = "bounded"
+    residual: Literal["ratio", "log_ratio"] = "ratio"
+    width: PositiveFloat = 0.1
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
+        Stage(epochs=100, leakiness=0.05),
+        Stage(epochs=100),
+    )
+    optimizer: OptimizerSettings = OptimizerSettings(milestones=())
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows, in all stages."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def leakiness_at(self, epoch: int) -> float:
+        """The leakiness in an epoch, counted from 0; after the last stage that of the last."""
+        ends = itertools.accumulate(stage.epochs for stage in self.stages)
+        running = (stage for stage, end in zip(self.stages, ends, strict=True) if epoch < end)
+        return next(running, self.stages[-1]).leakiness
+
+
+class TaggerSettings(NetworkSettings):
+    """A classifier with one output, trained with the binary cross-entropy.
+
+    Attributes:
+        activation: Of the hidden layers.
+        epochs: Passes over the training rows.
+    """
+
+    kind: Literal["tagger"] = "tagger"
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64)
+    activation: Activation = "relu"
+    epochs: PositiveInt = 30
+    batch_rows: PositiveInt = 1024
+    optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, milestones=(20, 26))
+
+
+PlainSettings = DnnSettings | TaggerSettings
+
+ModelSettings = Annotated[
+    BnnSettings | RepulsiveEnsembleSettings | DnnSettings, Field(discriminator="kind")
+]
+
+TrainedSettings = Annotated[
+    BnnSettings | RepulsiveEnsembleSettings | DnnSettings | TaggerSettings,
+    Field(discriminator="kind"),
+]

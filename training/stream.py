@@ -7,7 +7,7 @@ epoch and memory alone, so it is the same for any number of workers; each of the
 Shape letters: N rows, F features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import Part, check_part
+from pipeline.formats.manifest import Part, check_part, read_part
 from pipeline.formats.scaling import Scaling, scale
 from pipeline.formats.seeds import derive_seed
+from pipeline.formats.tags import LABEL
 from training.noise import StepRows
 from training.rows import Chunk, Deal, Rows, permutation
 
@@ -38,12 +39,15 @@ class Recipe:
         scalings: Of the features.
         target: Column of the target.
         weights: Columns whose product is the weight of a row.
+        labels: The folder and, by the paths of the dataset's parts, the parts of labels that take
+            the place of the target; None to predict the target.
     """
 
     dataset: Path
     scalings: tuple[Scaling, ...]
     target: str
     weights: tuple[str, ...]
+    labels: tuple[Path, Mapping[str, Part]] | None = None
 
     @property
     def features(self) -> list[str]:
@@ -53,7 +57,8 @@ class Recipe:
     @property
     def columns(self) -> list[str]:
         """All columns to read."""
-        return list(dict.fromkeys([*self.features, self.target, *self.weights]))
+        target = [] if self.labels else [self.target]
+        return list(dict.fromkeys([*self.features, *target, *self.weights]))
 
     @property
     def bytes_per_row(self) -> int:
@@ -63,7 +68,7 @@ class Recipe:
     def convert(
         self, table: pa.Table, path: str, first: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scaled features, log10 of the target and weights of a table.
+        """Scaled features, log10 of the target or the labels, and weights of a table.
 
         Args:
             table: Of the columns.
@@ -76,7 +81,7 @@ class Recipe:
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
         with np.errstate(divide="ignore", invalid="ignore"):  # reported below, with the name
             x_NF = scale({name: columns[name] for name in self.features}, self.scalings)
-            target_N = np.log10(columns[self.target].astype(np.float64)).astype(np.float32)
+            target_N = self._target_of(columns, path, first)
         for name, values in [*zip(self.features, x_NF.T, strict=True), (self.target, target_N)]:
             if not np.isfinite(values).all():
                 bad = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -86,6 +91,13 @@ class Recipe:
                 )
                 raise UserError(msg)
         return x_NF, target_N, self.weight_of(table)
+
+    def _target_of(self, columns: Mapping[str, np.ndarray], path: str, first: int) -> np.ndarray:
+        if self.labels is None:
+            return np.log10(columns[self.target].astype(np.float64)).astype(np.float32)
+        folder, parts = self.labels
+        label_N: np.ndarray = read_part(folder, parts[path], [LABEL])[LABEL].to_numpy()
+        return label_N[first : first + len(columns[self.features[0]])]
 
     def weight_of(self, table: pa.Table) -> np.ndarray:
         """Product of the weights, float64."""

@@ -4,7 +4,8 @@ Shape letters: B rows of a batch, F inputs of a layer, O outputs of a layer, P p
 S sub-batches (each with its own weights), N pairs of them, W weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,26 +18,77 @@ from training.step import Batch
 PAIRS_PER_BLOCK = BLOCK_ROWS // PAIR_ROWS
 
 
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(outputs_BO, target_B, weight_B, grad_BO): the sum over rows of weight times loss; grad becomes
+its derivatives by the outputs."""
+
+
+class Units(NamedTuple):
+    """The hidden units of a step.
+
+    Attributes:
+        in_place: Whether they take the place of the sums that they are made from.
+        activate: (sum_BO, unit_BO). Unit becomes the activation of sum.
+        pull_back: (grad_BO, sum_BO, unit_BO). The gradient before the activation from that after.
+    """
+
+    in_place: bool
+    activate: Callable[[Tensor, Tensor], None]
+    pull_back: Callable[[Tensor, Tensor, Tensor], None]
+
+
+def rectified(operations: Operations) -> Units:
+    """max(x, 0)."""
+    return Units(
+        in_place=True,
+        activate=lambda sum_BO, _: _discard(sum_BO.relu_()),
+        pull_back=lambda grad_BO, _, unit_BO: operations.rectify_back(grad_BO, unit_BO),
+    )
+
+
+def _discard(_: Tensor) -> None:
+    """What an operation in place returns is its own argument."""
+
+
+def _swish(sum_BO: Tensor, unit_BO: Tensor) -> None:
+    torch.ops.aten.silu.out(sum_BO, out=unit_BO)
+    unit_BO.mul_(2.0)
+
+
+def _swish_back(grad_BO: Tensor, sum_BO: Tensor, _unit_BO: Tensor) -> None:
+    torch.ops.aten.silu_backward.grad_input(grad_BO, sum_BO, grad_input=grad_BO)
+    grad_BO.mul_(2.0)
+
+
+SWISH = Units(in_place=False, activate=_swish, pull_back=_swish_back)
+
+
+def mixture_loss(operations: Operations, bounds: Bounds) -> Loss:
+    """The mixture's NLL."""
+
+    def loss(outputs_BO: Tensor, target_B: Tensor, weight_B: Tensor, grad_BO: Tensor) -> Tensor:
+        return operations.mixture(outputs_BO, target_B, weight_B, grad_BO, bounds)
+
+    return loss
+
+
 class WeightSets:
     """Forward and backward of ordinary networks, each on its own sub-batch of equal size."""
 
     def __init__(
-        self,
-        sizes: Sequence[int],
-        max_rows: int,
-        like: Tensor,
-        *,
-        bounds: Bounds,
-        operations: Operations,
+        self, sizes: Sequence[int], max_rows: int, like: Tensor, *, units: Units, loss: Loss
     ) -> None:
-        self.bounds, self.operations = bounds, operations
+        self.units, self.loss = units, loss
         self.outs = [like.new_empty(max_rows, width) for width in sizes[1:]]
         self.grads = [like.new_empty(max_rows, width) for width in sizes[1:]]
+        self.hidden = [
+            out_BO if units.in_place else torch.empty_like(out_BO) for out_BO in self.outs[:-1]
+        ]
 
     def fill(
         self, layers: Sequence[FixedLayer], gradients: Sequence[FixedLayer], batch: Batch
     ) -> Tensor:
-        """Fill the gradients of the summed NLL; the sum.
+        """Fill the gradients of the summed loss; the sum.
 
         Args:
             layers: Weights [S, O, F], and biases [O] that all networks share.
@@ -47,11 +99,9 @@ class WeightSets:
         outputs_BO = self._forward(layers, batch.x_BF)
         grad_BO = self.grads[-1][:filled]
         grad_BO[rows:].zero_()
-        nll = self.operations.mixture(
-            outputs_BO[:rows], batch.target_B, batch.weight_B, grad_BO[:rows], self.bounds
-        )
+        loss = self.loss(outputs_BO[:rows], batch.target_B, batch.weight_B, grad_BO[:rows])
         self._backward(layers, gradients, batch.x_BF)
-        return nll
+        return loss
 
     def _forward(self, layers: Sequence[FixedLayer], x_BF: Tensor) -> Tensor:
         sets, last = len(layers[0].weight_OF), len(layers) - 1
@@ -59,8 +109,11 @@ class WeightSets:
             out_BO = self.outs[index][: len(x_BF)]
             out_SBO = _by_set(out_BO, sets)
             torch.baddbmm(layer.bias_O, _by_set(x_BF, sets), layer.weight_OF.mT, out=out_SBO)
-            x_BF = out_BO.relu_() if index < last else out_BO
-        return x_BF
+            if index == last:
+                break
+            x_BF = self.hidden[index][: len(out_BO)]
+            self.units.activate(out_BO, x_BF)
+        return out_BO
 
     def _backward(
         self, layers: Sequence[FixedLayer], gradients: Sequence[FixedLayer], first_BF: Tensor
@@ -68,14 +121,14 @@ class WeightSets:
         rows, sets = len(first_BF), len(layers[0].weight_OF)
         for index in range(len(layers) - 1, -1, -1):
             grad_BO = self.grads[index][:rows]
-            x_BF = self.outs[index - 1][:rows] if index else first_BF
+            x_BF = self.hidden[index - 1][:rows] if index else first_BF
             grad_SBO = _by_set(grad_BO, sets)
             torch.bmm(grad_SBO.mT, _by_set(x_BF, sets), out=gradients[index].weight_OF)
             torch.sum(grad_BO, 0, out=gradients[index].bias_O)
             if index:
                 below_BF = self.grads[index - 1][:rows]
                 torch.bmm(grad_SBO, layers[index].weight_OF, out=_by_set(below_BF, sets))
-                self.operations.rectify_back(below_BF, x_BF)
+                self.units.pull_back(below_BF, self.outs[index - 1][:rows], x_BF)
 
 
 def _by_set(rows_BF: Tensor, sets: int) -> Tensor:
@@ -92,17 +145,17 @@ class PlainStep:
         sizes: Sequence[int],
         max_rows: int,
         *,
-        bounds: Bounds,
-        operations: Operations,
+        units: Units,
+        loss: Loss,
     ) -> None:
         self.layers = _one_set(theta_P.detach(), sizes)
         self.gradients = _one_set(sums[: len(theta_P)], sizes)
-        self.nll = sums[len(theta_P)]
-        self.sets = WeightSets(sizes, max_rows, theta_P, bounds=bounds, operations=operations)
+        self.loss = sums[len(theta_P)]
+        self.sets = WeightSets(sizes, max_rows, theta_P.detach(), units=units, loss=loss)
 
     def __call__(self, batch: Batch) -> None:
         """Fill the sums."""
-        self.nll.copy_(self.sets.fill(self.layers, self.gradients, batch))
+        self.loss.copy_(self.sets.fill(self.layers, self.gradients, batch))
 
 
 def _one_set(vector_P: Tensor, sizes: Sequence[int]) -> list[FixedLayer]:
@@ -142,7 +195,11 @@ class PairedStep:
         self.biases = theta_P[2 * num_weights :].split_with_sizes(list(sizes[1:]))
         self.bias_gradients = gradient_P[2 * num_weights :].split_with_sizes(list(sizes[1:]))
         self.sets = WeightSets(
-            sizes, pairs * PAIR_ROWS, theta_P, bounds=bounds, operations=operations
+            sizes,
+            pairs * PAIR_ROWS,
+            theta_P,
+            units=rectified(operations),
+            loss=mixture_loss(operations, bounds),
         )
 
     def __call__(self, batch: Batch) -> None:

@@ -12,7 +12,7 @@ from training.epoch import Worker
 from training.export import export_model
 from training.history import showing_progress
 from training.loop import train_network
-from training.settings import ModelSettings, RepulsiveEnsembleSettings
+from training.settings import RepulsiveEnsembleSettings, TrainedSettings
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def _never() -> bool:
 
 def train_model(  # noqa: PLR0913 - wiring
     dataset: Path,
-    settings: ModelSettings,
+    settings: TrainedSettings,
     *,
     name: str,
     seed: int,
@@ -36,6 +36,7 @@ def train_model(  # noqa: PLR0913 - wiring
     fuse: bool = False,
     tensorboard: bool = False,
     in_process: bool = False,
+    labels: Path | None = None,
     should_stop: Callable[[], bool] = _never,
 ) -> ModelCard:
     """Train, or continue, and export a network; its card.
@@ -54,6 +55,7 @@ def train_model(  # noqa: PLR0913 - wiring
         fuse: Let torch compile what lies between the products, on a GPU.
         tensorboard: Write the history for TensorBoard as well.
         in_process: Train in this process with one worker and without Ray.
+        labels: The folder of labels that a tagger is to predict.
         should_stop: Asked often; True ends the training at its last complete epoch.
 
     Raises:
@@ -76,7 +78,7 @@ def train_model(  # noqa: PLR0913 - wiring
         worker = Worker(threads=threads_per_worker)
         with showing_progress(folder, settings.epochs):
             train_network(
-                read_training_data(dataset, settings.features, settings.memory_mib),
+                read_training_data(dataset, settings.features, settings.memory_mib, labels),
                 settings,
                 seed=seed,
                 fingerprint=fingerprint,
@@ -101,8 +103,15 @@ def train_model(  # noqa: PLR0913 - wiring
             address=address,
             fuse=fuse,
             tensorboard=tensorboard,
+            labels=labels,
             should_stop=should_stop,
         )
     return export_model(
-        dataset, settings, name=name, seed=seed, folder=folder, fingerprint=fingerprint
+        dataset,
+        settings,
+        name=name,
+        seed=seed,
+        folder=folder,
+        fingerprint=fingerprint,
+        labels=labels,
     )

@@ -42,7 +42,7 @@ from training.ray_environment import (
     ray_environment,
     worker_environment,
 )
-from training.settings import BnnSettings, ModelSettings
+from training.settings import RepulsiveEnsembleSettings, TrainedSettings
 
 OWNER = "checkpoints/owner"  # names the fit whose workers may write; others stop
 STOP_SECONDS = 60.0  # that workers get to reach their next step
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 def fit(  # noqa: PLR0913 - wiring
     dataset: Path,
-    settings: ModelSettings,
+    settings: TrainedSettings,
     *,
     name: str,
     seed: int,
@@ -68,6 +68,7 @@ def fit(  # noqa: PLR0913 - wiring
     address: str = LOCAL,
     fuse: bool = False,
     tensorboard: bool = False,
+    labels: Path | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train, or continue, on Ray workers until the last checkpoint is written.
@@ -85,6 +86,7 @@ def fit(  # noqa: PLR0913 - wiring
         address: Of a Ray cluster; "local" starts one and never joins another.
         fuse: Let torch compile what lies between the products, on a GPU.
         tensorboard: Write the history for TensorBoard as well.
+        labels: The folder of labels that a tagger is to predict; all nodes must see it.
         should_stop: Asked several times a second; True ends the training.
 
     Raises:
@@ -114,6 +116,7 @@ def fit(  # noqa: PLR0913 - wiring
         "threads": threads_per_worker,
         "fuse": fuse,
         "tensorboard": tensorboard,
+        "labels": None if labels is None else str(labels.resolve()),
         "owner": scratch.name,
     }
     scaling = _scaling(num_workers, threads_per_worker, use_gpu=use_gpu)
@@ -128,12 +131,12 @@ def fit(  # noqa: PLR0913 - wiring
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _refuse_idle(settings: ModelSettings, num_workers: int) -> None:
-    if isinstance(settings, BnnSettings):
+def _refuse_idle(settings: TrainedSettings, num_workers: int) -> None:
+    if isinstance(settings, RepulsiveEnsembleSettings):
+        most, shared = settings.members, f"{settings.members} members"
+    else:
         most = -(-settings.batch_rows // BLOCK_ROWS)
         shared = f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
-    else:
-        most, shared = settings.members, f"{settings.members} members"
     if num_workers > most:
         msg = (
             f"ray.workers: {num_workers} workers share {shared}, so {num_workers - most} would "
@@ -231,11 +234,11 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
         fuse=config["fuse"],
         all_reduce=_all_reduce,
     )
-    settings: ModelSettings = TypeAdapter(ModelSettings).validate_python(config["settings"])
+    settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
     folder = Path(config["folder"])
     try:
         train_network(
-            _read_together(Path(config["dataset"]), settings, worker),
+            _read_together(config, settings, worker),
             settings,
             seed=config["seed"],
             fingerprint=config["fingerprint"],
@@ -253,12 +256,16 @@ def _all_reduce(summed: Tensor) -> None:
     distributed.all_reduce(summed)
 
 
-def _read_together(dataset: Path, settings: ModelSettings, worker: Worker) -> TrainingData:
+def _read_together(
+    config: Mapping[str, Any], settings: TrainedSettings, worker: Worker
+) -> TrainingData:
     """The data, or the same kind of error in all workers, so that none waits for the others."""
+    dataset = Path(config["dataset"])
+    labels = None if config["labels"] is None else Path(config["labels"])
     failed: UserError | None = None
     data: TrainingData | None = None
     try:
-        data = read_training_data(dataset, settings.features, settings.memory_mib)
+        data = read_training_data(dataset, settings.features, settings.memory_mib, labels)
     except UserError as error:
         failed = error
     failures = torch.tensor(float(data is None), device=worker.device)

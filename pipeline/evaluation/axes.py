@@ -16,6 +16,7 @@ from pipeline.formats.records import Record
 BINS_PER_DECADE = 10
 LINEAR_BINS = 50
 LOG_SPAN = 30.0
+TRUTH_ROLES = ("truth", "target", "label")
 
 Scale = Literal["log", "linear"]
 
@@ -63,6 +64,28 @@ def resolve_condition(
         upper=condition.upper,
         absolute=condition.absolute,
     )
+
+
+def refuse_truth(where: str, condition: ResolvedCondition, manifest: DatasetManifest) -> None:
+    """Refuse a population that truth selects: figures of it are biased, also the exact density's.
+
+    Args:
+        where: The region's key, for the message.
+        condition: Of the region.
+        manifest: Of the dataset.
+
+    Raises:
+        UserError: The condition's column is truth, the target or a label.
+    """
+    role = next(known.role for known in manifest.columns if known.name == condition.column)
+    if role in TRUTH_ROLES:
+        msg = (
+            f"{where}: selects on {condition.column}, a {role} that no calibration can know, which "
+            "biases every figure; select on features, show figures against it with "
+            "evaluate.axes, and leave out clusters that cannot be learned with the tagger "
+            "(section tag, dataset.drop_tagged)"
+        )
+        raise UserError(msg)
 
 
 def has_column(given: Column, manifest: DatasetManifest) -> bool:

@@ -9,6 +9,7 @@ from pipeline.evaluation.axes import (
     ResolvedCondition,
     even_spacing,
     has_column,
+    refuse_truth,
     resolve_axis,
     resolve_condition,
     slightly_above,
@@ -128,7 +129,7 @@ def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> Ev
         weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
         axes=_resolve_axes(settings, target, manifest),
         spectra=_resolve(f"{SECTION}.spectra", settings.spectra, manifest),
-        regions=_resolve_regions("regions", settings.regions, manifest),
+        regions=_resolve_populations(settings, manifest),
         classes=_resolve_regions("classes", settings.classes, manifest),
         map=_plan_map(settings.map, manifest),
         plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=cells),
@@ -213,6 +214,17 @@ def _resolve(
         for name, axis in axes.items()
         if not axis.optional or has_column(axis, manifest)
     )
+
+
+def _resolve_populations(
+    settings: EvaluateSettings, manifest: DatasetManifest
+) -> dict[str, tuple[ResolvedCondition, ...]]:
+    """The regions, which no truth may select; classes, of which only spectra are shown, may be."""
+    regions = _resolve_regions("regions", settings.regions, manifest)
+    for name, conditions in regions.items():
+        for condition in conditions:
+            refuse_truth(f"{SECTION}.regions.{name}", condition, manifest)
+    return regions
 
 
 def _resolve_regions(

@@ -55,7 +55,8 @@ class ModelCard(OutputRecord):
             same networks with the mixture alone, for bulk work; then "weights" and "history".
         density: What the outputs describe: Gaussian mixtures in log10 of the target (`mixture`),
             quantiles of log10 of the target (`quantiles` [row, quantile]), or one estimate of the
-            target a row (`response` [row]).
+            target a row (`response` [row]); "categorical": the probability of a label a row
+            (`score` [row]), which calibrates nothing.
         quantile_levels: Probability of each quantile, rising; for "quantiles".
         num_networks: Size of the network axis S (weight samples or members); for mixtures.
         num_components: Components K of each network's mixture; for mixtures.
@@ -63,7 +64,7 @@ class ModelCard(OutputRecord):
         input_ranges: By feature: the training range.
         cuts: On features: what the training clusters passed.
         floors: By feature: values below were raised to the floor.
-        targets: What is predicted.
+        targets: What is predicted; none for a label.
         target_ranges: By target: smallest and largest log10 value among the training rows.
         outputs: Outputs of the model.
         settings: The model's resolved settings.
@@ -80,7 +81,7 @@ class ModelCard(OutputRecord):
     kind: str
     artefact: Literal["onnx", "tables"] = "onnx"
     artefacts: dict[str, Artefact]
-    density: Literal["gaussian_mixture", "quantiles", "point"] = "gaussian_mixture"
+    density: Literal["gaussian_mixture", "quantiles", "point", "categorical"] = "gaussian_mixture"
     quantile_levels: tuple[float, ...] = ()
     num_networks: int | None = None
     num_components: int | None = None
@@ -97,6 +98,18 @@ class ModelCard(OutputRecord):
     git_hash: str
     versions: dict[str, str]
     citation: str = "ATLAS Collaboration, arXiv 2412.04370"
+
+    def require_target(self) -> Target:
+        """What the model predicts.
+
+        Raises:
+            UserError: It predicts a label, which calibrates nothing.
+        """
+        if not self.targets:
+            msg = f"{self.name}: a {self.kind} calibrates nothing; name a regression instead"
+            raise UserError(msg)
+        (target,) = self.targets
+        return target
 
     @property
     def files(self) -> Mapping[str, int]:

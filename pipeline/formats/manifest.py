@@ -154,11 +154,11 @@ class DatasetManifest(OutputRecord):
         """The number of rows of one split."""
         return sum(part.rows for part in self.parts_of(split))
 
-    def log10_target_range(self) -> tuple[float, float]:
-        """Smallest and largest log10 of the target among the training rows.
+    def require_target(self) -> Target:
+        """The target.
 
         Raises:
-            UserError: The dataset has no target.
+            UserError: The dataset has none.
         """
         if self.target is None:
             msg = (
@@ -166,7 +166,15 @@ class DatasetManifest(OutputRecord):
                 "finished model, not trained on or evaluated; ingest a sample with truth for that"
             )
             raise UserError(msg)
-        statistics = self.statistics[self.target.name]
+        return self.target
+
+    def log10_target_range(self) -> tuple[float, float]:
+        """Smallest and largest log10 of the target among the training rows.
+
+        Raises:
+            UserError: The dataset has no target.
+        """
+        statistics = self.statistics[self.require_target().name]
         return math.log10(statistics.minimum), math.log10(statistics.maximum)
 
 

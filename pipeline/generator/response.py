@@ -28,6 +28,7 @@ Vector = NDArray[np.float64]
 
 COMPONENTS = ("em", "hadronic", "mip", "pileup", "gap", "low", "resistant")  # the last one optional
 RESPONSE = ("clusterE", "cluster_ENG_CALIB_TOT")  # R is the ratio of these columns
+COMPONENT = "cluster_RESPONSE_COMPONENT"  # place in COMPONENTS of what a response was drawn from
 FLOORED = "cluster_SECOND_TIME"
 SECOND_TIME_FLOOR = 1e-3  # ns^2; the response knows no smaller variance of the cell times
 _LATE_NS = BUNCH_SPACING_NS / 2.0
@@ -80,6 +81,13 @@ def response_mixture(features: Mapping[str, NDArray[Any]], settings: GeneratorSe
 
 def draw_response(rng: np.random.Generator, mixtures: Mixtures) -> Vector:
     """One l per row [N] from the averaged mixture, not cut to its bounds."""
+    return draw_with_component(rng, mixtures)[0]
+
+
+def draw_with_component(
+    rng: np.random.Generator, mixtures: Mixtures
+) -> tuple[Vector, NDArray[np.intp]]:
+    """One l per row [N] from the averaged mixture, not cut, and the component that it is from."""
     num_networks, num, _ = mixtures.means.shape
     weights = np.moveaxis(np.exp(mixtures.log_weights), 0, 1).reshape(num, -1)
     edges = np.cumsum(weights, axis=1)
@@ -88,7 +96,7 @@ def draw_response(rng: np.random.Generator, mixtures: Mixtures) -> Vector:
     network, component = np.divmod(chosen, weights.shape[1] // num_networks)
     place = (network, np.arange(num), component)
     drawn = mixtures.means[place] + mixtures.sigmas[place] * rng.standard_normal(num)
-    return np.asarray(drawn, np.float64)
+    return np.asarray(drawn, np.float64), component
 
 
 def _observe(features: Mapping[str, NDArray[Any]]) -> _Observed:

@@ -8,7 +8,7 @@ from pipeline.generator.features import Columns, draw_features
 from pipeline.generator.geometry import cartesian
 from pipeline.generator.latents import draw_em_deposit_share, draw_latents
 from pipeline.generator.lcw import lcw_columns
-from pipeline.generator.response import draw_response, response_mixture
+from pipeline.generator.response import COMPONENT, draw_with_component, response_mixture
 from pipeline.generator.settings import GeneratorSettings
 
 RUN_NUMBER = 284_500
@@ -66,28 +66,29 @@ def _draw_batch(
     events = draw_events(rng, num_events, settings.mean_clusters_per_event)
     latents = draw_latents(rng, events)
     features = draw_features(rng, events, latents)
-    deposit, accepted = _draw_deposit(settings, rng, features)
+    deposit, component, accepted = _draw_deposit(settings, rng, features)
     em_share = draw_em_deposit_share(rng, latents.origin)
     rows = np.flatnonzero(accepted)[:room]
     kept: Columns = {name: column[rows] for name, column in features.items()}
     kept |= _place(latents.phi[rows], kept)
     kept["cluster_ENG_CALIB_TOT"] = deposit[rows]
     kept["cluster_ENG_CALIB_FRAC_EM"] = em_share[rows]
+    kept[COMPONENT] = component[rows].astype(np.int32)
     return kept | _identity(latents.event[rows], first_event)
 
 
 def _draw_deposit(
     settings: GeneratorSettings, rng: np.random.Generator, features: Columns
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """E_dep [N, GeV] and whether the cluster is accepted.
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.bool_]]:
+    """E_dep [N, GeV], the component of the response, and whether the cluster is accepted.
 
     The second condition refuses the deposits (1e-7 of all) that float32 rounds down to the minimum.
     """
     mixtures = response_mixture(features, settings)
-    response = draw_response(rng, mixtures)
+    response, component = draw_with_component(rng, mixtures)
     deposit = (features["clusterE"] * 10.0**-response).astype(np.float32)
     accepted = (response < mixtures.upper) & (deposit > np.float32(settings.min_deposit_gev))
-    return deposit, accepted
+    return deposit, component, accepted
 
 
 def _place(phi: NDArray[np.float32], features: Columns) -> Columns:

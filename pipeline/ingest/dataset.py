@@ -83,7 +83,7 @@ def build_manifest(
         split=settings.split.model_dump(),
         # By split, then index: the order in which readers go through a split.
         parts=tuple(sorted(parts, key=lambda part: (SPLITS.index(part.split), part.index))),
-        statistics=_statistics(settings, total.moments),
+        statistics=column_statistics(settings, total.moments),
         versions=versions,
     )
 
@@ -124,7 +124,14 @@ def _missing_blocks(plans: Sequence[PartPlan], receipts: Sequence[Receipt]) -> l
     ]
 
 
-def _statistics(settings: DatasetSettings, moments: SignedMoments) -> dict[str, ColumnStatistics]:
+def column_statistics(
+    settings: DatasetSettings, moments: SignedMoments
+) -> dict[str, ColumnStatistics]:
+    """The statistics of the training rows by column, from moments as `moments_of` takes them.
+
+    Raises:
+        UserError: The weights allow none.
+    """
     names, logs = statistics_columns(settings)
     if moments.count == 0:  # all rows are test rows without truth
         return {}

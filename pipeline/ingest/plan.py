@@ -191,7 +191,8 @@ def statistics_columns(settings: DatasetSettings) -> tuple[list[str], list[str]]
 def settings_fingerprint(settings: DatasetSettings) -> str:
     """The fingerprint of what a dataset follows from beside its inputs.
 
-    The place of the inputs is not their identity, and what happens on errors changes no row.
+    The place of the inputs is not their identity, what happens on errors changes no row, and
+    tagged rows are dropped later.
     """
-    content = settings.model_dump(mode="json", exclude={"inputs", "on_error"})
+    content = settings.model_dump(mode="json", exclude={"inputs", "on_error", "drop_tagged"})
     return fingerprint(version=VERSION, settings=content)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.report import (
+    comparison,
     densities,
     detector,
     headline,
@@ -22,6 +23,7 @@ from pipeline.report import (
     selection,
     slices,
     spectra,
+    tagging,
 )
 from pipeline.report.canvas import Panel
 from pipeline.report.headline import HtmlTable
@@ -217,6 +219,24 @@ CHAPTERS = (
         "What the bins of a look-up table hold, a mean over the axes that are not shown. The "
         "calibrated value jumps at every edge, and is blind to what is not binned.",
         panels=(lookup.lookup_panels,),
+    ),
+    Chapter(
+        "comparison",
+        "All models side by side",
+        "The score is proper: the exact density has the lowest. Medians should follow the exact "
+        "density's and not zero; a resolution below it is wrong somewhere else.",
+        tables=(comparison.tables,),
+        panels=(comparison.panels,),
+    ),
+    Chapter(
+        "tagger",
+        "Training-resistant clusters",
+        "What no regression can learn is tagged and may be left out. The tagger cannot find more "
+        "than the features tell: compare it with the exact probability. Its rate should rise with "
+        "pile-up.",
+        texts=(tagging.texts,),
+        tables=(tagging.tables,),
+        panels=(tagging.rate_panels, tagging.curve_panels, tagging.position_panels),
     ),
     Chapter(
         "training",

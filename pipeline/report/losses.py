@@ -40,6 +40,12 @@ GROUPS = (
         "Mean negative log density by epoch",
     ),
     Group(
+        "loss",
+        {"train_loss": "training", "validation_loss": "validation"},
+        "loss",
+        "Mean loss by epoch",
+    ),
+    Group(
         "gradient",
         {"gradient_norm": "mean of an epoch", "gradient_norm_max": "largest of an epoch"},
         "norm of the gradient",

@@ -1,0 +1,86 @@
+"""Where in the detector clusters are tagged: cells of |z| and r.
+
+Shape letters: N rows, C cells.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Columns = Mapping[str, NDArray[Any]]
+
+_R_CELLS = 1_000  # more than any detector has of a cell's width
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PositionMap:
+    """Rows and tagged rows in occupied cells of |z| and r.
+
+    Attributes:
+        width: Of a cell, mm.
+        cells: [C] in rising order: number along |z| x 1000 + number along r.
+        rows: [C].
+        weights: [C] sums of w.
+        tagged: [C] sums of w of tagged rows.
+    """
+
+    width: float
+    cells: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    tagged: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        columns: Columns,
+        names: Sequence[str],
+        is_tagged: NDArray[np.bool_],
+        weight: NDArray[np.float64] | None,
+        *,
+        width: float,
+    ) -> Self:
+        """The map of N rows; names are those of x, y and z in mm."""
+        x, y, z = (columns[name].astype(np.float64) for name in names)
+        along_z = np.floor(np.abs(z) / width).astype(np.int64)
+        along_r = np.minimum(np.floor(np.hypot(x, y) / width), _R_CELLS - 1).astype(np.int64)
+        cells, place = np.unique(along_z * _R_CELLS + along_r, return_inverse=True)
+        weight_N = np.ones(len(place)) if weight is None else weight
+        count = len(cells)
+        return cls(
+            width,
+            cells,
+            np.bincount(place, minlength=count),
+            np.bincount(place, weight_N, count).astype(np.float64),
+            np.bincount(place, weight_N * is_tagged, count).astype(np.float64),
+        )
+
+    def __add__(self, other: "PositionMap") -> "PositionMap":
+        cells = np.union1d(self.cells, other.cells)
+        rows = np.zeros(len(cells), np.int64)
+        weights, tagged = np.zeros(len(cells)), np.zeros(len(cells))
+        for part in (self, other):
+            at = np.searchsorted(cells, part.cells)
+            rows[at] += part.rows
+            weights[at] += part.weights
+            tagged[at] += part.tagged
+        return PositionMap(self.width, cells, rows, weights, tagged)
+
+    def table(self) -> pa.Table:
+        """Occupied cells with their rate of tags; null where the weights sum to 0 or less."""
+        along_z, along_r = np.divmod(self.cells, _R_CELLS)
+        known = self.weights > 0
+        rate = np.divide(self.tagged, self.weights, out=np.zeros(len(known)), where=known)
+        return pa.table({
+            "rows": self.rows,
+            "low": along_z * self.width,
+            "high": (along_z + 1) * self.width,
+            "r_low": along_r * self.width,
+            "r_high": (along_r + 1) * self.width,
+            "weight": self.weights,
+            "rate": pa.array(rate, mask=~known),
+        })
