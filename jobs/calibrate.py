@@ -90,7 +90,7 @@ def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
         UserError: A model is not trained, or not with the study's settings on this dataset.
     """
     models = [model_source(study, name, manifest) for name in model_names(study)]
-    return [*models, *_oracle_source(manifest)]
+    return [*models, *oracle_source(manifest)]
 
 
 def open_set(study: Study, manifest: DatasetManifest, source: Source) -> CalibratedManifest:
@@ -127,7 +127,8 @@ def card_source(name: str, folder: Path, card: ModelCard) -> Source:
     return Source(name, card.kind, identity, density, target, target_range, ranges)
 
 
-def _oracle_source(manifest: DatasetManifest) -> list[Source]:
+def oracle_source(manifest: DatasetManifest) -> list[Source]:
+    """The exact density of a simulated sample; none where there is none."""
     density = oracle_of(manifest)
     if isinstance(density, str) or manifest.target is None:
         return []

@@ -11,6 +11,7 @@ JOBS = {
     "train": "train the study's models and export them to ONNX",
     "calibrate": "map the models and the oracle over a split of the dataset",
     "evaluate": "reduce the calibrated sets to binned metrics and headline figures",
+    "scaling": "train on growing subsets: sigma_stat and sigma_syst against the sample's size",
     "report": "draw the figures and write the HTML report",
     "run": "do all stages in order, each kept when it is done",
 }

@@ -9,6 +9,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,8 @@ def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCar
 
 
 def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> None:
-    try:
+    with needing_torch():
         from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
-    except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed; training needs it: pip install 'topocal[train]'"
-        raise UserError(msg) from None
     ray = study.ray
     with stop_requests() as should_stop:
         card = train_model(
@@ -161,6 +159,20 @@ def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> Non
             raise StoppedBySignal(msg)
     scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
     log.info("train: %s is exported (%s)", name, scores)
+
+
+@contextmanager
+def needing_torch() -> Iterator[None]:
+    """Around the import of what only the extra `train` installs.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        msg = f"{error.name} is not installed; training needs it: pip install 'topocal[train]'"
+        raise UserError(msg) from None
 
 
 def _fingerprint(study: Study, settings: ModelSettings, manifest: DatasetManifest) -> str:

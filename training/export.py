@@ -66,6 +66,15 @@ def export_model(
     return card
 
 
+def networks_of(
+    manifest: DatasetManifest, settings: ModelSettings, checkpoint: Checkpoint, seed: int
+) -> SampledNetworks:
+    """The networks of a finished training as they would be exported, without a file."""
+    features = select_features(manifest, settings.features)
+    weight_sets, _ = _networks_of(settings, checkpoint, seed)
+    return _model_of(manifest, features, weight_sets, settings)
+
+
 def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[list[FixedLayer]]:
     """Weight sets drawn from the posterior; set s depends on the seed and s alone."""
     return [

@@ -1,4 +1,4 @@
-"""Ray wiring: one training spread over workers; the only module that imports Ray.
+"""Ray wiring: one training spread over workers.
 
 A training with address "local" starts a Ray of its own, bound to the loopback interface and
 guarded by a token, and ends it. Our checkpoints are the only truth for resuming; nothing is
@@ -119,7 +119,7 @@ def fit(  # noqa: PLR0913 - wiring
     scaling = _scaling(num_workers, threads_per_worker, use_gpu=use_gpu)
     write_text(folder / OWNER, scratch.name)
     try:
-        with _ray(address, num_workers * threads_per_worker):
+        with ray_session(address, num_workers * threads_per_worker):
             trainer = _trainer(config, scaling, scratch)
             with showing_progress(folder, settings.epochs):
                 _raise_as_was(_run_trainer(trainer, folder, should_stop))
@@ -272,7 +272,7 @@ def _read_together(dataset: Path, settings: ModelSettings, worker: Worker) -> Tr
 
 
 @contextmanager
-def _ray(address: str, num_cpus: int) -> Iterator[None]:
+def ray_session(address: str, num_cpus: int) -> Iterator[None]:
     """A connection to Ray; what was started here is ended here."""
     if ray.is_initialized():
         yield

@@ -16,6 +16,7 @@ from pipeline.ingest.plan import PartPlan, finite_columns, statistics_columns
 from pipeline.ingest.select import raise_to_floor, select
 from pipeline.root.inspect import Source
 from pipeline.root.read import Rows
+from pipeline.settings import DatasetSettings
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -78,7 +79,7 @@ def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
         rows={split: int(per_split[number]) for number, split in enumerate(SPLITS)},
         counts=counts,
         floored=floored,
-        moments=_moments(plan, {name: values[:num_train] for name, values in columns.items()}),
+        moments=moments_of(settings, {n: values[:num_train] for n, values in columns.items()}),
     )
 
 
@@ -110,10 +111,11 @@ def _splits(plan: PartPlan, ids_K: Ids) -> NDArray[np.uint8]:
     return np.searchsorted(edges, uniform_of(ids_K, split.seed), side="right").astype(np.uint8)
 
 
-def _moments(plan: PartPlan, rows: Arrays) -> SignedMoments:
-    names, logs = statistics_columns(plan.settings)
+def moments_of(settings: DatasetSettings, rows: Arrays) -> SignedMoments:
+    """The moments of the columns of which statistics are kept, then of their logarithms."""
+    names, logs = statistics_columns(settings)
     columns = {name: rows[name].astype(np.float64) for name in names}
-    weight = plan.settings.weight
+    weight = settings.weight
     weights_N = None if weight is None else rows[weight].astype(np.float64)
     return SignedMoments.of([*columns.values(), *(np.log10(columns[n]) for n in logs)], weights_N)
 

@@ -83,7 +83,7 @@ def build_manifest(
         split=settings.split.model_dump(),
         # By split, then index: the order in which readers go through a split.
         parts=tuple(sorted(parts, key=lambda part: (SPLITS.index(part.split), part.index))),
-        statistics=_statistics(settings, total.moments),
+        statistics=statistics_of(settings, total.moments),
         versions=versions,
     )
 
@@ -124,7 +124,12 @@ def _missing_blocks(plans: Sequence[PartPlan], receipts: Sequence[Receipt]) -> l
     ]
 
 
-def _statistics(settings: DatasetSettings, moments: SignedMoments) -> dict[str, ColumnStatistics]:
+def statistics_of(settings: DatasetSettings, moments: SignedMoments) -> dict[str, ColumnStatistics]:
+    """What a manifest says of the training rows, from their moments; see `clean.moments_of`.
+
+    Raises:
+        UserError: Their weights allow no statistics.
+    """
     names, logs = statistics_columns(settings)
     if moments.count == 0:  # all rows are test rows without truth
         return {}

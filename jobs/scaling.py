@@ -1,0 +1,178 @@
+"""Train the study's models on growing subsets: what sigma_stat and sigma_syst become.
+
+Run: topocal scaling STUDY.yaml [--dry-run]
+Reads <output>/dataset; writes <output>/scaling/trainings/LADDER/rows-*/sample-*-seed-*/, a folder
+for each training, and, last, the tables <output>/scaling/*.parquet and *.csv. A run that was
+stopped goes on where it was. With --dry-run nothing is trained: the cost is told.
+"""
+
+import logging
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jobs.ingest import open_dataset
+from jobs.launch import Run, run_job
+from jobs.scaling_plan import PointPlan, Training, fingerprint_of, plan_trainings, section_of
+from jobs.scaling_rows import StudyRows, make_rows
+from jobs.signals import stop_requests
+from jobs.study import RaySettings, Study
+from jobs.train import needing_torch
+from pipeline.formats.files import write_text
+from pipeline.formats.folders import claim
+from pipeline.formats.lock import holding
+from pipeline.progress import Shown
+from pipeline.scaling.points import POINT, PointRecord
+
+log = logging.getLogger(__name__)
+
+OWNER = "owner"  # names the run whose tasks may write; others stop
+
+
+def scaling_folder(study: Study) -> Path:
+    """Where the scaling study is."""
+    return study.folder / "scaling"
+
+
+def main(study: Study, run: Run) -> None:
+    """Do the trainings that are not done yet, then the tables."""
+    scaling = section_of(study)
+    manifest = open_dataset(study)
+    manifest.log10_target_range()  # refuses a dataset without truth
+    trainings = plan_trainings(study, manifest.rows_of("train"))
+    folder = scaling_folder(study)
+    claim(folder)
+    with holding(folder):
+        rows = make_rows(study, folder, manifest, trainings)
+        plans = _plan_points(study, folder, rows, trainings)
+        if run.redo:
+            for plan in plans:
+                shutil.rmtree(plan.folder, ignore_errors=True)
+        pending = [plan for plan in plans if not _is_done(plan)]
+        done = len(plans) - len(pending)
+        log.info("scaling: %d trainings, %d are done already", len(plans), done)
+        run.counts |= {"trained": len(pending), "kept": done}
+        if pending:
+            _train(study.ray, folder, pending, scaling.large_rows)
+
+
+def _plan_points(
+    study: Study, folder: Path, rows: StudyRows, trainings: Sequence[Training]
+) -> list[PointPlan]:
+    owner = (folder / OWNER, uuid.uuid4().hex)
+    test, identity = rows.test
+    plans = []
+    for training in trainings:
+        subset, subset_identity = rows.subsets[training.rows, training.sample]
+        wanted = fingerprint_of(
+            training, training.seed(study.seed), subset_identity, identity, study.calibrate
+        )
+        plans.append(
+            PointPlan(
+                training=training,
+                seed=training.seed(study.seed),
+                dataset=subset,
+                test=test,
+                # with other settings it is another folder: what took hours is never overwritten
+                folder=folder / "trainings" / f"{training.key}-{wanted[:8]}",
+                fingerprint=wanted,
+                summary=study.calibrate,
+                threads=study.ray.threads,
+                use_gpu=study.ray.gpu,
+                owner=owner,
+            )
+        )
+    return plans
+
+
+def _is_done(plan: PointPlan) -> bool:
+    path = plan.folder / POINT
+    if not path.exists():
+        return False
+    record = PointRecord.load(path, made_by="scaling")
+    return record.fingerprint == plan.fingerprint and not record.missing_from(plan.folder)
+
+
+def _train(ray: RaySettings, folder: Path, plans: Sequence[PointPlan], large_rows: int) -> None:
+    write_text(plans[0].owner[0], plans[0].owner[1])
+    total = sum(plan.training.updates for plan in plans)
+    try:
+        with stop_requests() as should_stop, Shown("scaling", total, "updates") as shown:
+            for plan in _finished(ray, plans, large_rows, should_stop):
+                shown.advance(plan.training.updates)
+                log.info("scaling: %s", _describe(plan))
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+
+
+def _finished(
+    ray: RaySettings,
+    plans: Sequence[PointPlan],
+    large_rows: int,
+    should_stop: Callable[[], bool],
+) -> Iterator[PointPlan]:
+    """The trainings as they end."""
+    with needing_torch():
+        from jobs.scaling_point import make_point  # noqa: PLC0415 - the cost is told without it
+    if ray.address == "none":
+        for plan in plans:
+            make_point(plan, should_stop)
+            yield plan
+        return
+    from training.tasks import Needs, run_tasks  # noqa: PLC0415 - Ray takes seconds
+    from training.workers import ray_session  # noqa: PLC0415
+
+    large = [plan for plan in plans if plan.training.rows > large_rows and ray.workers > 1]
+    small = [plan for plan in plans if plan not in large]
+    needs = Needs(ray.threads, int(ray.gpu))
+    with ray_session(ray.address, ray.workers * ray.threads):
+        for number, _ in run_tasks(make_point, small, needs, should_stop):
+            yield small[number]
+        _share_all(ray, large, should_stop)
+        for number, _ in run_tasks(make_point, large, needs, should_stop):
+            yield large[number]
+
+
+def _share_all(
+    ray: RaySettings, plans: Sequence[PointPlan], should_stop: Callable[[], bool]
+) -> None:
+    """Train large models, each on several workers, as many at once as there is room for."""
+    from training.tasks import Needs, capacity  # noqa: PLC0415 - Ray takes seconds
+
+    together = Needs(ray.threads * ray.workers, ray.workers * int(ray.gpu))
+    with ThreadPoolExecutor(capacity(together)) as pool:
+        list(pool.map(lambda plan: _share(ray, plan, should_stop), plans))
+
+
+def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -> None:
+    """Train one model on several workers, up to its last checkpoint."""
+    from training.workers import fit  # noqa: PLC0415 - Ray takes seconds
+
+    plan.work.mkdir(parents=True, exist_ok=True)
+    fit(
+        plan.dataset,
+        plan.training.settings,
+        name=plan.training.key.replace("/", "-"),
+        seed=plan.seed,
+        folder=plan.work,
+        fingerprint=plan.fingerprint,
+        num_workers=ray.workers,
+        use_gpu=ray.gpu,
+        threads_per_worker=ray.threads,
+        address=ray.address,
+        fuse=ray.fuse,
+        should_stop=should_stop,
+    )
+
+
+def _describe(plan: PointPlan) -> str:
+    record = PointRecord.load(plan.folder / POINT, made_by="scaling")
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in record.scores.items())
+    return f"{plan.training.key}: {record.updates} updates in {record.seconds:.0f} s, {scores}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_job("scaling", main, sys.argv[1:]))
