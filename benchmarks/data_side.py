@@ -46,6 +46,8 @@ def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, floa
     card = read_card(study.folder / "models" / name)
     source = calibrate.model_source(study, name, manifest)
     plan = calibrate.plan_parts(study, manifest, source, folder=folder)[0]
+    assert card.num_networks is not None
+    assert card.num_components is not None
     hidden = card.settings["hidden"]
     sizes = [len(card.inputs), *hidden, 3 * card.num_components]
     products = {
@@ -127,8 +129,8 @@ def measure_evaluation(study: Study) -> dict[str, float]:
 
     def read() -> None:
         read_part(aligned.dataset, aligned.part, needed.dataset)
-        for folder, part in aligned.calibrated.values():
-            read_part(folder, part, needed.calibrated)
+        for folder, part, columns in aligned.calibrated.values():
+            read_part(folder, part, [name for name in needed.calibrated if name in columns])
 
     def whole() -> None:
         evaluate.evaluate_part(aligned, plan=plan, needed=needed, baseline=None)

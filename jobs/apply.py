@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 
 from distributed import Client
 
-from jobs.calibrate import card_source, summariser_of
 from jobs.farm import open_access, open_farm
 from jobs.launch import run_tool
 from jobs.settings import load_settings
@@ -33,14 +32,16 @@ from pipeline.apply.run import (
     plan_input,
 )
 from pipeline.apply.settings import ApplySettings
+from pipeline.calibrator import Calibrator
 from pipeline.fold import map_parts
-from pipeline.formats.calibrated import CalibratedColumn, calibrated_columns
+from pipeline.formats.calibrated import CalibratedColumn, describe_columns
 from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.versions import versions_of
+from pipeline.open_calibrator import open_calibrator
 from pipeline.root.files import Access, list_inputs
 from pipeline.root.inspect import Wanted
 from pipeline.root.layout import read_layout
@@ -127,20 +128,20 @@ def prepare(
     Raises:
         UserError: The settings name a column that there is not.
     """
-    source = card_source("model", model, card)
+    calibrator = open_calibrator(model, card, settings)
     calibration = Calibration(
-        summariser=summariser_of(source, settings),
+        calibrator=calibrator,
         features=card.inputs,
         cuts=card.cuts,
         floors=card.floors,
     )
-    return calibration, _columns(card, settings)
+    return calibration, _columns(calibrator, settings)
 
 
-def _columns(card: ModelCard, settings: AppliedSettings) -> tuple[CalibratedColumn, ...]:
+def _columns(calibrator: Calibrator, settings: AppliedSettings) -> tuple[CalibratedColumn, ...]:
     """The output's columns; the uncalibrated energy is always the first."""
-    (target,) = card.targets
-    known = {column.name: column for column in calibrated_columns(target, has_truth=False)}
+    target = calibrator.target
+    known = {column.name: column for column in describe_columns(target, calibrator.columns)}
     known["outside"] = CalibratedColumn(
         name="outside", unit="1", description="bit i: feature i lies outside its training range"
     )
@@ -149,6 +150,8 @@ def _columns(card: ModelCard, settings: AppliedSettings) -> tuple[CalibratedColu
     )
     usual = {"energy": target.calibrated, "response": target.name}
     wanted = [name if name in known else usual.get(name, name) for name in settings.columns]
+    if "columns" not in settings.model_fields_set:
+        wanted = [name for name in wanted if name in known]  # not every model has uncertainties
     unknown = [name for name in wanted if name not in known]
     if unknown:
         msg = f"columns: {', '.join(unknown)} unknown; there are {', '.join(known)}"
@@ -166,7 +169,7 @@ def _open(
     calibration: Calibration,
     access: Access,
 ) -> list[Input]:
-    target = calibration.summariser.target
+    target = calibration.calibrator.target
     units = {feature.name: feature.unit for feature in calibration.features}
     units[target.numerator] = target.calibrated_unit
     look = functools.partial(

@@ -17,23 +17,25 @@ from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
-from pipeline.calibrate import CalibratedPart, CalibrationPlan, Summariser, calibrate_part
-from pipeline.density import Density, OnnxDensity, oracle_of
+from pipeline.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
+from pipeline.calibrator import Calibrator
+from pipeline.density import oracle_of
 from pipeline.fold import map_parts
 from pipeline.formats.calibrated import (
     CalibratedManifest,
-    calibrated_columns,
+    describe_columns,
     read_calibrated,
 )
 from pipeline.formats.card import ModelCard
-from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import versions_of
 from pipeline.generator.settings import RECIPE
+from pipeline.open_calibrator import bulk_artefact, open_calibrator
 from pipeline.settings import SummarySettings
+from pipeline.summariser import Summariser
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +45,12 @@ ORACLE = "oracle"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One density to calibrate with: a model of the study, or the oracle."""
+    """One thing to calibrate with: a model of the study, or the oracle."""
 
     name: str
     kind: str
     fingerprint: str
-    density: Density
-    target: Target
-    target_range: tuple[float, float]
-    ranges: dict[str, tuple[float, float]]
+    calibrator: Calibrator
 
 
 def calibrated_folder(study: Study, name: str) -> Path:
@@ -84,17 +83,17 @@ def main(study: Study, run: Run) -> None:
 
 
 def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
-    """The densities that a study has: its models, then the oracle if there is one.
+    """What a study calibrates with: its models, then the oracle if there is one.
 
     Raises:
         UserError: A model is not trained, or not with the study's settings on this dataset.
     """
     models = [model_source(study, name, manifest) for name in model_names(study)]
-    return [*models, *oracle_source(manifest)]
+    return [*models, *oracle_source(manifest, study.calibrate)]
 
 
 def open_set(study: Study, manifest: DatasetManifest, source: Source) -> CalibratedManifest:
-    """The manifest of the set that was calibrated with a density.
+    """The manifest of the set that a source was mapped to.
 
     Raises:
         UserError: It is missing, or was made with another model, dataset or settings.
@@ -108,26 +107,18 @@ def open_set(study: Study, manifest: DatasetManifest, source: Source) -> Calibra
 
 
 def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
-    """A model of the study as a density."""
-    return card_source(name, *open_model(study, name, manifest))
+    """A model of the study, ready for rows."""
+    return card_source(name, *open_model(study, name, manifest), study.calibrate)
 
 
-def card_source(name: str, folder: Path, card: ModelCard) -> Source:
-    """A finished model as a density, from its card."""
-    model = card.artefacts["mixture"]  # the summaries are made here, and faster
-    density = OnnxDensity(
-        path=folder / model.path,
-        sha256=model.sha256,
-        inputs=tuple(feature.name for feature in card.inputs),
-    )
-    ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
-    (target,), (target_range,) = card.targets, card.target_ranges.values()
+def card_source(name: str, folder: Path, card: ModelCard, settings: SummarySettings) -> Source:
+    """A finished model, ready for rows."""
     # The file's checksum: a model that was trained again may differ under equal settings.
-    identity = fingerprint(card=card.fingerprint, file=model.sha256)
-    return Source(name, card.kind, identity, density, target, target_range, ranges)
+    identity = fingerprint(card=card.fingerprint, file=bulk_artefact(card).sha256)
+    return Source(name, card.kind, identity, open_calibrator(folder, card, settings))
 
 
-def oracle_source(manifest: DatasetManifest) -> list[Source]:
+def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[Source]:
     """The exact density of a simulated sample; none where there is none."""
     density = oracle_of(manifest)
     if isinstance(density, str) or manifest.target is None:
@@ -138,8 +129,10 @@ def oracle_source(manifest: DatasetManifest) -> list[Source]:
         if name in manifest.statistics
     }
     identity = fingerprint(recipe=RECIPE, generator=density.settings, cut=density.truth_cut)
-    reach = manifest.log10_target_range()
-    return [Source(ORACLE, ORACLE, identity, density, manifest.target, reach, ranges)]
+    low, high = manifest.log10_target_range()
+    reach = (low - settings.margin, high + settings.margin)
+    summariser = Summariser(density, manifest.target, reach, ranges, settings)
+    return [Source(ORACLE, ORACLE, identity, summariser)]
 
 
 def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str:
@@ -165,10 +158,9 @@ def plan_parts(
     if not parts:
         msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
         raise UserError(msg)
-    summariser = summariser_of(source, study.calibrate)
     return [
         CalibrationPlan(
-            summariser=summariser,
+            calibrator=source.calibrator,
             dataset=dataset,
             part=part,
             folder=folder,
@@ -176,18 +168,6 @@ def plan_parts(
         )
         for part in parts
     ]
-
-
-def summariser_of(source: Source, settings: SummarySettings) -> Summariser:
-    """What the settings make of a density."""
-    low, high = source.target_range
-    return Summariser(
-        density=source.density,
-        target=source.target,
-        search_range=(low - settings.margin, high + settings.margin),
-        ranges=source.ranges,
-        settings=settings,
-    )
 
 
 def _calibrate(
@@ -209,17 +189,17 @@ def _describe(
     outcome: tuple[CalibrationPlan, list[CalibratedPart]],
 ) -> CalibratedManifest:
     plan, done = outcome
+    calibrator = plan.calibrator
+    scores = calibrator.scores if plan.has_truth else ()
     return CalibratedManifest(
         fingerprint=wanted,
         dataset_fingerprint=manifest.fingerprint,
         name=source.name,
         kind=source.kind,
         split=study.calibrate.split,
-        target=plan.summariser.target,
-        central=study.calibrate.central,
-        sigma=study.calibrate.sigma,
-        search_range=plan.summariser.search_range,
-        columns=calibrated_columns(plan.summariser.target, plan.has_truth),
+        target=calibrator.target,
+        **calibrator.functionals._asdict(),
+        columns=describe_columns(calibrator.target, {*calibrator.columns, *scores}),
         parts=tuple(result.part for result in done),
         rows_at_bound=_sum_at_bound(done),
         rows_out_of_domain=sum(result.rows_out_of_domain for result in done),

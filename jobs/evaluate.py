@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 from distributed import Client
@@ -35,6 +35,7 @@ from pipeline.evaluation.plan import (
 )
 from pipeline.fold import fold
 from pipeline.formats.calibrated import CalibratedManifest
+from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 from pipeline.formats.fingerprint import fingerprint
@@ -66,7 +67,15 @@ class AlignedPart:
 
     dataset: Path
     part: Part
-    calibrated: dict[str, tuple[Path, Part]]
+    calibrated: dict[str, "SetPart"]
+
+
+class SetPart(NamedTuple):
+    """One part of a calibrated set, and the columns that the set has."""
+
+    folder: Path
+    part: Part
+    columns: tuple[str, ...]
 
 
 def metrics_folder(study: Study) -> Path:
@@ -182,7 +191,12 @@ def align_parts(
             dataset=dataset_folder(study),
             part=part,
             calibrated={
-                name: (calibrated_folder(study, name), by_index[name][part.index]) for name in sets
+                name: SetPart(
+                    calibrated_folder(study, name),
+                    by_index[name][part.index],
+                    (IDENTITY, *(column.name for column in sets[name].columns)),
+                )
+                for name in sets
             },
         )
         for part in manifest.parts_of(study.calibrate.split)
@@ -205,8 +219,8 @@ def evaluate_part(
     """The evaluation of one part; runs on a worker."""
     table = _columns(aligned.dataset, aligned.part, needed.dataset)
     calibrated = {
-        name: _columns(folder, part, needed.calibrated)
-        for name, (folder, part) in aligned.calibrated.items()
+        name: _columns(folder, part, tuple(n for n in needed.calibrated if n in columns))
+        for name, (folder, part, columns) in aligned.calibrated.items()
     }
     return Evaluation.of(table, calibrated, plan, baseline=baseline)
 
@@ -218,7 +232,7 @@ def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDAr
 
 def _reduced_inputs(sources: Sequence[Source]) -> frozenset[str]:
     """Models that see less than what the exact density depends on."""
-    seen = {source.name: set(source.density.inputs) for source in sources}
+    seen = {source.name: set(source.calibrator.inputs) for source in sources}
     return frozenset(name for name in seen if not seen.get(ORACLE, set()) <= seen[name])
 
 

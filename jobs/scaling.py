@@ -10,26 +10,47 @@ import logging
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from jobs.calibrate import oracle_source
 from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
 from jobs.scaling_plan import PointPlan, Training, fingerprint_of, plan_trainings, section_of
 from jobs.scaling_rows import StudyRows, make_rows
 from jobs.signals import stop_requests
 from jobs.study import RaySettings, Study
-from jobs.train import needing_torch
+from jobs.trainers import needing_torch
 from pipeline.formats.files import write_text
-from pipeline.formats.folders import claim
+from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.folders import claim, replacing_folder
 from pipeline.formats.lock import holding
+from pipeline.formats.manifest import MANIFEST, DatasetManifest
+from pipeline.formats.records import OutputRecord
 from pipeline.progress import Shown
-from pipeline.scaling.points import POINT, PointRecord
+from pipeline.scaling.points import POINT, PointRecord, judge_rows, load_rows
+from pipeline.scaling.table import Point, make_tables
 
 log = logging.getLogger(__name__)
 
+VERSION = 1  # raised when the same trainings give other tables
 OWNER = "owner"  # names the run whose tasks may write; others stop
+TABLES = "tables"
+
+
+class ScalingManifest(OutputRecord):
+    """The tables of a scaling study, by path with their size; written last."""
+
+    sizes: dict[str, int]
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Size in bytes of each file, by its path."""
+        return self.sizes
 
 
 def scaling_folder(study: Study) -> Path:
@@ -57,6 +78,7 @@ def main(study: Study, run: Run) -> None:
         run.counts |= {"trained": len(pending), "kept": done}
         if pending:
             _train(study.ray, folder, pending, scaling.large_rows)
+        _write_tables(study, run, manifest, plans, folder / TABLES)
 
 
 def _plan_points(
@@ -166,6 +188,36 @@ def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -
         fuse=ray.fuse,
         should_stop=should_stop,
     )
+
+
+def _write_tables(
+    study: Study, run: Run, manifest: DatasetManifest, plans: Sequence[PointPlan], folder: Path
+) -> None:
+    scaling = section_of(study)
+    wanted = fingerprint(
+        stage="scaling tables",
+        version=VERSION,
+        settings=scaling,
+        points=[plan.fingerprint for plan in plans],
+    )
+    if run.keeps("scaling", folder / MANIFEST, ScalingManifest, wanted):
+        return
+    points = [
+        Point(PointRecord.load(plan.folder / POINT, made_by="scaling"), load_rows(plan.folder))
+        for plan in sorted(plans, key=lambda plan: plan.training.key)
+    ]
+    exact = [
+        judge_rows(source.calibrator, plans[0].test)
+        for source in oracle_source(manifest, study.calibrate)
+    ]
+    oracle = {name: table[name].to_numpy() for table in exact for name in table.column_names}
+    with replacing_folder(folder) as new:
+        for name, table in make_tables(scaling, points, oracle or None).items():
+            pq.write_table(table, new / f"{name}.parquet")
+            pa_csv.write_csv(table, new / f"{name}.csv")
+        sizes = {path.name: path.stat().st_size for path in sorted(new.glob("scaling*"))}
+        ScalingManifest(fingerprint=wanted, sizes=sizes).save(new / MANIFEST)
+    log.info("scaling: tables in %s", folder)
 
 
 def _describe(plan: PointPlan) -> str:

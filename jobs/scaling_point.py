@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.scaling_plan import PointPlan
-from pipeline.calibrate import Summariser
 from pipeline.density import mixtures_of
 from pipeline.formats.manifest import DatasetManifest, read_manifest
 from pipeline.mixture import Mixtures
 from pipeline.scaling.points import POINT, PointRecord, judge_rows, save_rows
+from pipeline.summariser import Summariser
 from training.checkpoint import Checkpoint, newest_checkpoint
 from training.data import read_training_data, select_features
 from training.epoch import Worker

@@ -17,6 +17,9 @@ from pipeline.scaling.settings import ScalingSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from training.settings import ModelSettings
 
+# Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
+AnyModelSettings = ModelSettings
+
 
 class DaskSettings(Record):
     """Where and how wide Dask runs; changes no result.
@@ -76,7 +79,7 @@ class Study(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     simulate: SimulateSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
-    models: dict[str, ModelSettings] = Field(default={})
+    models: dict[str, AnyModelSettings] = Field(default={})
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
@@ -86,7 +89,7 @@ class Study(Record):
 
     @field_validator("models")
     @classmethod
-    def _names_are_usable(cls, models: dict[str, ModelSettings]) -> dict[str, ModelSettings]:
+    def _names_are_usable(cls, models: dict[str, AnyModelSettings]) -> dict[str, AnyModelSettings]:
         _refuse_unusable(models)
         return models
 

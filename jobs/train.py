@@ -1,30 +1,29 @@
-"""Train the study's models and export each to ONNX with its card.
+"""Train the study's models and write each with its card.
 
 Run: topocal train STUDY.yaml
-Reads <output>/dataset; writes <output>/models/NAME/ with model.onnx, weights.safetensors,
-history.jsonl and, last, model.json. A run that was stopped goes on from its last epoch.
+Reads <output>/dataset; writes <output>/models/NAME/ with the model (networks: model.onnx,
+weights.safetensors, history.jsonl) and, last, model.json. A training of networks that was stopped
+goes on from its last epoch.
 """
 
 import logging
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
-from jobs.signals import stop_requests
-from jobs.study import Study
+from jobs.study import AnyModelSettings, Study
+from jobs.trainers import Task, train_kind
 from pipeline.formats.card import CARD, ModelCard, read_card
-from pipeline.formats.errors import StoppedBySignal, UserError
+from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import claim, refuse_foreign
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
-from training.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +49,16 @@ def main(study: Study, run: Run) -> None:
         if run.keeps(f"train/{name}", folder / CARD, ModelCard, wanted):
             continue
         with holding(folder):
-            if run.redo:  # from the first epoch
+            if run.redo:  # from the beginning
                 refuse_foreign(folder)
                 shutil.rmtree(folder, ignore_errors=True)
             _begin(study, settings, manifest, folder)
-            _train(study, name, settings, wanted)
-        run.counts[name] = {"rows": manifest.rows_of("train"), "epochs": settings.epochs}
+            dataset = dataset_folder(study)
+            card = train_kind(Task(study, name, settings, dataset, manifest, folder, wanted))
+        scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
+        log.info("train: %s is finished (%s)", name, scores)
+        epochs = {"epochs": card.settings["epochs"]} if "epochs" in card.settings else {}
+        run.counts[name] = {"rows": manifest.rows_of("train"), **epochs}
 
 
 class TrainingRecord(Record):
@@ -74,7 +77,9 @@ class TrainingRecord(Record):
     dataset: dict[str, Any]
 
 
-def _begin(study: Study, settings: ModelSettings, manifest: DatasetManifest, folder: Path) -> None:
+def _begin(
+    study: Study, settings: AnyModelSettings, manifest: DatasetManifest, folder: Path
+) -> None:
     """Claim a model's folder for one training.
 
     Raises:
@@ -133,49 +138,7 @@ def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCar
     return card
 
 
-def _train(study: Study, name: str, settings: ModelSettings, wanted: str) -> None:
-    with needing_torch():
-        from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
-    ray = study.ray
-    with stop_requests() as should_stop:
-        card = train_model(
-            dataset_folder(study),
-            settings,
-            name=name,
-            seed=study.seed,
-            folder=model_folder(study, name),
-            fingerprint=wanted,
-            num_workers=ray.workers,
-            threads_per_worker=ray.threads,
-            use_gpu=ray.gpu,
-            fuse=ray.fuse,
-            tensorboard=ray.tensorboard,
-            address=ray.address,
-            in_process=ray.address == "none",
-            should_stop=should_stop,
-        )
-        if should_stop():
-            msg = f"stopped by a signal after model {name}; run again to continue"
-            raise StoppedBySignal(msg)
-    scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
-    log.info("train: %s is exported (%s)", name, scores)
-
-
-@contextmanager
-def needing_torch() -> Iterator[None]:
-    """Around the import of what only the extra `train` installs.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed; training needs it: pip install 'topocal[train]'"
-        raise UserError(msg) from None
-
-
-def _fingerprint(study: Study, settings: ModelSettings, manifest: DatasetManifest) -> str:
+def _fingerprint(study: Study, settings: AnyModelSettings, manifest: DatasetManifest) -> str:
     return fingerprint(
         stage="train",
         version=VERSION,

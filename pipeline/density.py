@@ -4,18 +4,14 @@ Both answer the same question, the mixtures of l = log10 of the target for raw f
 everything after them has no special case for the oracle.
 """
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from pipeline.formats.errors import UserError
-from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.generator.features import FEATURES
 from pipeline.generator.response import (
@@ -26,6 +22,7 @@ from pipeline.generator.response import (
 )
 from pipeline.generator.settings import RECIPE, GeneratorSettings
 from pipeline.mixture import Mixtures
+from pipeline.onnx_session import open_session
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -52,7 +49,7 @@ class OnnxDensity:
     def mixtures(self, columns: Columns) -> Mixtures:
         """The mixtures of some rows; some two thousand at a time are fastest."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
-        session = _open_session(self.path, self.sha256)
+        session = open_session(self.path, self.sha256)
         (parameters_SNP,) = session.run(["mixture"], {"features": x_NF})
         return mixtures_of(parameters_SNP)
 
@@ -155,27 +152,3 @@ def _why_no_oracle(manifest: DatasetManifest) -> str | None:
         ),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
-
-
-_sessions: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
-_sessions_lock = threading.Lock()
-
-
-def _open_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
-    """The session of a model, opened once a process; the key holds the file's checksum."""
-    with _sessions_lock:  # two threads of one worker would both load it
-        key = (path, sha256)
-        if key not in _sessions:
-            _sessions[key] = _load_session(path, sha256)
-        return _sessions[key]
-
-
-def _load_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
-    if not path.is_file() or sha256_of(path) != sha256:
-        msg = f"{path}: missing or not the file that the model card lists; train or copy it again"
-        raise UserError(msg)
-    options = onnxruntime.SessionOptions()
-    # The farm runs one process a core; without a pool of threads none spins.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -53,7 +53,7 @@ def _origin(card: ModelCard) -> TextTable:
         ("target", f"{target.name} = {target.numerator} / {target.denominator}"),
         ("calibrated value", f"{target.calibrated} [{target.calibrated_unit}]"),
         (f"training range of {target.name}", f"{10**low:.4g} to {10**high:.4g}"),
-        ("networks", f"{card.num_networks}, {card.num_components} components each"),
+        ("predicts", _prediction(card)),
         ("dataset", card.data_fingerprint),
         ("model", card.fingerprint),
         ("commit", card.git_hash),
@@ -61,6 +61,14 @@ def _origin(card: ModelCard) -> TextTable:
         ("cite", card.citation),
     ]
     return TextTable(f"{card.name} ({card.kind})", ("", "value"), rows)
+
+
+def _prediction(card: ModelCard) -> str:
+    if card.density == "gaussian_mixture":
+        return f"densities: {card.num_networks} networks, {card.num_components} components each"
+    if card.density == "quantiles":
+        return f"quantiles: {', '.join(f'{level:g}' for level in card.quantile_levels)}"
+    return "one value a cluster, without uncertainty"
 
 
 def _inputs(card: ModelCard) -> TextTable:

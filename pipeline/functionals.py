@@ -14,6 +14,7 @@ from scipy.special import ndtri
 
 from pipeline.compiled import kernel, summing_kernel
 from pipeline.fastmath import LN10, SQRT_2PI, Parts, Vector, empty_rows, exp64, load_rows
+from pipeline.formats.calibrated import QUANTILES
 from pipeline.masses import cut_row, mass64, row_of
 from pipeline.mixture import Doubles, Floats, Mixtures
 from pipeline.mixture_moments import moment_rows
@@ -24,7 +25,6 @@ Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 Central = Literal["mode_linear", "mode_log10", "median", "mean"]
 Sigma = Literal["moments", "linearised"]
 
-_LEVELS = {"q025": 0.025, "q16": 0.16, "median": 0.5, "q84": 0.84, "q975": 0.975}
 _TINY = 1e-250  # a density below it may have lost components to underflow
 _BLOCK = 128  # rows whose parameters, in float64, stay in the second-level cache
 
@@ -70,7 +70,7 @@ def summarise(
     num_rows = len(mixtures.lower)
     lower, upper = _bounds(mixtures)
     search = np.maximum(low, lower), np.minimum(high, upper)
-    probabilities = np.array(list(_LEVELS.values()))
+    probabilities = np.array(list(QUANTILES.values()))
     levels = probabilities, ndtri(probabilities)
     modes, at_bound = np.empty((2, num_rows)), np.empty((2, num_rows), bool)
     quantiles = np.full((len(probabilities), num_rows), np.nan)
@@ -134,7 +134,7 @@ def _columns_of(
     for i, kind in enumerate(("log10", "linear")):
         columns[f"mode_{kind}"] = np.exp(LN10 * modes[i])
         columns[f"mode_{kind}_at_bound"] = at_bound[i]
-    columns |= {name: np.exp(LN10 * quantiles[i]) for i, name in enumerate(_LEVELS)}
+    columns |= {name: np.exp(LN10 * quantiles[i]) for i, name in enumerate(QUANTILES)}
     columns["mean"] = moments[0]
     columns["mean_log10"] = moments[5]
     for first, suffix in ((1, ""), (3, "_log10")):

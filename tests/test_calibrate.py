@@ -10,13 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import calibrate
-from pipeline.calibrate import CalibrationPlan, Summariser, calibrate_part
+from pipeline.calibrate import CalibrationPlan, calibrate_part
 from pipeline.density import OnnxDensity
 from pipeline.formats.columns import Target
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import read_part
 from pipeline.parquet import write_part
 from pipeline.settings import SummarySettings
+from pipeline.summariser import Summariser
 
 ROWS, NETWORKS, COMPONENTS = 5000, 4, 2
 TARGET = Target(
@@ -68,7 +69,7 @@ def plan(tmp_path, density):
     table = {name: values.astype(np.float32) for name, values in columns.items()}
     table["cluster_id"] = np.arange(ROWS, dtype=np.uint64)
     return CalibrationPlan(
-        summariser=Summariser(
+        calibrator=Summariser(
             density=density,
             target=TARGET,
             search_range=(-1.5, 1.5),

@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibrate import SLAB, Summariser
+from pipeline.calibrate import SLAB
+from pipeline.calibrator import Calibrator, Columns
 from pipeline.formats.columns import Cut, Feature
 from pipeline.ingest.select import raise_to_floor
-
-Columns = dict[str, NDArray[Any]]
 
 
 class Reason(IntEnum):
@@ -29,13 +27,13 @@ class Calibration:
     """A model, ready for rows.
 
     Attributes:
-        summariser: Calibrates rows that can be.
+        calibrator: Calibrates rows that can be.
         features: The model's inputs, in order.
         cuts: On features, as in training.
         floors: By feature, as in training.
     """
 
-    summariser: Summariser
+    calibrator: Calibrator
     features: tuple[Feature, ...]
     cuts: tuple[Cut, ...]
     floors: Mapping[str, float]
@@ -43,7 +41,7 @@ class Calibration:
     @property
     def needed(self) -> tuple[str, ...]:
         """The columns that a row must have: the energy and the features."""
-        numerator = self.summariser.target.numerator
+        numerator = self.calibrator.target.numerator
         return tuple(dict.fromkeys([numerator, *(feature.name for feature in self.features)]))
 
 
@@ -61,14 +59,14 @@ def apply_to_rows(calibration: Calibration, rows: Columns) -> Columns:
     # float32 first, as the dataset that the model was trained on
     with np.errstate(over="ignore"):
         single = {name: rows[name].astype(np.float32, copy=False) for name in calibration.needed}
-    raw_energy = single[calibration.summariser.target.numerator]
+    raw_energy = single[calibration.calibrator.target.numerator]
     for name, floor in calibration.floors.items():
         single[name], _ = raise_to_floor(single[name], floor)
     reason_N = _reasons(calibration, single)
     good_G = np.flatnonzero(reason_N == Reason.CALIBRATED)
     chosen = {name: values[good_G] for name, values in single.items()}
     slabs = [
-        calibration.summariser.summarise({
+        calibration.calibrator.calibrate({
             name: values[first : first + SLAB] for name, values in chosen.items()
         })
         for first in range(0, max(len(good_G), 1), SLAB)
@@ -79,7 +77,7 @@ def apply_to_rows(calibration: Calibration, rows: Columns) -> Columns:
         empty = False if values.dtype == bool else np.nan
         columns[name] = np.full(len(reason_N), empty, values.dtype)
         columns[name][good_G] = values
-    columns[calibration.summariser.target.numerator] = raw_energy
+    columns[calibration.calibrator.target.numerator] = raw_energy
     columns["reason"] = reason_N
     columns["outside"] = _outside(calibration, single)
     return columns
@@ -93,7 +91,7 @@ def empty_columns(calibration: Calibration, names: Sequence[str]) -> Columns:
 
 
 def _reasons(calibration: Calibration, rows: Columns) -> NDArray[np.uint8]:
-    numerator = calibration.summariser.target.numerator
+    numerator = calibration.calibrator.target.numerator
     reason_N = np.zeros(len(rows[numerator]), np.uint8)
     logs = [f.name for f in calibration.features if f.transform == "log10_standard"]
 
@@ -116,7 +114,7 @@ def _outside(calibration: Calibration, rows: Columns) -> NDArray[np.unsignedinte
     kind: type[np.unsignedinteger] = np.uint32 if len(calibration.features) <= 32 else np.uint64
     outside_N = np.zeros(len(rows[calibration.features[0].name]), kind)
     for bit, feature in enumerate(calibration.features):
-        low, high = calibration.summariser.ranges[feature.name]
+        low, high = calibration.calibrator.ranges[feature.name]
         values = rows[feature.name]
         is_outside_N = ~((values >= low) & (values <= high))
         outside_N |= is_outside_N.astype(kind) << kind(bit)

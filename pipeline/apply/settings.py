@@ -25,7 +25,8 @@ class ApplySettings(SummarySettings):
 
     Attributes:
         layout: Of ROOT inputs; not given: the shipped one whose tree and energy they have.
-        columns: Of the output, besides the uncalibrated energy: those of a calibrated set, and
+        columns: Of the output, besides the uncalibrated energy: those of a calibrated set, as far
+            as the model has them, and
             `outside` (bit i is set where feature i of the model lies outside its training range)
             and `reason` (why a cluster is not calibrated, 0 where it is).
         format: "root": for each input a friend tree, entry by entry and vector by vector;

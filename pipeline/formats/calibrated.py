@@ -1,12 +1,30 @@
 """The manifest of a calibrated set: one part for each part of a dataset's split, row by row."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pipeline.formats.columns import Target
 from pipeline.formats.manifest import MANIFEST, Part, Split
 from pipeline.formats.records import OutputRecord, Record
+
+# Columns of quantiles of the target, by name: the probability.
+QUANTILES = {"q025": 0.025, "q16": 0.16, "median": 0.5, "q84": 0.84, "q975": 0.975}
+
+
+class Functionals(NamedTuple):
+    """What the central value and the sigmas of a set are.
+
+    Attributes:
+        central: The functional in the column of the target's name; "point" for an estimate that
+            is no functional of a known density.
+        sigma: How the linear sigmas were computed; None without sigmas.
+        search_range: log10 range in which modes were searched and moments integrated; None without.
+    """
+
+    central: str
+    sigma: str | None = None
+    search_range: tuple[float, float] | None = None
 
 
 class CalibratedColumn(Record):
@@ -28,9 +46,10 @@ class CalibratedManifest(OutputRecord):
         split: The calibrated split.
         target: What was predicted.
         central: The functional in the column of the target's name.
-        sigma: How the linear sigmas were computed.
-        search_range: log10 range in which modes were searched and moments integrated.
-        columns: Columns besides `cluster_id`.
+        sigma: How the linear sigmas were computed; None for a set without.
+        search_range: log10 range in which modes were searched and moments integrated; None for a
+            set without density.
+        columns: Columns besides `cluster_id`; a set without density lacks some of them.
         parts: In the order of the dataset's parts of that split, with equal row counts.
         rows_at_bound: Rows whose mode met a bound of the search range, by mode.
         rows_out_of_domain: Rows with a feature outside the model's training range.
@@ -43,8 +62,8 @@ class CalibratedManifest(OutputRecord):
     split: Split
     target: Target
     central: str
-    sigma: str
-    search_range: tuple[float, float]
+    sigma: str | None
+    search_range: tuple[float, float] | None
     columns: tuple[CalibratedColumn, ...]
     parts: tuple[Part, ...]
     rows_at_bound: dict[str, int]
@@ -85,6 +104,11 @@ def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColum
             ("pit", "1", f"probability of a {name} below the true value"),
         ]
     return tuple(CalibratedColumn(name=n, unit=u, description=d) for n, u, d in rows)
+
+
+def describe_columns(target: Target, names: Collection[str]) -> tuple[CalibratedColumn, ...]:
+    """Those of the columns of a calibrated set that have these names."""
+    return tuple(c for c in calibrated_columns(target, has_truth=True) if c.name in names)
 
 
 def read_calibrated(folder: Path) -> CalibratedManifest:

@@ -47,11 +47,14 @@ class ModelCard(OutputRecord):
         name: The model's name in its study.
         kind: What was trained, for example "bnn".
         artefact: "onnx"; "tables" for calibrations that are no network.
-        artefacts: By role: "model" is the ONNX file with all outputs, "mixture" the same networks
-            with the mixture alone, for bulk work; then "weights" and "history".
-        density: What the outputs describe.
-        num_networks: Size of the network axis S (weight samples or members).
-        num_components: Components K of each network's mixture.
+        artefacts: By role: "model" is the ONNX file with all outputs or the tables, "mixture" the
+            same networks with the mixture alone, for bulk work; then "weights" and "history".
+        density: What the outputs describe: Gaussian mixtures in log10 of the target (`mixture`),
+            quantiles of log10 of the target (`quantiles` [row, quantile]), or one estimate of the
+            target a row (`response` [row]).
+        quantile_levels: Probability of each quantile, rising; for "quantiles".
+        num_networks: Size of the network axis S (weight samples or members); for mixtures.
+        num_components: Components K of each network's mixture; for mixtures.
         inputs: Raw physical features in the order of the model's input columns.
         input_ranges: By feature: the training range.
         cuts: On features: what the training clusters passed.
@@ -73,9 +76,10 @@ class ModelCard(OutputRecord):
     kind: str
     artefact: Literal["onnx", "tables"] = "onnx"
     artefacts: dict[str, Artefact]
-    density: Literal["gaussian_mixture"] = "gaussian_mixture"
-    num_networks: int
-    num_components: int
+    density: Literal["gaussian_mixture", "quantiles", "point"] = "gaussian_mixture"
+    quantile_levels: tuple[float, ...] = ()
+    num_networks: int | None = None
+    num_components: int | None = None
     inputs: tuple[Feature, ...]
     input_ranges: dict[str, TrainingRange]
     cuts: tuple[Cut, ...] = ()

@@ -135,8 +135,8 @@ def model_table(scene: Scene, cards: Mapping[str, ModelCard]) -> HtmlTable:
     facts = {
         "kind": [card.kind for card in cards.values()],
         "features": [str(len(card.inputs)) for card in cards.values()],
-        "networks": [str(card.num_networks) for card in cards.values()],
-        "components": [str(card.num_components) for card in cards.values()],
+        "networks": [str(card.num_networks or MISSING) for card in cards.values()],
+        "components": [str(card.num_components or MISSING) for card in cards.values()],
         "commit": [_short_commit(card.git_hash) for card in cards.values()],
     }
     for score in dict.fromkeys(key for card in cards.values() for key in card.scores):

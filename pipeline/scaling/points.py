@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.calibrate import SLAB, Columns, Summariser, truth_of
+from pipeline.calibrate import SLAB, truth_of
+from pipeline.calibrator import Calibrator, Columns
 from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest, read_manifest, read_part
 from pipeline.formats.records import OutputRecord
@@ -52,27 +53,27 @@ class PointRecord(OutputRecord):
         return {ROWS: self.size}
 
 
-def judge_rows(summariser: Summariser, test: Path) -> pa.Table:
+def judge_rows(calibrator: Calibrator, test: Path) -> pa.Table:
     """What a density says of each row of a test set: functionals, sigmas, log density.
 
     Args:
-        summariser: Of the density.
+        calibrator: The density.
         test: Folder of the test set's manifest.
     """
     manifest = read_manifest(test)
     weights = [column.name for column in manifest.columns if column.role == "weight"]
     tables = [
-        _judge_part(summariser, test, manifest, number, weights)
+        _judge_part(calibrator, test, manifest, number, weights)
         for number in range(len(manifest.parts_of("test")))
     ]
     return pa.concat_tables(tables)
 
 
 def _judge_part(
-    summariser: Summariser, test: Path, manifest: DatasetManifest, number: int, weights: list[str]
+    calibrator: Calibrator, test: Path, manifest: DatasetManifest, number: int, weights: list[str]
 ) -> pa.Table:
-    target = summariser.target
-    wanted = [*summariser.density.inputs, *summariser.ranges, *weights]
+    target = calibrator.target
+    wanted = [*calibrator.inputs, *calibrator.ranges, *weights]
     wanted += [target.numerator, target.denominator]
     table = read_part(test, manifest.parts_of("test")[number], list(dict.fromkeys(wanted)))
     rows = {name: table[name].to_numpy() for name in table.column_names}
@@ -81,7 +82,7 @@ def _judge_part(
     for start in range(0, table.num_rows, SLAB):
         part = slice(start, start + SLAB)
         slab = {name: values[part] for name, values in rows.items()}
-        slabs.append(summariser.summarise(slab, truth_N[part]))
+        slabs.append(calibrator.calibrate(slab, truth_N[part]))
     columns = {
         name: np.concatenate([slab[name] for slab in slabs]) for name in (target.name, *KEPT)
     }

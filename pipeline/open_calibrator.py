@@ -1,0 +1,35 @@
+"""A finished model's folder and card as something that calibrates rows."""
+
+from pathlib import Path
+
+from pipeline.calibrator import Calibrator
+from pipeline.density import OnnxDensity
+from pipeline.estimates import OnnxFile, PointModel, QuantileModel
+from pipeline.formats.card import Artefact, ModelCard
+from pipeline.settings import SummarySettings
+from pipeline.summariser import Summariser
+
+
+def bulk_artefact(card: ModelCard) -> Artefact:
+    """The file that bulk work reads: the mixture alone, where the summaries are made here."""
+    return card.artefacts["mixture" if card.density == "gaussian_mixture" else "model"]
+
+
+def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) -> Calibrator:
+    """A model ready for rows; its file is read by the process that calibrates."""
+    file = bulk_artefact(card)
+    path, inputs = folder / file.path, tuple(feature.name for feature in card.inputs)
+    ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
+    (target,), ((low, high),) = card.targets, card.target_ranges.values()
+    if card.density == "gaussian_mixture":
+        return Summariser(
+            density=OnnxDensity(path, file.sha256, inputs),
+            target=target,
+            search_range=(low - settings.margin, high + settings.margin),
+            ranges=ranges,
+            settings=settings,
+        )
+    model = OnnxFile(path, file.sha256, inputs)
+    if card.density == "quantiles":
+        return QuantileModel(model, target, ranges, card.quantile_levels)
+    return PointModel(model, target, ranges)
