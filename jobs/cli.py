@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.launch import run_job  # noqa: PLC0415 - `topocal --help` answers at once
 
     module = importlib.import_module(f"jobs.{words[0]}")
-    return run_job(words[0], module.main, words[1:])
+    return run_job(words[0], module.main, words[1:], getattr(module, "OPTIONS", None))
 
 
 def _help() -> str:

@@ -20,7 +20,14 @@ import pyarrow.parquet as pq
 from jobs.calibrate import oracle_source
 from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
-from jobs.scaling_plan import PointPlan, Training, fingerprint_of, plan_trainings, section_of
+from jobs.scaling_plan import (
+    PointPlan,
+    Training,
+    expected_rows,
+    fingerprint_of,
+    plan_trainings,
+    section_of,
+)
 from jobs.scaling_rows import StudyRows, make_rows
 from jobs.signals import stop_requests
 from jobs.study import RaySettings, Study
@@ -37,6 +44,7 @@ from pipeline.scaling.table import Point, make_tables
 
 log = logging.getLogger(__name__)
 
+OPTIONS = {"dry-run": "say what it would cost, and train nothing"}
 VERSION = 1  # raised when the same trainings give other tables
 OWNER = "owner"  # names the run whose tasks may write; others stop
 TABLES = "tables"
@@ -61,6 +69,9 @@ def scaling_folder(study: Study) -> Path:
 def main(study: Study, run: Run) -> None:
     """Do the trainings that are not done yet, then the tables."""
     scaling = section_of(study)
+    if "dry-run" in run.options:
+        _tell_cost(study, plan_trainings(study, expected_rows(study)))
+        return
     manifest = open_dataset(study)
     manifest.log10_target_range()  # refuses a dataset without truth
     trainings = plan_trainings(study, manifest.rows_of("train"))
@@ -77,6 +88,7 @@ def main(study: Study, run: Run) -> None:
         log.info("scaling: %d trainings, %d are done already", len(plans), done)
         run.counts |= {"trained": len(pending), "kept": done}
         if pending:
+            _tell_cost(study, [plan.training for plan in pending])
             _train(study.ray, folder, pending, scaling.large_rows)
         _write_tables(study, run, manifest, plans, folder / TABLES)
 
@@ -116,6 +128,13 @@ def _is_done(plan: PointPlan) -> bool:
         return False
     record = PointRecord.load(path, made_by="scaling")
     return record.fingerprint == plan.fingerprint and not record.missing_from(plan.folder)
+
+
+def _tell_cost(study: Study, trainings: Sequence[Training]) -> None:
+    with needing_torch():
+        from jobs.scaling_cost import estimate_cost  # noqa: PLC0415 - needs torch
+    for line in estimate_cost(study, trainings):
+        log.info("scaling: %s", line)
 
 
 def _train(ray: RaySettings, folder: Path, plans: Sequence[PointPlan], large_rows: int) -> None:
@@ -227,4 +246,4 @@ def _describe(plan: PointPlan) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job("scaling", main, sys.argv[1:]))
+    sys.exit(run_job("scaling", main, sys.argv[1:], OPTIONS))

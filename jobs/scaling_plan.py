@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from jobs.ingest import dataset_folder, open_dataset
 from jobs.study import Study
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
+from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.seeds import derive_seed
 from pipeline.scaling.settings import LadderSettings, ScalingSettings
 from pipeline.settings import SummarySettings
@@ -113,6 +115,20 @@ def section_of(study: Study) -> ScalingSettings:
         msg = "the study has no section scaling; add one with at least one ladder"
         raise UserError(msg)
     return study.scaling
+
+
+def expected_rows(study: Study) -> int:
+    """Rows of the training split: of the dataset, or about those of the sample to be simulated.
+
+    Raises:
+        UserError: There is neither a dataset nor a simulation.
+    """
+    if (dataset_folder(study) / MANIFEST).exists():
+        return open_dataset(study).rows_of("train")
+    if study.simulate is None or study.dataset.inputs:
+        msg = f"{dataset_folder(study)}: no dataset; run `topocal ingest` first"
+        raise UserError(msg)
+    return int(study.simulate.num_clusters * study.dataset.split.train)
 
 
 def plan_trainings(study: Study, num_rows: int) -> list[Training]:
