@@ -48,8 +48,8 @@ class Fit:
 
     @property
     def p_value(self) -> float | None:
-        """Chance of a larger chi2; None without errors, or without freedom."""
-        return None if self.chi2 is None or self.ndf < 1 else float(chi2.sf(self.chi2, self.ndf))
+        """Chance of a larger chi2; None without errors."""
+        return None if self.chi2 is None else float(chi2.sf(self.chi2, self.ndf))
 
     @property
     def is_determined(self) -> bool:
@@ -61,10 +61,8 @@ class Fit:
         """What a reader has to know before using it; empty if nothing."""
         if not self.is_determined:
             return "the points do not fix all parameters"
-        if self.chi2 is None:
-            return "the points have no errors (one training each), so the fit cannot be judged"
         if self.p_value is None:
-            return "as many parameters as points: the fit cannot be judged"
+            return "the points have no errors (one training each), so the fit cannot be judged"
         if self.p_value < DESCRIBES:
             return (
                 f"the fit does not describe the points: chi2 / ndf = {self.chi2:.3g} / {self.ndf}, "
@@ -108,12 +106,12 @@ def fit_sizes(
         forms: To be tried, in this order.
 
     Returns:
-        None for fewer than three points, or where no form could be fitted.
+        None for fewer than three points, or where no form with fewer parameters could be fitted.
     """
     if len(rows) < FEWEST_SIZES:
         return None
     wanted = forms if errors is not None else [POWER if POWER in forms else forms[-1]]
-    fitting = [form for form in wanted if len(NAMES[form]) <= len(rows)]
+    fitting = [form for form in wanted if len(NAMES[form]) < len(rows)]
     tried = [fit_form(rows, values, errors, form) for form in fitting]
     found = [fit for fit in tried if fit is not None]
     good = [fit for fit in found if not fit.warning]
