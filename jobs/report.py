@@ -2,7 +2,7 @@
 
 Run: topocal report STUDY.yaml
 Reads <output>/metrics, the dataset's manifest, the models' cards and histories; writes
-<output>/report/index.html and figures/*.svg, *.pdf, *.csv.
+<output>/report/index.html and figures/*.svg, *.pdf, *.csv, *.yaml (HEPData's structure).
 """
 
 import json
@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from jobs.evaluate import metrics_folder, open_metrics
 from jobs.ingest import open_dataset
@@ -28,7 +30,7 @@ from pipeline.formats.records import OutputRecord
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same metrics give another page
+VERSION = 2  # raised when the same metrics give another page
 
 
 class ReportManifest(OutputRecord):
@@ -54,6 +56,7 @@ def main(study: Study, run: Run) -> None:
     metrics = open_metrics(study, manifest)
     models = {name: open_model(study, name, manifest) for name in model_names(study)}
     cards = {name: card for name, (_, card) in models.items()}
+    extras = extra_tables(study)
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -61,24 +64,27 @@ def main(study: Study, run: Run) -> None:
         study=study.name,
         metrics=metrics.fingerprint,
         models=cards,
+        extras={name: table.to_pylist() for name, table in extras.items()},
     )
     if run.keeps("report", folder / MANIFEST, ReportManifest, wanted):
         return
     write_report = _import_writer()
+    tables = extras | {
+        name: pq.read_table(metrics_folder(study) / f"{name}.parquet") for name in metrics.tables
+    }
     with replacing_folder(folder) as new:
         write_report(
             new,
             study_name=study.name,
             manifest=manifest,
             summary=metrics.summary,
-            tables={
-                name: pq.read_table(metrics_folder(study) / f"{name}.parquet")
-                for name in metrics.tables
-            },
+            tables=tables,
             cards=cards,
             histories={name: _read_history(*model) for name, model in models.items()},
             settings=study.report,
             split=study.calibrate.split,
+            records=read_records(study),
+            study=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
         )
         sizes = {
             str(path.relative_to(new)): path.stat().st_size
@@ -88,6 +94,22 @@ def main(study: Study, run: Run) -> None:
         ReportManifest(fingerprint=wanted, sizes=sizes).save(new / MANIFEST)
     run.counts["figures"] = sum(path.endswith(".svg") for path in sizes)
     log.info("report: %s", folder / "index.html")
+
+
+def extra_tables(study: Study) -> dict[str, pa.Table]:
+    """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
+    del study
+    return {}
+
+
+def read_records(study: Study) -> dict[str, dict[str, Any]]:
+    """By job: what it recorded of its last run, in the order in which they ran."""
+    paths = (study.folder / "records").glob("*.json")
+    return {
+        path.stem: json.loads(path.read_bytes())
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+        if path.stem != "report"
+    }
 
 
 def _import_writer() -> Any:  # noqa: ANN401 - imported late

@@ -7,9 +7,9 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 
 from pipeline.evaluation.rows import EVERYWHERE, VERSUS
-from pipeline.report.canvas import Panel, add_legend, new_axes, plain_log
+from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log, write_lines
 from pipeline.report.profiles import as_steps
-from pipeline.report.scene import Column, Look, Scene, Series, select, series
+from pipeline.report.scene import Column, Look, Scene, Series, distinct, select, series
 
 PULL_LABELS = {
     "t_log": r"$t_\mathrm{log}$ = log$_\mathrm{10}$(predicted / true) / $\sigma_\mathrm{log}$",
@@ -25,40 +25,44 @@ SIGMA_LABELS = {
 def pull_panels(scene: Scene) -> Iterator[Panel]:
     """Pulls in logarithmic and linear space with their core fits (Fig. 12b, Eqs. 19 and 20)."""
     for figure_name, label in PULL_LABELS.items():
-        table = select(scene.tables["pull"], figure=figure_name, population=EVERYWHERE)
-        fits = select(scene.tables["pull_fit"], figure=figure_name, population=EVERYWHERE)
+        table = select(scene.table("pull"), figure=figure_name, population=EVERYWHERE)
+        fits = select(scene.table("pull_fit"), figure=figure_name, population=EVERYWHERE)
         names = [name for name in scene.sets if len(series(table, set=name))]
         if not names:
             continue
         figure, axes = new_axes(scene.sample)
+        words = []
         for name in names:
-            bins, fit = series(table, set=name), series(fits, set=name)
-            look = scene.look(name)
-            width = f", width {(fit['left'][0] + fit['right'][0]) / 2:.2f}" if len(fit) else ""
-            _draw_density(axes, bins, look, look.label + width)
+            bins, fit, look = series(table, set=name), series(fits, set=name), scene.look(name)
+            _draw_density(axes, bins, look, look.label)
             _draw_fit(axes, fit, look)
+            words += _fit_words(fit, look)
         plain_log(axes, "y")
         axes.set_xlim(*_core(series(table), 1e-4))
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of rows per unit")
-        add_legend(figure, axes, columns=2)
+        axes.set_ylabel("fraction of clusters per unit")
+        write_lines(axes, words)
+        add_legend(figure, axes)
         yield Panel(
             name=figure_name.replace("_", "-"),
-            caption="Pull with the two-sided Gaussian fitted to its core (thick)",
+            caption=f"{label}, with the two-sided Gaussian fitted to its core (thick): centre, "
+            "left width and right width are in the panel.",
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
+            number="12b" if figure_name == "t_log" else "",
+            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
         )
 
 
 def pit_panels(scene: Scene) -> Iterator[Panel]:
     """The probability integral transform against the uniform density."""
     for population in scene.populations:
-        table = select(scene.tables["pit"], population=population)
+        table = select(scene.table("pit"), population=population)
         names = [name for name in scene.sets if len(series(table, set=name))]
         if not names:
             continue
         figure, axes = new_axes(scene.sample)
-        axes.axhline(1.0, color="#999999", linewidth=0.8)
+        axes.axhline(1.0, color=GREY, linewidth=0.8)
         for name in names:
             bins, look = series(table, set=name), scene.look(name)
             _draw_density(axes, bins, look, look.label)
@@ -70,16 +74,19 @@ def pit_panels(scene: Scene) -> Iterator[Panel]:
         where = "" if population == EVERYWHERE else f"-{population}"
         yield Panel(
             name=f"pit{where}",
-            caption=f"PIT of {_words(population)}",
+            caption=f"Probability integral transform of {_words(population)}; flat if the "
+            "densities are right.",
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
+            labels={"low": "Probability integral transform", "fraction": "Fraction in the bin"},
         )
 
 
-def sigma_panels(scene: Scene) -> Iterator[Panel]:
-    """Spectra of total, systematic and statistical uncertainty (Fig. 13)."""
-    for figure_name, (symbol, kind) in SIGMA_LABELS.items():
-        table = select(scene.tables["sigma"], figure=figure_name)
+def sigma_panels(scene: Scene, parts: tuple[str, ...]) -> Iterator[Panel]:
+    """Spectra of the total uncertainty (Fig. 13), or of its systematic and statistical parts."""
+    for figure_name in parts:
+        symbol, kind = SIGMA_LABELS[figure_name]
+        table = select(scene.table("sigma"), figure=figure_name, population=EVERYWHERE)
         names = [name for name in scene.sets if len(series(table, set=name))]
         if not names:
             continue
@@ -89,19 +96,22 @@ def sigma_panels(scene: Scene) -> Iterator[Panel]:
             _draw_fraction(axes, bins, look)
         _log_axes(axes, series(table))
         unit = "" if scene.target.unit == "1" else f" [{scene.target.unit}]"
-        axes.set_xlabel(f"{symbol} of {scene.symbol(scene.target.name)}{unit}")
+        label = f"{symbol} of {scene.symbol(scene.target.name)}{unit}"
+        axes.set_xlabel(label)
         add_legend(figure, axes)
         yield Panel(
             name=figure_name.replace("_", "-"),
-            caption=f"Spectrum of the {kind} uncertainty",
+            caption=f"Spectrum of the {kind} uncertainty of {scene.symbol(scene.target.name)}.",
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
+            number="13" if figure_name == "sigma_tot" else "",
+            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
         )
 
 
 def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     """The total uncertainty in log10 over that of the reference, row by row."""
-    table = select(scene.tables["sigma_ratio"], population=EVERYWHERE)
+    table = select(scene.table("sigma_ratio"), population=EVERYWHERE)
     names = [name for name in scene.models if len(series(table, set=name))]
     if not names or scene.reference is None:
         return
@@ -109,20 +119,26 @@ def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     for name in names:
         bins, look = series(table, set=name), scene.look(name)
         _draw_fraction(axes, bins, look)
-    axes.axvline(1.0, color="#999999", linewidth=0.8)
+    axes.axvline(1.0, color=GREY, linewidth=0.8)
     _log_axes(axes, series(table))
     low, high = _core(series(table), 1e-4)
     plain_log(axes, "x", (min(low, 0.5), max(high, 2.0)))
     axes.set_xlabel(r"$\sigma_\mathrm{log}$ / that of the " + scene.look(scene.reference).label)
     add_legend(figure, axes)
-    yield Panel("sigma-ratio", "Uncertainty over the exact one", figure, table)
+    yield Panel(
+        name="sigma-ratio",
+        caption="Total uncertainty of the logarithm over the exact one, cluster by cluster.",
+        figure=figure,
+        table=table,
+        labels={"low": "Ratio of uncertainties", "fraction": "Fraction of clusters in the bin"},
+    )
 
 
 def pair_panels(scene: Scene) -> Iterator[Panel]:
     """Relative difference of two sets' uncertainties with its core fit (Fig. 11b)."""
-    for pair in dict.fromkeys(scene.tables["pair_sigma"]["set"].to_pylist()):
-        table = select(scene.tables["pair_sigma"], set=pair, population=EVERYWHERE)
-        fit = series(scene.tables["pull_fit"], figure="pair_sigma", set=pair, population=EVERYWHERE)
+    for pair in distinct(scene.table("pair_sigma"), "set"):
+        table = select(scene.table("pair_sigma"), set=pair, population=EVERYWHERE)
+        fit = series(scene.table("pull_fit"), figure="pair_sigma", set=pair, population=EVERYWHERE)
         first, _, second = pair.partition(VERSUS)
         one, two = scene.look(first), scene.look(second)
         figure, axes = new_axes(scene.sample)
@@ -130,13 +146,23 @@ def pair_panels(scene: Scene) -> Iterator[Panel]:
         _draw_density(axes, bins, one, f"{one.label} over {two.label}")
         _draw_fit(axes, fit, one)
         for line in (-0.1, 0.0, 0.1):
-            axes.axvline(line, color="#999999", linewidth=0.8, linestyle=":" if line else "-")
+            axes.axvline(line, color=GREY, linewidth=0.8, linestyle=":" if line else "-")
         low, high = _core(bins, 1e-3)
         axes.set_xlim(min(low, -0.2), max(high, 0.2))
-        axes.set_xlabel(rf"$\sigma_\mathrm{{tot}}$ of {one.label} / {two.label} $-$ 1")
-        axes.set_ylabel("fraction of rows per unit")
+        write_lines(axes, _fit_words(fit, one))
+        label = rf"$\sigma_\mathrm{{tot}}$ of {one.label} / {two.label} $-$ 1"
+        axes.set_xlabel(label)
+        axes.set_ylabel("fraction of clusters per unit")
         add_legend(figure, axes)
-        yield Panel(f"pair-{pair.replace('_', '-')}", "Relative difference", figure, table)
+        yield Panel(
+            name=f"pair-{pair.replace('_', '-')}",
+            caption=f"{label}, for the same clusters, with the two-sided Gaussian fitted to its "
+            "core (thick); lines at 0 and at 10% on either side.",
+            figure=figure,
+            table=table,
+            number="11b",
+            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+        )
 
 
 def _draw_density(axes: Axes, bins: Series, look: Look, label: str) -> None:
@@ -161,6 +187,17 @@ def _draw_fit(axes: Axes, fit: Series, look: Look) -> None:
     axes.plot(x, y, color=look.colour, linewidth=3.0, alpha=0.35)
 
 
+def _fit_words(fit: Series, look: Look) -> list[tuple[str, str]]:
+    """What was fitted, with its colour."""
+    if not len(fit):
+        return []
+    values = [
+        f"{fit[name][0]:.3f} ± {fit[name + '_error'][0]:.3f}" for name in ("mean", "left", "right")
+    ]
+    centre, left, right = values
+    return [(f"{look.label}: {centre}, {left}, {right}", look.colour)]
+
+
 def _core(bins: Series, share: float) -> tuple[float, float]:
     """The range outside which less than this share lies at either end."""
     order = np.argsort(bins["low"], kind="stable")
@@ -180,8 +217,8 @@ def _log_axes(axes: Axes, bins: Series) -> None:
     low, high = float(bins["low"].min()), float(bins["high"].max())
     plain_log(axes, "x", (low, high))
     plain_log(axes, "y")
-    axes.set_ylabel("fraction of rows per bin")
+    axes.set_ylabel("fraction of clusters per bin")
 
 
 def _words(population: str) -> str:
-    return "all rows" if population == EVERYWHERE else f"the region {population}"
+    return "all clusters" if population == EVERYWHERE else f"the region {population}"

@@ -1,44 +1,128 @@
-"""Panels of the course of training."""
+"""Panels of the course of training: one for each group of columns that a history has."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 
-from pipeline.report.canvas import Panel, add_legend, new_axes
-from pipeline.report.scene import Column, Scene
-
-History = Sequence[Mapping[str, Any]]
+from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
+from pipeline.report.scene import Column, History, Scene
 
 SETTLED = 10  # histories longer than this are shown without the height of their first epoch
 
 
-def loss_panels(scene: Scene, histories: Mapping[str, History]) -> Iterator[Panel]:
-    """Score on training and validation rows, and the divergence from the prior, by epoch."""
-    for name, history in histories.items():
-        if not history:
-            continue
-        table = pa.Table.from_pylist([dict(line) for line in history])
-        figure, axes = new_axes(f"{scene.look(name).label}, {scene.sample}")
-        curves = [_draw(axes, history, "train_nll", "training", "#0072b2", "-")]
-        curves.append(_draw(axes, history, "validation_nll", "validation", "#d55e00", "--"))
-        _mark_rates(axes, history)
-        axes.set_ylim(*_settled_range(curves))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("negative log density")
-        add_legend(figure, axes)
-        yield Panel(f"loss-{name}", f"Score of {scene.look(name).label} by epoch", figure, table)
-        if np.any(_values(history, "kl") > 0):
-            figure, axes = new_axes(f"{scene.look(name).label}, {scene.sample}")
-            _draw(axes, history, "kl", "divergence from the prior", "#009e73", "-")
-            _mark_rates(axes, history)
-            axes.set_xlabel("epoch")
-            axes.set_ylabel("KL per training row")
-            add_legend(figure, axes)
-            caption = f"Divergence of {scene.look(name).label} from its prior"
-            yield Panel(f"kl-{name}", caption, figure, table.select(["epoch", "kl"]))
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns of a history that are drawn together.
+
+    Attributes:
+        name: Of the panel, before the model's.
+        columns: Each with its words in the legend.
+        label: Of the vertical axis.
+        caption: What it shows, before "of MODEL".
+        is_log: On a log scale.
+    """
+
+    name: str
+    columns: dict[str, str]
+    label: str
+    caption: str
+    is_log: bool = False
+
+
+GROUPS = (
+    Group(
+        "loss",
+        {"train_nll": "training", "validation_nll": "validation"},
+        "negative log density",
+        "Mean negative log density by epoch",
+    ),
+    Group(
+        "gradient",
+        {"gradient_norm": "mean of an epoch", "gradient_norm_max": "largest of an epoch"},
+        "norm of the gradient",
+        "Norm of the loss's gradient, over the steps of an epoch",
+        is_log=True,
+    ),
+    Group("kl", {"kl": "divergence"}, "KL per training row", "Divergence from the prior"),
+    Group(
+        "prior", {"prior": "prior"}, "prior term per training row", "The prior's part of the loss"
+    ),
+    Group(
+        "log-variance",
+        {
+            "log_variance_q95": "95% quantile",
+            "log_variance_q50": "median",
+            "log_variance_q05": "5% quantile",
+        },
+        r"log $\sigma^2$ of the weights",
+        "Quantiles over the weights of the logarithm of their variance",
+    ),
+    Group(
+        "repulsion",
+        {"repulsion_ratio": "repulsion / likelihood"},
+        "ratio of gradients",
+        "Norm of the repulsive gradient over that of the likelihood's",
+        is_log=True,
+    ),
+    Group(
+        "spread",
+        {"spread": "spread of the members", "bandwidth": "width of the kernel"},
+        "of predictions in log$_{10}$ of the target",
+        "Spread of the members' predictions about their mean, and the kernel's width, which grows "
+        "with the batch",
+        is_log=True,
+    ),
+)
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
+LINES = ("-", "--", "-.")
+
+
+def loss_panels(scene: Scene) -> Iterator[Panel]:
+    """What each model's history tells, by epoch."""
+    for name, history in scene.histories.items():
+        for group in GROUPS:
+            curves = {key: _values(history, key) for key in group.columns}
+            shown = {key: values for key, values in curves.items() if _has_any(values, group)}
+            if shown:
+                yield _panel(scene, name, history, group, shown)
+
+
+def _panel(
+    scene: Scene, name: str, history: History, group: Group, curves: dict[str, Column]
+) -> Panel:
+    label = scene.look(name).label
+    drawing, axes = new_axes(f"{label}, {scene.sample}")
+    epochs = _values(history, "epoch")
+    marker = "o" if len(epochs) <= SETTLED else ""
+    for (key, values), colour, line in zip(curves.items(), COLOURS, LINES, strict=False):
+        words = group.columns[key]
+        axes.plot(epochs, values, color=colour, linestyle=line, marker=marker, label=words)
+    _mark_rates(axes, history)
+    if group.is_log:
+        plain_log(axes, "y")
+    else:
+        axes.set_ylim(*_settled_range(list(curves.values())))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(group.label)
+    add_legend(drawing, axes)
+    columns = {"epoch": epochs} | curves
+    return Panel(
+        name=f"{group.name}-{name}",
+        caption=f"{group.caption}: {label}.",
+        figure=drawing,
+        table=pa.table({
+            key: pa.array(values, from_pandas=True) for key, values in columns.items()
+        }),
+        labels={"epoch": "Epoch"} | {key: group.columns[key] for key in curves},
+    )
+
+
+def _has_any(values: Column, group: Group) -> bool:
+    """Whether there is something to draw; a term that is zero throughout is none."""
+    return bool(np.any(values > 0 if group.is_log else np.nan_to_num(values) != 0))
 
 
 def _values(history: History, key: str) -> Column:
@@ -47,22 +131,13 @@ def _values(history: History, key: str) -> Column:
     return np.array([np.nan if value is None else float(value) for value in found])
 
 
-def _draw(axes: Axes, history: History, key: str, label: str, colour: str, line: str) -> Column:
-    values = _values(history, key)
-    if np.isfinite(values).any():
-        marker = "o" if len(values) <= SETTLED else ""
-        epochs = _values(history, "epoch")
-        axes.plot(epochs, values, color=colour, linestyle=line, marker=marker, label=label)
-    return values
-
-
 def _mark_rates(axes: Axes, history: History) -> None:
     """A line at each epoch from which the learning rate is lower."""
     rates, epochs = _values(history, "learning_rate"), _values(history, "epoch")
     drops = epochs[1:][rates[1:] < 0.5 * rates[:-1]]
     for number, epoch in enumerate(drops):
         label = "learning rate drops" if number == 0 else None
-        axes.axvline(epoch, color="#999999", linestyle=":", linewidth=1.0, label=label)
+        axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.0, label=label)
 
 
 def _settled_range(curves: Sequence[Column]) -> tuple[float, float]:

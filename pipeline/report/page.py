@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.report.canvas import Panel
 from pipeline.report.headline import HtmlTable
+from pipeline.report.words import to_html, to_text
 
 _ID = re.compile(r'\bid="([^"]+)"')
 _REFERENCE = re.compile(r'(xlink:href="#|href="#|url\(#)(?=[A-Za-z0-9])')
@@ -17,10 +19,18 @@ _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A panel as the page shows it."""
+    """A panel as the page shows it.
+
+    Attributes:
+        name: Of its files.
+        number: Of the paper's figure; empty for none.
+        caption: With its mathematical text as elements.
+        svg: The drawing.
+    """
 
     name: str
-    caption: str
+    number: str
+    caption: Markup
     svg: Markup
 
 
@@ -31,16 +41,20 @@ class Section:
     Attributes:
         name: Its anchor.
         title: Its heading.
-        look_for: One or two sentences on what to look for.
-        pictures: Panels.
+        words: What it shows and what to look for.
+        texts: Paragraphs.
         tables: Tables of words.
+        pictures: Panels.
+        listings: Titled texts that are folded away.
     """
 
     name: str
     title: str
-    look_for: str
-    pictures: Sequence[Picture] = ()
+    words: str
+    texts: Sequence[str] = ()
     tables: Sequence[HtmlTable] = ()
+    pictures: Sequence[Picture] = ()
+    listings: Sequence[tuple[str, str]] = ()
 
 
 def render_page(
@@ -54,22 +68,24 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["formula"] = to_html
     return environment.get_template("report.html").render(
         title=title, sample=sample, facts=facts, text=text, sections=sections
     )
 
 
-def inline(svg: str, name: str, caption: str) -> Picture:
-    """An SVG file as part of a page.
+def inline(svg: str, panel: Panel) -> Picture:
+    """A panel's SVG file as part of a page.
 
     Identifiers get the panel's name in front, since they must be unique on the page; the fixed
     size goes, so that the panel fills its place on any screen.
     """
     body = _METADATA.sub("", svg[svg.index("<svg") :])
-    body = _ID.sub(rf'id="{name}-\1"', body)
-    body = _REFERENCE.sub(rf"\g<1>{name}-", body)
+    body = _ID.sub(rf'id="{panel.name}-\1"', body)
+    body = _REFERENCE.sub(rf"\g<1>{panel.name}-", body)
     for _ in range(2):
         body = _SIZE.sub(r"\1", body, count=1)
-    label = Markup.escape(caption)
+    label = Markup.escape(to_text(panel.caption))
     body = body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-    return Picture(name, caption, Markup(body))  # noqa: S704 - our own drawing
+    drawing = Markup(body)  # noqa: S704 - our own drawing
+    return Picture(panel.name, panel.number, to_html(panel.caption), drawing)

@@ -1,6 +1,6 @@
-"""What every figure is drawn from: the tables, the names of the sets and how each one looks."""
+"""What a report is made from: the tables, the names of the sets and how each one looks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
 from pipeline.evaluation.schemas import MODEL, REFERENCE
+from pipeline.formats.card import ModelCard
 from pipeline.formats.columns import Target
-from pipeline.formats.manifest import Split
+from pipeline.formats.manifest import DatasetManifest, Split
 from pipeline.report.settings import ReportSettings
 
 # Okabe and Ito's palette, told apart with any colour vision; grey and black are not models.
@@ -20,6 +21,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 Column = NDArray[Any]
+History = Sequence[Mapping[str, Any]]
+
+NOTHING = pa.table({})  # a table that a study does not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,20 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The evaluation's tables with the words of the report.
+    """What a study leaves for its report, with the words of the report.
 
     Attributes:
-        tables: As `Evaluation.tables` makes them.
+        tables: By name: as `Evaluation.tables` makes them, and those of other jobs.
         settings: Of the report.
         target: What is predicted.
         sample: Words over each figure.
         split: The split that was evaluated.
+        summary: Headline figures by name.
+        manifest: Of the dataset; None in a drawing that needs none.
+        cards: By model.
+        histories: By model: the lines of its history.
+        records: By job: what it recorded of its last run.
+        study: The study's settings as they were resolved, as text.
     """
 
     tables: Mapping[str, pa.Table]
@@ -49,16 +59,32 @@ class Scene:
     target: Target
     sample: str
     split: Split = "test"
+    summary: Mapping[str, float] = field(default_factory=dict)
+    manifest: DatasetManifest | None = None
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
+    histories: Mapping[str, History] = field(default_factory=dict)
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    study: str = ""
+
+    def table(self, name: str) -> pa.Table:
+        """A table; one without rows and columns if the study has none of that name."""
+        return self.tables.get(name, NOTHING)
+
+    def model_of_kind(self, kind: str) -> str | None:
+        """The first model of a kind that was evaluated; None if there is none."""
+        return next(
+            (n for n in self.models if n in self.cards and self.cards[n].kind == kind), None
+        )
 
     @property
     def models(self) -> tuple[str, ...]:
         """Calibrated sets without the reference, in the order of the tables."""
-        return distinct(select(self.tables["sets"], role=MODEL), "set")
+        return distinct(select(self.table("sets"), role=MODEL), "set")
 
     @property
     def reference(self) -> str | None:
         """The calibrated set that the others were compared with; None if there is none."""
-        return next(iter(distinct(select(self.tables["sets"], role=REFERENCE), "set")), None)
+        return next(iter(distinct(select(self.table("sets"), role=REFERENCE), "set")), None)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -68,7 +94,7 @@ class Scene:
     @property
     def populations(self) -> tuple[str, ...]:
         """All rows, then the regions."""
-        return distinct(self.tables["scores"], "population")
+        return distinct(self.table("scores"), "population")
 
     def look(self, name: str) -> Look:
         """How a set is drawn."""
@@ -89,11 +115,15 @@ class Scene:
 
     def axes(self) -> Iterator["AxisView"]:
         """The axes of the evaluation."""
-        for row in self.tables["axes"].to_pylist():
+        for row in self.table("axes").to_pylist():
             unit = "" if row["unit"] == "1" else f" [{row['unit']}]"
-            label = self.symbol(row["column"]) + unit
+            symbol = self.symbol(row["column"])
             yield AxisView(
-                row["axis"], row["column"], label, row["scale"] == "log", row["closure_from"]
+                name=row["axis"],
+                symbol=symbol,
+                label=symbol + unit,
+                is_log=row["scale"] == "log",
+                closure_from=row["closure_from"],
             )
 
 
@@ -103,14 +133,14 @@ class AxisView:
 
     Attributes:
         name: In the tables.
-        column: What it shows.
+        symbol: What it shows.
         label: With the unit.
         is_log: On a log scale.
         closure_from: Where the bins begin that the headline closure counts, if any do.
     """
 
     name: str
-    column: str
+    symbol: str
     label: str
     is_log: bool
     closure_from: float | None
@@ -130,8 +160,10 @@ class Series:
 
 
 def select(table: pa.Table, **equal: str) -> pa.Table:
-    """The rows in which columns of text equal the given values."""
+    """The rows in which columns of text equal the given values; none without such a column."""
     for column, value in equal.items():
+        if column not in table.column_names:
+            return NOTHING
         table = table.filter(pc.equal(table[column], value))
     return table
 
@@ -149,7 +181,7 @@ def series(table: pa.Table, **equal: str) -> Series:
 
 def distinct(table: pa.Table, column: str) -> tuple[str, ...]:
     """The values of a column of text, in order of appearance."""
-    return tuple(dict.fromkeys(table[column].to_pylist()))
+    return tuple(dict.fromkeys(table[column].to_pylist())) if column in table.column_names else ()
 
 
 def centres(low: Column, high: Column, *, log: bool, share: float = 0.5) -> Column:

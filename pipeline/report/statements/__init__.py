@@ -1,0 +1,5 @@
+"""Statements of the paper (arXiv 2412.04370) that the tables of a study can be held against."""
+
+from pipeline.report.statements.statement import Statement
+
+STATEMENTS: tuple[Statement, ...] = ()

@@ -1,0 +1,58 @@
+"""The statements of the paper beside what a study finds."""
+
+from collections.abc import Iterator
+
+from pipeline.evaluation.rows import UNCALIBRATED
+from pipeline.report.headline import MISSING, HtmlTable
+from pipeline.report.scene import Scene
+from pipeline.report.statements import STATEMENTS
+from pipeline.report.statements.statement import Finding, Statement
+
+HOLDS, FAILS, NOT_APPLICABLE = "holds", "does not hold", "not applicable"
+HEAD = ("statement", "figure", "of", "paper", "found", "judgement", "exact density")
+
+
+def statement_tables(scene: Scene) -> Iterator[HtmlTable]:
+    """One row a statement; those that no table of the study can answer are "not applicable"."""
+    if not scene.models:
+        return
+    rows = [_row(scene, statement) for statement in STATEMENTS]
+    if all(row[5] == NOT_APPLICABLE for row in rows):
+        return
+    marks = (HOLDS, FAILS, NOT_APPLICABLE)
+    counts = ", ".join(f"{sum(row[5] == mark for row in rows)} {mark}" for mark in marks)
+    yield HtmlTable(f"Statements: {counts}", HEAD, rows, of_words=True, marks=(HOLDS, FAILS))
+
+
+def _row(scene: Scene, statement: Statement) -> list[str]:
+    subject = _subject(scene, statement)
+    found = None if subject is None else statement.check(scene, subject)
+    exact = None
+    if statement.of != "sample" and scene.reference is not None and found is not None:
+        exact = statement.check(scene, scene.reference)
+    who = "sample" if statement.of == "sample" else _label(scene, statement, subject)
+    return [
+        statement.words,
+        statement.figure,
+        who,
+        statement.paper,
+        MISSING if found is None else found.found,
+        _judge(found),
+        MISSING if exact is None else exact.found,
+    ]
+
+
+def _subject(scene: Scene, statement: Statement) -> str | None:
+    return UNCALIBRATED if statement.of == "sample" else scene.model_of_kind(statement.of)
+
+
+def _label(scene: Scene, statement: Statement, subject: str | None) -> str:
+    if subject is not None:
+        return scene.look(subject).label
+    return statement.of.replace("_", " ")
+
+
+def _judge(found: Finding | None) -> str:
+    if found is None:
+        return NOT_APPLICABLE
+    return HOLDS if found.holds else FAILS
