@@ -20,12 +20,13 @@ from jobs.evaluate import metrics_folder, open_metrics
 from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
+from jobs.scaling import open_tables
 from jobs.study import Study
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
-from pipeline.formats.manifest import MANIFEST
+from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.records import OutputRecord
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def main(study: Study, run: Run) -> None:
     metrics = open_metrics(study, manifest)
     models = {name: open_model(study, name, manifest) for name in model_names(study)}
     cards = {name: card for name, (_, card) in models.items()}
-    extras = extra_tables(study)
+    extras = extra_tables(study, manifest)
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -96,10 +97,9 @@ def main(study: Study, run: Run) -> None:
     log.info("report: %s", folder / "index.html")
 
 
-def extra_tables(study: Study) -> dict[str, pa.Table]:
+def extra_tables(study: Study, manifest: DatasetManifest) -> dict[str, pa.Table]:
     """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
-    del study
-    return {}
+    return open_tables(study, manifest)
 
 
 def read_records(study: Study) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ Reads the study's inputs (or simulates them); ends with <output>/report/index.ht
 import logging
 import sys
 
-from jobs import calibrate, evaluate, ingest, report, simulate, train
+from jobs import calibrate, evaluate, ingest, report, scaling, simulate, train
 from jobs.launch import Run, run_job
 from jobs.study import Study
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def main(study: Study, run: Run) -> None:
-    """Simulate (unless the study names inputs), ingest, train, calibrate, evaluate, report."""
+    """Simulate (unless inputs are named), ingest, train, scale, calibrate, evaluate, report."""
     if study.simulate is not None and not study.dataset.inputs:
         simulate.main(study, run)
     ingest.main(study, run)
@@ -25,6 +25,8 @@ def main(study: Study, run: Run) -> None:
         return
     if study.models:
         train.main(study, run)
+    if study.scaling is not None:
+        scaling.main(study, run)
     for stage in (calibrate, evaluate, report):
         stage.main(study, run)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -32,6 +33,7 @@ from jobs.scaling_rows import StudyRows, make_rows
 from jobs.signals import stop_requests
 from jobs.study import RaySettings, Study
 from jobs.trainers import needing_torch
+from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import claim, replacing_folder
@@ -40,6 +42,7 @@ from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.records import OutputRecord
 from pipeline.progress import Shown
 from pipeline.scaling.points import POINT, PointRecord, judge_rows, load_rows
+from pipeline.scaling.settings import ScalingSettings
 from pipeline.scaling.table import Point, make_tables
 
 log = logging.getLogger(__name__)
@@ -51,8 +54,16 @@ TABLES = "tables"
 
 
 class ScalingManifest(OutputRecord):
-    """The tables of a scaling study, by path with their size; written last."""
+    """The tables of a scaling study; written last.
 
+    Attributes:
+        dataset: Fingerprint of the dataset.
+        settings: The section.
+        sizes: Of the files, by path.
+    """
+
+    dataset: str
+    settings: ScalingSettings
     sizes: dict[str, int]
 
     @property
@@ -91,6 +102,24 @@ def main(study: Study, run: Run) -> None:
             _tell_cost(study, [plan.training for plan in pending])
             _train(study.ray, folder, pending, scaling.large_rows)
         _write_tables(study, run, manifest, plans, folder / TABLES)
+
+
+def open_tables(study: Study, manifest: DatasetManifest) -> dict[str, pa.Table]:
+    """The tables of the study's scaling study by name; empty where it is not done.
+
+    Raises:
+        UserError: They were made with other settings or another dataset.
+    """
+    folder = scaling_folder(study) / TABLES
+    if study.scaling is None or not (folder / MANIFEST).exists():
+        return {}
+    done = ScalingManifest.load(folder / MANIFEST, made_by="scaling")
+    if (done.dataset, done.settings) != (manifest.fingerprint, study.scaling):
+        msg = f"{folder}: made with other settings or another dataset; run `topocal scaling` again"
+        raise UserError(msg)
+    done.require_files(folder, made_by="scaling")
+    paths = [folder / name for name in done.sizes if name.endswith(".parquet")]
+    return {path.stem: pq.read_table(path) for path in paths}
 
 
 def _plan_points(
@@ -231,11 +260,15 @@ def _write_tables(
     ]
     oracle = {name: table[name].to_numpy() for table in exact for name in table.column_names}
     with replacing_folder(folder) as new:
-        for name, table in make_tables(scaling, points, oracle or None).items():
+        made = make_tables(scaling, points, oracle or None)
+        for name, table in made.items():
             pq.write_table(table, new / f"{name}.parquet")
             pa_csv.write_csv(table, new / f"{name}.csv")
         sizes = {path.name: path.stat().st_size for path in sorted(new.glob("scaling*"))}
-        ScalingManifest(fingerprint=wanted, sizes=sizes).save(new / MANIFEST)
+        done = ScalingManifest(
+            fingerprint=wanted, dataset=manifest.fingerprint, settings=scaling, sizes=sizes
+        )
+        done.save(new / MANIFEST)
     log.info("scaling: tables in %s", folder)
 
 

@@ -72,7 +72,7 @@ class Fit:
 
     def __call__(self, rows: float | Values) -> Values:
         """The fitted value for a number of training rows."""
-        return _curve(self.form)(np.asarray(rows, np.float64), *self.values)
+        return curve_of(self.form)(np.asarray(rows, np.float64), *self.values)
 
     def error_at(self, rows: float) -> float:
         """The error of the fitted value, from the covariance of the parameters."""
@@ -125,7 +125,7 @@ def fit_form(
     """One form, fitted by least squares; None where the search does not end."""
     x, y = np.asarray(rows, np.float64), np.asarray(values, np.float64)
     sigma = None if errors is None else np.asarray(errors, np.float64)
-    curve = _curve(form)
+    curve = curve_of(form)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)  # told by is_determined
@@ -182,7 +182,9 @@ def _crossing(stat: Fit, syst: Fit, share: float, largest: float) -> float | Non
     return float(10.0 ** brentq(excess, low, high))
 
 
-def _curve(form: str) -> Callable[..., Values]:
+def curve_of(form: str) -> Callable[..., Values]:
+    """The function of rows and the form's parameters."""
+
     def power(rows: Values, a: float, p: float) -> Values:
         return a * (rows / REFERENCE_ROWS) ** -p
 

@@ -45,7 +45,7 @@ def make_tables(
         scaling: a row for each ladder and size; medians and quantiles over the test rows of the
         sigmas, averaged over the seeds, with the error of that average; scores; the real spreads.
         scaling_spread: predicted and real spread in tenths of the test rows. scaling_fits: see
-        `fit_table`.
+        `fit_table`. One without rows is left out.
     """
     rows: list[Row] = []
     tenths: list[Row] = []
@@ -62,11 +62,12 @@ def make_tables(
                 row |= _figures(kind, found)
                 tenths += _tenths({"ladder": name, "rows": size, "over": kind}, found)
             rows.append(row)
-    return {
+    tables = {
         "scaling": _table(rows),
         "scaling_spread": _table(tenths),
         "scaling_fits": fit_table(rows, scaling.negligible),
     }
+    return {name: table for name, table in tables.items() if table.num_rows}
 
 
 def _select(points: Sequence[Point], size: int, kind: str) -> list[Point]:
