@@ -88,6 +88,10 @@ def _record(plan: PointPlan, done: Checkpoint) -> None:
         updates=training.updates,
         scores={name: done.history[-1][name] for name in ("train_nll", "validation_nll")},
         seconds=sum(record["seconds"] for record in done.history),
+        step_seconds=sum(
+            training.settings.rows_of_epoch(training.rows) / record["rows_per_second"]
+            for record in done.history
+        ),
         size=save_rows(plan.folder, table),
     ).save(plan.folder / POINT)
 

@@ -188,11 +188,11 @@ def test_fixed_updates_are_as_many_for_each_size():
 
 REFUSALS = {
     "budget": (
-        ["scaling.ladders.steps={model: net}"],
-        "ladders.steps.budget: this key is required",
+        ["scaling.ladders.new={model: net}"],
+        "ladders.new.budget: this key is required",
     ),
     "steps missing": (
-        ["scaling.ladders.steps={model: net, budget: steps}"],
+        ["scaling.ladders.new={model: net, budget: steps}"],
         "budget steps needs the number of updates",
     ),
     "steps with epochs": (["scaling.ladders.epochs.steps=6"], "but the budget is epochs"),

@@ -32,7 +32,8 @@ class PointRecord(OutputRecord):
         networks: Networks that are averaged.
         updates: Steps of the optimiser.
         scores: NLL of the training rows and of the validation rows after the last epoch.
-        seconds: That the training took, epochs of an interrupted one included.
+        seconds: That its epochs took, those before an interruption included.
+        step_seconds: Of these, what its updates took.
         size: Bytes of the table of rows.
     """
 
@@ -45,6 +46,7 @@ class PointRecord(OutputRecord):
     updates: int
     scores: dict[str, float]
     seconds: float
+    step_seconds: float
     size: int
 
     @property

@@ -69,7 +69,7 @@ class ScalingSettings(Record):
     smallest: PositiveInt = 1000
     per_decade: PositiveInt = 2
     samples_from: Literal["training", "simulation"] = "training"
-    test_rows: PositiveInt | None = 20_000
+    test_rows: PositiveInt | None = 10_000
     validation_rows: PositiveInt | None = 4096
     large_rows: PositiveInt = 1_000_000
     negligible: Annotated[float, Field(gt=0, lt=1)] = 0.1
