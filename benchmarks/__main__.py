@@ -19,6 +19,7 @@ from benchmarks import (  # noqa: E402
     data_side,
     ensemble_side,
     ingest_side,
+    scaling_side,
     training_peers,
     training_side,
 )
@@ -58,6 +59,7 @@ def main() -> None:
             **training_peers.measure_peers(),
             **ensemble_side.measure_ensemble(),
             **ensemble_side.measure_two_workers(),
+            **scaling_side.measure_overhead(study),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()
     record = {

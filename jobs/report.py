@@ -1,8 +1,9 @@
 """Draw the figures and write the HTML report.
 
 Run: topocal report STUDY.yaml
-Reads <output>/metrics, the dataset's manifest, the models' cards and histories; writes
-<output>/report/index.html and figures/*.svg, *.pdf, *.csv, *.yaml (HEPData's structure).
+Reads <output>/metrics, the dataset's manifest, the models' cards and histories, and the tables of a
+scaling study, which may be there alone; writes <output>/report/index.html and figures/*.svg, *.pdf,
+*.csv, *.yaml (HEPData's structure).
 """
 
 import json
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from jobs.evaluate import metrics_folder, open_metrics
+from jobs.evaluate import MetricsManifest, metrics_folder, open_metrics
 from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
@@ -32,6 +33,7 @@ from pipeline.formats.records import OutputRecord
 log = logging.getLogger(__name__)
 
 VERSION = 2  # raised when the same metrics give another page
+NO_METRICS = MetricsManifest(fingerprint="", tables={}, summary={})
 
 
 class ReportManifest(OutputRecord):
@@ -51,13 +53,15 @@ def report_folder(study: Study) -> Path:
 
 
 def main(study: Study, run: Run) -> None:
-    """Write the report of a study whose metrics are there."""
+    """Write the report of a study whose metrics are there, or whose scaling study is."""
     folder = report_folder(study)
     manifest = open_dataset(study)
-    metrics = open_metrics(study, manifest)
-    models = {name: open_model(study, name, manifest) for name in model_names(study)}
-    cards = {name: card for name, (_, card) in models.items()}
     extras = extra_tables(study, manifest)
+    is_scaling_alone = bool(extras) and not (metrics_folder(study) / MANIFEST).exists()
+    metrics = NO_METRICS if is_scaling_alone else open_metrics(study, manifest)
+    names = [] if is_scaling_alone else model_names(study)
+    models = {name: open_model(study, name, manifest) for name in names}
+    cards = {name: card for name, (_, card) in models.items()}
     wanted = fingerprint(
         stage="report",
         version=VERSION,
