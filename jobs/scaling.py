@@ -94,7 +94,7 @@ def main(study: Study, run: Run) -> None:
         if run.redo:
             for plan in plans:
                 shutil.rmtree(plan.folder, ignore_errors=True)
-        pending = [plan for plan in plans if not _is_done(plan)]
+        pending = [plan for plan in plans if not plan.is_done()]
         done = len(plans) - len(pending)
         log.info("scaling: %d trainings, %d are done already", len(plans), done)
         run.counts |= {"trained": len(pending), "kept": done}
@@ -149,14 +149,6 @@ def _plan_points(
             )
         )
     return plans
-
-
-def _is_done(plan: PointPlan) -> bool:
-    path = plan.folder / POINT
-    if not path.exists():
-        return False
-    record = PointRecord.load(path, made_by="scaling")
-    return record.fingerprint == plan.fingerprint and not record.missing_from(plan.folder)
 
 
 def _tell_cost(study: Study, trainings: Sequence[Training]) -> None:
@@ -219,7 +211,7 @@ def _share_all(
 
 def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -> None:
     """Train one model on several workers, up to its last checkpoint."""
-    from training.workers import fit  # noqa: PLC0415 - Ray takes seconds
+    from training.workers import fit, most_workers  # noqa: PLC0415 - Ray takes seconds
 
     plan.work.mkdir(parents=True, exist_ok=True)
     fit(
@@ -229,7 +221,7 @@ def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -
         seed=plan.seed,
         folder=plan.work,
         fingerprint=plan.fingerprint,
-        num_workers=ray.workers,
+        num_workers=min(ray.workers, most_workers(plan.training.settings)),
         use_gpu=ray.gpu,
         threads_per_worker=ray.threads,
         address=ray.address,

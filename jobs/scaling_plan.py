@@ -11,6 +11,7 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.seeds import derive_seed
+from pipeline.scaling.points import POINT, PointRecord
 from pipeline.scaling.settings import LadderSettings, ScalingSettings
 from pipeline.settings import SummarySettings
 from training.settings import ModelSettings, NetworkSettings
@@ -88,6 +89,14 @@ class PointPlan:
     def work(self) -> Path:
         """Where checkpoints are until it is finished."""
         return self.folder / UNFINISHED
+
+    def is_done(self) -> bool:
+        """Whether its record and its rows are there."""
+        path = self.folder / POINT
+        if not path.exists():
+            return False
+        record = PointRecord.load(path, made_by="scaling")
+        return record.fingerprint == self.fingerprint and not record.missing_from(self.folder)
 
 
 def fingerprint_of(

@@ -51,6 +51,8 @@ def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -
         StoppedBySignal: should_stop returned True; the last complete epoch is kept.
     """
     settings = plan.training.settings
+    if plan.is_done():  # by a process that lived on after its driver was killed
+        return
     done = newest_checkpoint(plan.work, plan.fingerprint)
     if done is None or done.epoch < settings.epochs:
         plan.work.mkdir(parents=True, exist_ok=True)

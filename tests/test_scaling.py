@@ -26,6 +26,7 @@ from pipeline.scaling.fits import (
 from pipeline.scaling.predictions import pooled
 from pipeline.scaling.spread import compare, errors_of
 from pipeline.scaling.subsets import Origin, Subset, ranks_of, write_subset
+from pipeline.scaling.table import levels_of
 from training.checkpoint import newest_checkpoint
 from training.data import open_split, read_training_data
 from training.export import networks_of
@@ -317,3 +318,17 @@ def test_the_error_of_a_spread_is_larger_with_fewer_trainings():
     assert 0 < many < few
     assert errors_of(predicted, drawn(2, 5, 0.3, 0.4), "") == {}
     assert compare(predicted, drawn(1, 5, 0.3, 0.4), "") is None
+
+
+def test_medians_respect_weights_negative_ones_included():
+    values = np.array([3.0, np.nan, 1.0, 2.0, 4.0], np.float32)
+    assert levels_of(values, None)["median"] == 2.0
+    assert levels_of(values, np.array([9.0, 1.0, 1.0, 1.0, 1.0]))["median"] == 3.0
+    # a row and its cancellation count for nothing
+    again = np.concatenate([values, [2.5, 2.5]]).astype(np.float32)
+    weights = np.array([9.0, 1.0, 1.0, 1.0, 1.0, 5.0, -5.0])
+    assert levels_of(again, weights)["median"] in {2.5, 3.0}
+    rng = np.random.default_rng(2)
+    many = rng.normal(size=20_001).astype(np.float32)
+    assert levels_of(many, None)["median"] == np.median(many)
+    assert levels_of(many, np.exp(-many / 2))["median"] == pytest.approx(-0.5, abs=0.05)

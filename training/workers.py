@@ -128,13 +128,20 @@ def fit(  # noqa: PLR0913 - wiring
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def most_workers(settings: ModelSettings) -> int:
+    """How many workers can share a training: the blocks of a batch, or the members."""
+    is_bnn = isinstance(settings, BnnSettings)
+    return -(-settings.batch_rows // BLOCK_ROWS) if is_bnn else settings.num_networks
+
+
 def _refuse_idle(settings: ModelSettings, num_workers: int) -> None:
-    if isinstance(settings, BnnSettings):
-        most = -(-settings.batch_rows // BLOCK_ROWS)
-        shared = f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
-    else:
-        most, shared = settings.members, f"{settings.members} members"
+    most = most_workers(settings)
     if num_workers > most:
+        shared = (
+            f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
+            if isinstance(settings, BnnSettings)
+            else f"{settings.members} members"
+        )
         msg = (
             f"ray.workers: {num_workers} workers share {shared}, so {num_workers - most} would "
             f"idle; set at most {most}"

@@ -9,6 +9,7 @@ from pipeline.report.scene import Scene
 from pipeline.scaling.predictions import MORE
 
 Row = Mapping[str, Any]
+FEW_NETWORKS = 30  # below it the 1 / S of Eq. 42 is worth a word
 AGREES = 0.1  # a ratio this close to 1, or within two of its errors, counts as agreement
 
 BUDGET_WORDS = {
@@ -51,6 +52,11 @@ def describe_spread(row: Row) -> str:
         f"{_number(ratio, error, 2)} of the spread of single networks on "
         f"{row['trainings_over_samples']} samples of that size, so {verdict}."
     )
+    if row["networks"] < FEW_NETWORKS:
+        found += (
+            f" (Of {row['networks']} networks Eq. 42 finds only "
+            f"{(1.0 - 1.0 / row['networks']) ** 0.5:.2f} of their spread.)"
+        )
     seeds = row.get("spread_over_seeds_log10")
     if seeds is None:
         return found

@@ -112,12 +112,12 @@ def _describe(nested: Sequence[Point], samples: Sequence[Point], oracle: Columns
 
 def levels_of(values_N: NDArray[np.floating], weights_N: Weights) -> dict[str, float]:
     """Median and the bounds of the central 68 per cent, of the values that are numbers."""
-    at = list(LEVELS.values())
-    if weights_N is None:
-        found = np.nanquantile(values_N, at)
-    else:
-        found = np.nanquantile(values_N, at, weights=weights_N, method="inverted_cdf")
-    return {name: float(value) for name, value in zip(LEVELS, found, strict=True)}
+    order = np.argsort(values_N)
+    order = order[np.isfinite(values_N[order])]
+    sums = np.cumsum(np.ones(len(order)) if weights_N is None else weights_N[order])
+    # the largest sum so far: negative weights let it fall at times
+    places = np.searchsorted(np.maximum.accumulate(sums), np.array([*LEVELS.values()]) * sums[-1])
+    return dict(zip(LEVELS, map(float, values_N[order[places]]), strict=True))
 
 
 def _error(name: str, of_seeds: Sequence[float], of_samples: Sequence[float]) -> Row:
