@@ -11,6 +11,7 @@ from pipeline.report import scaling, scaling_words
 from pipeline.report.canvas import house_style
 from pipeline.report.scene import Scene
 from pipeline.report.settings import ReportSettings
+from pipeline.report.statements import training_size
 from pipeline.scaling.points import MEANS, SIGMAS, PointRecord
 from pipeline.scaling.settings import ScalingSettings
 from pipeline.scaling.table import Point, make_tables
@@ -138,6 +139,17 @@ def test_the_tables_have_fits_with_their_reach_and_every_step(scene):
     assert fits.rows[stat][2] == "a (N/1e5)^-p"
     assert fits.rows[stat][-1] == "160,000"
     assert "below 0.1 sigma_syst from N = " in fits.notes[stat]
+
+
+def test_the_statements_of_the_paper_are_measured_on_the_ladder_of_fixed_updates(scene):
+    found = training_size.stat_falls(scene, "bnn")
+    assert found.holds
+    assert found.found.startswith(f"{16**-0.4:.2f}"[:3])
+    assert training_size.syst_settles(scene, "bnn").holds
+    larger = training_size.syst_dominates(scene, "bnn")
+    assert larger.holds
+    assert float(larger.found.split()[0]) == pytest.approx(0.12 / (0.2 * 16_000**-0.4), rel=0.05)
+    assert training_size.stat_falls(scene, "re") is None
 
 
 def test_a_study_without_one_has_no_chapter():
