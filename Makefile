@@ -29,7 +29,7 @@ env: $(VENV)/.installed
 # The lock file pins every version; a CPU or GPU build of torch that is already there is kept.
 $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[train,report,farm,xrootd,dev]"
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[train,report,trees,farm,xrootd,dev]"
 	touch $@
 
 clean:

@@ -19,11 +19,14 @@ from benchmarks import (  # noqa: E402
     data_side,
     ensemble_side,
     ingest_side,
+    onnx_side,
     scaling_side,
+    table_side,
     training_peers,
     training_side,
 )
 from jobs.cli import main as topocal  # noqa: E402
+from jobs.ingest import dataset_folder  # noqa: E402
 from jobs.study import load_study  # noqa: E402
 from pipeline.formats.files import write_text  # noqa: E402
 from pipeline.formats.versions import git_hash, versions_of  # noqa: E402
@@ -52,7 +55,9 @@ def main() -> None:
             **ingest_side.measure_ingest(study, Path(scratch)),
             **data_side.measure_calibration(study, "bnn", Path(scratch) / "calibrated"),
             **data_side.measure_apply(study, "bnn", Path(scratch) / "applied"),
+            **onnx_side.measure_onnx(study.folder / "models/bnn"),
             **data_side.measure_evaluation(study),
+            **table_side.measure_lookup_table(dataset_folder(study), Path(scratch) / "table"),
             **training_side.measure_bnn_steps(),
             **training_side.measure_two_workers(),
             **training_side.measure_streaming(study),

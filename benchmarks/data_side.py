@@ -24,7 +24,7 @@ from pipeline.formats.seeds import generator
 from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import GeneratorSettings
 from pipeline.root.files import Access
-from pipeline.root.inspect import Wanted
+from pipeline.root.inspect import MODEL_PURPOSE, Wanted
 
 CLUSTERS = 200_000
 PRODUCT_ROWS = (128, 512, 2048)  # the fastest of these is the bare time of the networks
@@ -95,7 +95,7 @@ def measure_apply(study: Study, name: str, folder: Path) -> dict[str, float]:
     calibration, columns = prepare(model, read_card(model), AppliedSettings())
     path = simulated_inputs(study)[0]
     units = {feature.name: feature.unit for feature in calibration.features}
-    wanted = Wanted(dict.fromkeys(calibration.needed, "the model's"), (), units)
+    wanted = Wanted(dict.fromkeys(calibration.needed, MODEL_PURPOSE), (), units)
     opened = open_input(path, study.dataset.layout, wanted, Access())
     names = tuple(column.name for column in columns)
     plan = plan_input(opened, "applied", folder, calibration, names, Access(), wanted="root")

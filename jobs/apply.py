@@ -1,10 +1,10 @@
 """Calibrate anybody's clusters with a finished model; every cluster comes back.
 
 Run: topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]
-MODEL is a folder with model.json; an INPUT is a ROOT or Parquet file, a glob, a folder of Parquet
-parts, a root:// URL or a .txt file that lists inputs; OUTPUT is a folder. Writes for each input
-a friend tree (NAME.topocal.root, tree topocal) or Parquet, and manifest.json. Needs neither a
-study nor truth, torch or Ray.
+MODEL is a folder with model.json; an INPUT is a ROOT or Parquet file, a root:// URL, a glob of
+either, a folder of Parquet parts, or a file that lists inputs line by line (FILE.txt or @FILE);
+OUTPUT is a folder. Writes for each input a friend tree (NAME.topocal.root, tree topocal) or
+Parquet, and manifest.json. Needs neither a study nor truth, torch or Ray.
 """
 
 import functools
@@ -38,13 +38,15 @@ from pipeline.formats.calibrated import CalibratedColumn, describe_columns
 from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
-from pipeline.formats.folders import replacing_folder
+from pipeline.formats.folders import CLAIM, replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.versions import versions_of
 from pipeline.open_calibrator import open_calibrator
-from pipeline.root.files import Access, list_inputs
-from pipeline.root.inspect import Wanted
+from pipeline.root.files import Access
+from pipeline.root.inputs import list_inputs
+from pipeline.root.inspect import MODEL_PURPOSE, Wanted
 from pipeline.root.layout import read_layout
+from pipeline.root.remote import server_of
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,8 @@ def _apply(argv: Sequence[str]) -> None:
     card = read_card(model)
     card.require_files(model, made_by="train")
     calibration, columns = prepare(model, card, settings)
-    paths = list_inputs(_expand(inputs))
+    paths = _expand(list_inputs(inputs, settings.dask.remote))
+    _refuse_output(output, model, paths)
     with open_farm(settings.dask) as client, replacing_folder(output) as new:
         access = open_access(client, settings.dask, paths)
         sources = _open(client, paths, settings, calibration, access)
@@ -118,6 +121,29 @@ def _expand(inputs: Sequence[str]) -> list[str]:
         else:
             paths.append(path)
     return paths
+
+
+def _refuse_output(output: Path, model: Path, paths: Sequence[str]) -> None:
+    """Refuse to put the output where something else is: a forgotten OUTPUT is an input's name.
+
+    Raises:
+        UserError: It is a file, the model, a folder with an input or another job's output.
+    """
+    usage = "name a folder of its own for the output, after the inputs"
+    if output.exists() and not output.is_dir():
+        msg = f"{output}: a file, which would be lost; {usage}"
+        raise UserError(msg)
+    kept = [model, *(Path(path).absolute() for path in paths if server_of(path) is None)]
+    inside = [path for path in kept if path.is_relative_to(output)]
+    if inside:
+        msg = f"{output}: holds {inside[0]}, which would be lost; {usage}"
+        raise UserError(msg)
+    if (output / CLAIM).exists():
+        try:
+            AppliedManifest.load(output / MANIFEST, made_by="apply")
+        except UserError:
+            msg = f"{output}: holds the output of another job, which would be lost; {usage}"
+            raise UserError(msg) from None
 
 
 def prepare(
@@ -175,7 +201,7 @@ def _open(
     look = functools.partial(
         open_input,
         layout=settings.layout,
-        wanted=Wanted(dict.fromkeys(calibration.needed, "the model's"), _identity(settings), units),
+        wanted=Wanted(dict.fromkeys(calibration.needed, MODEL_PURPOSE), _identity(settings), units),
         access=access,
     )
     sources: list[Input] = map_parts(client, look, paths, label="inspect", unit="files")

@@ -1,12 +1,14 @@
-"""Map the study's models, and the oracle of a simulated sample, over a split of the dataset.
+"""Map the study's models, and what the dataset itself brings along, over a split.
 
 Run: topocal calibrate STUDY.yaml
-Reads <output>/dataset and <output>/models/NAME; writes <output>/calibrated/NAME and, for a
-simulated sample, <output>/calibrated/oracle. Needs neither torch nor Ray.
+Reads <output>/dataset and <output>/models/NAME; writes <output>/calibrated/NAME, for a dataset
+with LCW weights <output>/calibrated/lcw and for a simulated sample <output>/calibrated/oracle.
+Needs neither torch nor Ray.
 """
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import versions_of
 from pipeline.generator.settings import RECIPE
+from pipeline.lookup.calibrator import ReferenceScale
 from pipeline.open_calibrator import bulk_artefact, open_calibrator
 from pipeline.settings import SummarySettings
 from pipeline.summariser import Summariser
@@ -41,11 +44,12 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # raised when the same model and data give other columns
 ORACLE = "oracle"
+SCALE = "scale"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One thing to calibrate with: a model of the study, or the oracle."""
+    """One thing to calibrate with: a model, a reference scale of the input, or the oracle."""
 
     name: str
     kind: str
@@ -83,13 +87,14 @@ def main(study: Study, run: Run) -> None:
 
 
 def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
-    """What a study calibrates with: its models, then the oracle if there is one.
+    """What a study calibrates with: models, scales of the input, the oracle if there is one.
 
     Raises:
         UserError: A model is not trained, or not with the study's settings on this dataset.
     """
     models = [model_source(study, name, manifest) for name in model_names(study)]
-    return [*models, *oracle_source(manifest, study.calibrate)]
+    scales = scale_sources(study.calibrate.scales, manifest)
+    return [*models, *scales, *oracle_source(manifest, study.calibrate)]
 
 
 def open_set(study: Study, manifest: DatasetManifest, source: Source) -> CalibratedManifest:
@@ -118,6 +123,18 @@ def card_source(name: str, folder: Path, card: ModelCard, settings: SummarySetti
     return Source(name, card.kind, identity, open_calibrator(folder, card, settings))
 
 
+def scale_sources(scales: Mapping[str, str], manifest: DatasetManifest) -> list[Source]:
+    """The references among the dataset's columns; those that it lacks are left out."""
+    if manifest.target is None:
+        return []
+    known = {column.name for column in manifest.columns}
+    return [
+        Source(name, SCALE, fingerprint(weight=weight), ReferenceScale(weight, manifest.target))
+        for name, weight in scales.items()
+        if weight in known
+    ]
+
+
 def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[Source]:
     """The exact density of a simulated sample; none where there is none."""
     density = oracle_of(manifest)
@@ -139,7 +156,7 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str
     return fingerprint(
         stage="calibrate",
         version=VERSION,
-        settings=study.calibrate.model_dump(mode="json", exclude={"models"}),
+        settings=study.calibrate.model_dump(mode="json", exclude={"models", "scales"}),
         density=source.fingerprint,
         dataset=manifest.fingerprint,
     )

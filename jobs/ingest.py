@@ -34,7 +34,8 @@ from pipeline.ingest.plan import kept_columns, plan_parts, settings_fingerprint,
 from pipeline.ingest.receipt import find_earlier, receipt_path
 from pipeline.ingest.staging import Staging, open_staging
 from pipeline.ingest.write import write_parts
-from pipeline.root.files import Access, list_inputs
+from pipeline.root.files import Access
+from pipeline.root.inputs import list_inputs
 from pipeline.root.inspect import Source, Wanted, inspect_file
 from pipeline.settings import DatasetSettings
 
@@ -49,7 +50,7 @@ def dataset_folder(study: Study) -> Path:
 def main(study: Study, run: Run) -> None:
     """Make the dataset that the study's section `dataset` describes."""
     folder, settings = dataset_folder(study), study.dataset
-    paths = list_inputs(settings.inputs or simulated_inputs(study))
+    paths = list_inputs(settings.inputs or simulated_inputs(study), study.dask.remote)
     _refuse_inputs_inside(folder, paths)
     # The farm ends before the lock is given up: nobody else writes beside workers of a failed run.
     with holding(folder) as held, open_farm(study.dask) as client:

@@ -27,8 +27,10 @@ from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
-from pipeline.formats.manifest import MANIFEST, DatasetManifest
+from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.records import OutputRecord
+from pipeline.lookup.projection import project_tables
+from pipeline.lookup.tables import read_tables
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,13 @@ def main(study: Study, run: Run) -> None:
     """Write the report of a study whose metrics are there, or whose scaling study is."""
     folder = report_folder(study)
     manifest = open_dataset(study)
-    extras = extra_tables(study, manifest)
+    extras = open_tables(study, manifest)
     is_scaling_alone = bool(extras) and not (metrics_folder(study) / MANIFEST).exists()
     metrics = NO_METRICS if is_scaling_alone else open_metrics(study, manifest)
     names = [] if is_scaling_alone else model_names(study)
     models = {name: open_model(study, name, manifest) for name in names}
     cards = {name: card for name, (_, card) in models.items()}
+    extras |= lookup_tables(models)
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -101,9 +104,14 @@ def main(study: Study, run: Run) -> None:
     log.info("report: %s", folder / "index.html")
 
 
-def extra_tables(study: Study, manifest: DatasetManifest) -> dict[str, pa.Table]:
-    """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
-    return open_tables(study, manifest)
+def lookup_tables(models: Mapping[str, tuple[Path, ModelCard]]) -> dict[str, pa.Table]:
+    """What the bins of look-up tables hold; nothing where there are none."""
+    found = {
+        name: read_tables(folder / card.artefacts["model"].path)
+        for name, (folder, card) in models.items()
+        if card.artefact == "tables"
+    }
+    return {"lookup": project_tables(found)} if found else {}
 
 
 def read_records(study: Study) -> dict[str, dict[str, Any]]:

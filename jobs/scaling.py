@@ -90,7 +90,7 @@ def main(study: Study, run: Run) -> None:
     claim(folder)
     with holding(folder):
         rows = make_rows(study, folder, manifest, trainings)
-        plans = _plan_points(study, folder, rows, trainings)
+        plans = plan_points(study, folder, rows, trainings)
         if run.redo:
             for plan in plans:
                 shutil.rmtree(plan.folder, ignore_errors=True)
@@ -122,9 +122,10 @@ def open_tables(study: Study, manifest: DatasetManifest) -> dict[str, pa.Table]:
     return {path.stem: pq.read_table(path) for path in paths}
 
 
-def _plan_points(
+def plan_points(
     study: Study, folder: Path, rows: StudyRows, trainings: Sequence[Training]
 ) -> list[PointPlan]:
+    """What a worker needs for each training."""
     owner = (folder / OWNER, uuid.uuid4().hex)
     test, identity = rows.test
     plans = []

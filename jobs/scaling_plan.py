@@ -182,6 +182,12 @@ def _settings_of(study: Study, name: str, ladder: LadderSettings) -> ModelSettin
             f"the study has {', '.join(study.models) or 'none'}"
         )
         raise UserError(msg)
+    if not isinstance(settings, NetworkSettings):
+        msg = (
+            f"scaling.ladders.{name}.model: {ladder.model} is of kind {settings.kind}, which gives "
+            "no sigma_stat; take a bnn or a repulsive_ensemble"
+        )
+        raise UserError(msg)
     if settings.steps_per_epoch is not None:
         msg = f"models.{ladder.model}.steps_per_epoch: a ladder has its own budget; leave it out"
         raise UserError(msg)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from jobs.scaling_plan import PointPlan
 from pipeline.density import mixtures_of
-from pipeline.formats.manifest import DatasetManifest, read_manifest
+from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
 from pipeline.mixture import Mixtures
 from pipeline.scaling.points import POINT, PointRecord, judge_rows, save_rows
 from pipeline.summariser import Summariser
 from training.checkpoint import Checkpoint, newest_checkpoint
-from training.data import read_training_data, select_features
+from training.data import read_training_data
 from training.epoch import Worker
 from training.export import networks_of
 from training.graph import SampledNetworks

@@ -102,7 +102,8 @@ def _resolve(raw: Any, metadata: Sequence[object], annotation: Any, folder: Path
         return resolve_paths(raw, annotation, folder)
     is_path = "://" not in raw and (not marks[0].suffixes or raw.endswith(marks[0].suffixes))
     # symbolic links keep the user's names
-    return os.path.normpath(folder / raw) if is_path else raw
+    mark = marks[0].mark if raw.startswith(marks[0].mark) else ""
+    return mark + os.path.normpath(folder / raw.removeprefix(mark)) if is_path else raw
 
 
 def _merge(
@@ -183,7 +184,11 @@ def _by_tag(annotation: Any) -> dict[str, type[BaseModel]]:  # noqa: ANN401 - a 
         return {}
     union, *metadata = get_args(annotation)
     keys = [key for key in (getattr(each, "discriminator", None) for each in metadata) if key]
-    return {model.model_fields[key].default: model for key in keys for model in get_args(union)}
+    kinds: dict[str, type[BaseModel]] = {}
+    for key in keys:
+        for each in get_args(union):  # a choice may have another one of the same key in it
+            kinds |= _by_tag(each) or {each.model_fields[key].default: each}
+    return kinds
 
 
 def _type_behind(annotation: Any, word: str) -> Any:  # noqa: ANN401 - a type of any kind

@@ -13,8 +13,10 @@ from jobs.launch import Run, run_job
 from jobs.study import Study
 from pipeline.fold import map_parts
 from pipeline.formats.errors import UserError
+from pipeline.formats.files import sha256_of
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
+from pipeline.generator.lcw import LCW_TABLES
 from pipeline.generator.settings import RECIPE
 from pipeline.simulate import SAMPLE, SimulatedSample, plan_files, write_file
 
@@ -62,6 +64,7 @@ def _fingerprint(study: Study) -> str:
     return fingerprint(
         stage="simulate",
         version=RECIPE,
+        lcw=sha256_of(LCW_TABLES),
         settings=study.simulate,
         seed=study.seed,
         layout=study.dataset.layout,

@@ -11,14 +11,18 @@ from jobs.settings import load_settings
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.records import PathText, Record
+from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
 from pipeline.scaling.settings import ScalingSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
+from pipeline.trees.settings import BoostedTreesSettings
 from training.settings import ModelSettings
 
 # Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
-AnyModelSettings = ModelSettings
+AnyModelSettings = Annotated[
+    ModelSettings | LookupTableSettings | BoostedTreesSettings, Field(discriminator="kind")
+]
 
 
 class DaskSettings(Record):
@@ -96,8 +100,19 @@ class Study(Record):
     @field_validator("calibrate")
     @classmethod
     def _finished_names_are_usable(cls, calibrate: CalibrateSettings) -> CalibrateSettings:
-        _refuse_unusable(calibrate.models)
+        _refuse_unusable([*calibrate.models, *calibrate.scales])
         return calibrate
+
+    @model_validator(mode="after")
+    def _scales_are_no_models(self) -> Self:
+        both = sorted({*self.models, *self.calibrate.models} & self.calibrate.scales.keys())
+        if both:
+            msg = (
+                f"calibrate.scales: {', '.join(both)} is the name of a model too; rename the "
+                "model, or name the scales yourself (calibrate.scales: {} for none)"
+            )
+            raise ValueError(msg)
+        return self
 
     @property
     def folder(self) -> Path:

@@ -16,7 +16,8 @@ from typing import Any
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import AnyModelSettings, Study
-from jobs.trainers import Task, train_kind
+from jobs.task import Task
+from jobs.trainers import train_kind
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint

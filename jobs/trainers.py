@@ -1,39 +1,16 @@
-"""How each kind of model is trained: networks by Ray Train."""
+"""How each kind of model is trained: networks by Ray Train, tables and trees on the Dask farm."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
+from jobs.fit_table import fit_lookup_table
 from jobs.signals import stop_requests
-from jobs.study import AnyModelSettings, Study
+from jobs.task import Task
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import StoppedBySignal, UserError
-from pipeline.formats.manifest import DatasetManifest
+from pipeline.lookup.settings import LookupTableSettings
+from pipeline.trees.settings import BoostedTreesSettings
 from training.settings import ModelSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One model that is to be trained.
-
-    Attributes:
-        study: With the seed, and where Dask and Ray run.
-        name: Of the model.
-        settings: Of the model.
-        dataset: Folder of the dataset.
-        manifest: Of the dataset.
-        folder: Of the model; it is there, and this run alone holds it.
-        fingerprint: Of settings and data, for the card.
-    """
-
-    study: Study
-    name: str
-    settings: AnyModelSettings
-    dataset: Path
-    manifest: DatasetManifest
-    folder: Path
-    fingerprint: str
 
 
 def train_kind(task: Task) -> ModelCard:
@@ -43,7 +20,20 @@ def train_kind(task: Task) -> ModelCard:
         UserError: The dataset or a setting is at fault.
         StoppedBySignal: A signal came; run again to continue.
     """
+    if isinstance(task.settings, LookupTableSettings):
+        return fit_lookup_table(task, task.settings)
+    if isinstance(task.settings, BoostedTreesSettings):
+        return _grow_trees(task, task.settings)
     return _train_networks(task, task.settings)
+
+
+def _grow_trees(task: Task, settings: BoostedTreesSettings) -> ModelCard:
+    try:
+        from jobs.grow_trees import grow_trees  # noqa: PLC0415 - other jobs need no scikit-learn
+    except ModuleNotFoundError as error:
+        msg = f"{error.name} is not installed; trees need it: pip install 'topocal[trees]'"
+        raise UserError(msg) from None
+    return grow_trees(task, settings)
 
 
 @contextmanager

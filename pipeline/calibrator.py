@@ -53,6 +53,29 @@ class Calibrator(Protocol):
         """
 
 
+class PointEstimate:
+    """What all calibrators have in common that give one value a row and no density."""
+
+    __slots__ = ()
+
+    target: Target
+
+    @property
+    def functionals(self) -> Functionals:
+        """Which functional of a density it is nearest to is not known here."""
+        return Functionals("point")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Central value, calibrated value, domain."""
+        return (self.target.name, self.target.calibrated, "in_domain")
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """None without a density."""
+        return ()
+
+
 def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Columns:
     """The central value [N] and the numerator divided by it (Eq. 6), as float32."""
     return {

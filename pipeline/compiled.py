@@ -16,6 +16,7 @@ KERNEL_FILES = (
     "compiled",
     "fastmath",
     "functionals",
+    "lookup/bins",
     "masses",
     "mixture_moments",
     "mode_grid",

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.formats.card import ModelCard
-from pipeline.formats.errors import UserError
-from pipeline.formats.files import sha256_of
+from pipeline.formats.card import ModelCard, require_artefact
 from pipeline.text_table import TextTable
 
 
@@ -39,10 +37,7 @@ def verify_artefacts(folder: Path, card: ModelCard) -> int:
         UserError: One is missing or is not the one that the card lists.
     """
     for item in card.artefacts.values():
-        path = folder / item.path
-        if not path.is_file() or sha256_of(path) != item.sha256:
-            msg = f"{path}: missing or not the file that the card lists; train or copy it again"
-            raise UserError(msg)
+        require_artefact(folder / item.path, item.sha256)
     return sum(item.size for item in card.artefacts.values())
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibrator import Columns, calibrated_pair, is_inside
-from pipeline.formats.calibrated import QUANTILES, Functionals
+from pipeline.calibrator import Columns, PointEstimate, calibrated_pair, is_inside
+from pipeline.formats.calibrated import QUANTILES, Functionals, describe_columns
 from pipeline.formats.columns import Target
 from pipeline.onnx_session import open_session
 
@@ -30,7 +30,7 @@ class OnnxFile:
 
 
 @dataclass(frozen=True, slots=True)
-class PointModel:
+class PointModel(PointEstimate):
     """One estimate of the target a row: the output `response` [row].
 
     Attributes:
@@ -48,21 +48,6 @@ class PointModel:
         """The features."""
         return self.model.inputs
 
-    @property
-    def functionals(self) -> Functionals:
-        """What a loss makes of a density is not known here."""
-        return Functionals("point")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Central value, calibrated value, domain."""
-        return (self.target.name, self.target.calibrated, "in_domain")
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """None without a density."""
-        return ()
-
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""
         central = self.model.run("response", rows).astype(np.float64)
@@ -71,7 +56,7 @@ class PointModel:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantileModel:
+class QuantileModel(PointEstimate):
     """Quantiles of log10 of the target: the output `quantiles` [row, quantile].
 
     Quantiles that were fitted one by one may cross; sorting them brings none further from the true
@@ -102,13 +87,9 @@ class QuantileModel:
     @property
     def columns(self) -> tuple[str, ...]:
         """Central value, calibrated value, the quantiles, domain."""
-        names = [name for name, level in QUANTILES.items() if level in self.levels]
-        return (self.target.name, self.target.calibrated, *names, "in_domain")
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """None without a density."""
-        return ()
+        quantiles = {name for name, level in QUANTILES.items() if level in self.levels}
+        names = {self.target.name, self.target.calibrated, "in_domain", *quantiles}
+        return tuple(column.name for column in describe_columns(self.target, names))
 
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""

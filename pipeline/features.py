@@ -23,9 +23,11 @@ TOPO_CLUSTER_FEATURES = (
     Feature(name="avgMu", transform="standard"),
 )
 
-# Kept where the inputs have them: truth classes, positions for the r-|z| maps.
+# Kept where the inputs have them: truth classes, LCW, positions for the r-|z| maps.
 TOPO_CLUSTER_EXTRAS = (
     Column(name="cluster_ENG_CALIB_FRAC_EM", role="truth"),
+    Column(name="cluster_EM_PROBABILITY", role="reference"),
+    Column(name="cluster_HAD_WEIGHT", role="reference"),
     Column(name="cluster_CENTER_X", unit="mm", role="reference"),
     Column(name="cluster_CENTER_Y", unit="mm", role="reference"),
     Column(name="cluster_CENTER_Z", unit="mm", role="reference"),

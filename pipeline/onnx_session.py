@@ -5,8 +5,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from pipeline.formats.errors import UserError
-from pipeline.formats.files import sha256_of
+from pipeline.formats.card import require_artefact
 
 _sessions: dict[tuple[Path, str], onnxruntime.InferenceSession] = {}
 _sessions_lock = threading.Lock()
@@ -26,9 +25,7 @@ def open_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
 
 
 def _load_session(path: Path, sha256: str) -> onnxruntime.InferenceSession:
-    if not path.is_file() or sha256_of(path) != sha256:
-        msg = f"{path}: missing or not the file that the model card lists; train or copy it again"
-        raise UserError(msg)
+    require_artefact(path, sha256)
     options = onnxruntime.SessionOptions()
     # The farm runs one process a core; without a pool of threads none spins.
     options.intra_op_num_threads = 1

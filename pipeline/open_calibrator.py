@@ -6,6 +6,7 @@ from pipeline.calibrator import Calibrator
 from pipeline.density import OnnxDensity
 from pipeline.estimates import OnnxFile, PointModel, QuantileModel
 from pipeline.formats.card import Artefact, ModelCard
+from pipeline.lookup.calibrator import LookupTable
 from pipeline.settings import SummarySettings
 from pipeline.summariser import Summariser
 
@@ -29,6 +30,8 @@ def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) ->
             ranges=ranges,
             settings=settings,
         )
+    if card.artefact == "tables":
+        return LookupTable(path, file.sha256, inputs, target, ranges)
     model = OnnxFile(path, file.sha256, inputs)
     if card.density == "quantiles":
         return QuantileModel(model, target, ranges, card.quantile_levels)

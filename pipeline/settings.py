@@ -11,7 +11,7 @@ from pipeline.formats.calibrated import calibrated_columns
 from pipeline.formats.card import SEARCH_MARGIN
 from pipeline.formats.columns import Column, Cut, Feature, Role, Target
 from pipeline.formats.manifest import Split
-from pipeline.formats.records import CountsFromItsFile, PathText, Record
+from pipeline.formats.records import CountsFromItsFile, InputText, PathText, Record
 from pipeline.generator.settings import GeneratorSettings
 from pipeline.root.layout import LAYOUT_SUFFIXES, Layout, LoadedLayout, read_layout
 
@@ -91,7 +91,8 @@ class DatasetSettings(Record):
     """What `ingest` reads and keeps (selection: arXiv 2412.04370, Sec. 3.1).
 
     Attributes:
-        inputs: ROOT files, globs or root:// URLs; empty: what `simulate` wrote.
+        inputs: ROOT files, root:// URLs, globs of either, or files that list them (@FILE or
+            FILE.txt); empty: what `simulate` wrote.
         layout: What the files hold: the name of a shipped layout, the path of your own (.yaml),
             or the layout itself.
         features: The networks' inputs; a name alone is one of the 15 usual ones.
@@ -112,7 +113,7 @@ class DatasetSettings(Record):
             in the manifest, and running ingest again fetches it.
     """
 
-    inputs: tuple[PathText, ...] = ()
+    inputs: tuple[InputText, ...] = ()
     layout: Annotated[Layout, CountsFromItsFile(LAYOUT_SUFFIXES), LoadedLayout] = Field(
         default=cast("Layout", "cluster_tree"), validate_default=True
     )
@@ -215,7 +216,12 @@ class CalibrateSettings(SummarySettings):
         split: The split that is calibrated.
         models: Finished models by name: the folder of each. They need not be trained on this
             dataset; a name of the study's own models replaces that one.
+        scales: References that the input brings along, by name: the column of weights that the
+            target's numerator is multiplied with. Those whose column the dataset lacks are left
+            out. Usual: LCW after its hadronic step; clusterECalib is no such reference, since it
+            may hold the later steps as well.
     """
 
     split: Split = "test"
     models: dict[str, PathText] = Field(default={})
+    scales: dict[str, str] = Field(default={"lcw": "cluster_HAD_WEIGHT"})

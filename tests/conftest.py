@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import uproot
 
 from jobs import ingest
+from jobs.cli import main
 from jobs.farm import open_farm
 from jobs.study import DaskSettings
 
@@ -84,3 +86,31 @@ def toy_columns(rows: int, seed: int = 0):
         "angle": angle,
     }
     return {name: values.astype(np.float32) for name, values in columns.items()}
+
+
+@pytest.fixture(scope="session")
+def simulated_study(tmp_path_factory):
+    """A simulated study with two models, of all features and of four."""
+    folder = tmp_path_factory.mktemp("simulated_study")
+    tiny = {
+        "kind": "bnn",
+        "hidden": [8],
+        "components": 2,
+        "samples": 3,
+        "epochs": 2,
+        "batch_rows": 512,
+        "optimizer": {"learning_rate": 5e-3, "milestones": []},
+    }
+    some = ["clusterE", "clusterEta", "nPrimVtx", "avgMu"]
+    study = {
+        "name": "simulated",
+        "output": "out",
+        "simulate": {"num_clusters": 4000, "clusters_per_file": 4000},
+        "models": {"full": tiny, "four": {**tiny, "features": some}},
+        "dask": {"workers": 1},
+        "ray": {"address": "none"},
+    }
+    (folder / "study.json").write_text(json.dumps(study))
+    for job in ("simulate", "ingest", "train"):
+        assert main([job, str(folder / "study.json")]) == 0
+    return folder / "out"

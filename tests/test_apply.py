@@ -1,22 +1,30 @@
 """A finished model applied to files of other people."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import awkward as ak
 import bare_environment
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
 from conftest import toy_columns, write_tree
+from ingest_fixtures import wait_for
 from test_ingest import DATASET
 
 from jobs.cli import main
 from pipeline.apply.friend import COUNTER, FRIEND_TREE
+from pipeline.apply.inputs import guess_layout
 from pipeline.apply.rows import Reason
 from pipeline.formats.calibrated import read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.root.files import Access
+from pipeline.root.layout import read_layout
 
 ROOT = Path(__file__).parent.parent
 PHYSLITE = ROOT.parent / "shared/data/atlas_physlite_40_events.root"
@@ -177,6 +185,44 @@ def test_parquet_gives_parquet(toy, tmp_path):
     assert found["e_raw"].equals(given["e_raw"])
 
 
+def _write_hits(path, blocks):
+    """So many blocks of 65,536 clusters, of which one in sixteen can be calibrated."""
+    pieces = [toy_columns(65_536, seed) for seed in range(blocks)]
+    for piece in pieces:
+        piece["e_raw"][np.arange(65_536) % 16 != 0] = -1
+    if path.suffix == ".parquet":
+        table = pa.concat_tables([pa.table(piece) for piece in pieces])
+        pq.write_table(table, path, row_group_size=table.num_rows)
+        return
+    counts = np.full(4096, 16)
+    with uproot.recreate(path) as file:
+        vectors = [{n: ak.unflatten(v, counts) for n, v in piece.items()} for piece in pieces]
+        tree = file.mktree(
+            "Hits",
+            {"hits": ak.type(ak.zip(vectors[0])).content},
+            counter_name=lambda _: "n",
+            field_name=lambda _, inner: inner,
+        )
+        for each in vectors:
+            tree.extend({"hits": ak.zip(each)})
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet"])
+def test_memory_does_not_grow_with_the_input(toy, tmp_path, suffix):
+    peaks = []
+    for blocks in (4, 32):
+        _write_hits(tmp_path / f"{blocks}{suffix}", blocks)
+        output = tmp_path / f"out-{blocks}"
+        output.mkdir()
+        words = ["-m", "apply_memory", toy[0] / "out/models/net", tmp_path / f"{blocks}{suffix}"]
+        words = [sys.executable, *map(str, words), str(output)]
+        place = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        done = subprocess.run(words, env=place, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    # held as a whole, the larger input would take 28 MiB more, its output 60 MiB
+    assert peaks[1] - peaks[0] < 16
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -189,6 +235,10 @@ def test_parquet_gives_parquet(toy, tmp_path):
             ["{0}/flat.root", "{1}", "colums=[energy]"],
             "colums: unknown key (did you mean columns?)",
         ),
+        (["{0}/flat.root", "{0}/events.root"], "events.root: a file, which would be lost"),
+        (["{0}/flat.root", "{0}"], "models/net, which would be lost; name a folder of its own"),
+        (["{0}/out/dataset/split=test", "{0}/out/dataset/split=test"], "part-00000.parquet, which"),
+        (["{0}/flat.root", "{0}/out/dataset"], "holds the output of another job, which would be"),
         (["{0}/flat.root"], "usage: topocal apply MODEL INPUT"),
     ],
 )
@@ -210,20 +260,8 @@ def test_it_needs_neither_torch_nor_ray(toy, flat, tmp_path):
 
 
 @pytest.mark.skipif(not PHYSLITE.exists(), reason="the shared data are not beside the checkout")
-def test_physlite_with_the_features_that_it_has(tmp_path, capsys):
-    study = {
-        "name": "four",
-        "output": "out",
-        "simulate": {"num_clusters": 4000, "clusters_per_file": 4000},
-        "models": {"four": {**FAST, "features": ["clusterE", "clusterEta", "nPrimVtx", "avgMu"]}},
-        "dask": {"workers": 1},
-        "ray": {"address": "none"},
-    }
-    study["models"]["full"] = FAST
-    (tmp_path / "study.json").write_text(json.dumps(study))
-    for job in ("simulate", "ingest", "train"):
-        assert main([job, str(tmp_path / "study.json")]) == 0
-    models, output = tmp_path / "out/models", str(tmp_path / "applied")
+def test_physlite_with_the_features_that_it_has(simulated_study, tmp_path, capsys):
+    models, output = simulated_study / "models", str(tmp_path / "applied")
     assert main(["apply", str(models / "four"), str(PHYSLITE), output, "dask.workers=1"]) == 0
     rows = _friend(tmp_path / f"applied/{PHYSLITE.stem}.topocal.root")
     assert len(rows) == 40
@@ -233,3 +271,31 @@ def test_physlite_with_the_features_that_it_has(tmp_path, capsys):
     told = capsys.readouterr().err
     for name in ("cluster_SIGNIFICANCE", "cluster_PTD", "cluster_ENG_FRAC_EM", "cluster_time"):
         assert name in told
+    assert "name their branches in layout=FILE.yaml, or take a model without them" in told
+
+
+def test_of_several_trees_that_fit_one_is_taken_and_the_others_are_told(tmp_path, caplog):
+    required = {n: np.ones(3, np.float32) for n in read_layout("cluster_tree").required}
+    path = write_tree(tmp_path / "a.root", required)
+    assert guess_layout(path, Access()) == "cluster_tree"
+    assert not caplog.messages
+    events = {e: np.ones(2, np.float32) for e in _branches(read_layout("event_tree"))}
+    path = write_tree(tmp_path / "b.root", required, EventTree=events)
+    assert guess_layout(path, Access()) == "cluster_tree"
+    assert "b.root: fits the layouts cluster_tree, event_tree; cluster_tree is" in caplog.text
+
+
+def _branches(layout):
+    return [layout.expressions_of(name)[0] for name in layout.required]
+
+
+def test_an_interrupted_run_leaves_the_earlier_output(toy, tmp_path):
+    output = tmp_path / "out"
+    words = ["-m", "jobs.apply", toy[0] / "out/models/net", toy[0] / "flat.root", output]
+    words = [sys.executable, *map(str, words), "layout={tree: Hits}", "dask.workers=1"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        wait_for((tmp_path / ".tmp-out").exists)
+        process.terminate()
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, told
+    assert not list(tmp_path.glob("*out"))

@@ -25,7 +25,7 @@ from pipeline.formats.scaling import Scaling, scale
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data, scalings_of
 from training.export import HEADER, draw_weight_sets, export_model
-from training.graph import Density, SampledNetworks
+from training.graph import OUTPUTS, Density, SampledNetworks
 from training.loop import train_network
 from training.network import FixedLayer, forward_fixed, split_member, split_parameters
 from training.objective import log_density, split_outputs
@@ -199,6 +199,15 @@ def test_summaries_equal_a_grid_over_the_mixture(folder, session, raw):
         assert stat[row] == pytest.approx(means.std(), rel=1e-3, abs=1e-5)
         mode = log_r[(density.mean(axis=0) * 10 ** (-log_r)).argmax()]
         assert math.log10(central[row]) == pytest.approx(mode, abs=2 * (log_r[1] - log_r[0]) + 1e-4)
+
+
+def test_a_row_without_an_answer_is_nan_in_all_summaries_and_alone(folder, session, raw):
+    x = stacked(raw, [item.name for item in read_card(folder).inputs])[:6]
+    good = session.run(OUTPUTS[1:], {"features": x})
+    x[1, 1], x[3, 0], x[4, 2] = np.nan, -1.0, np.inf  # the second lies under a logarithm
+    for before, after in zip(good, session.run(OUTPUTS[1:], {"features": x}), strict=True):
+        assert np.isnan(after[[1, 3, 4]]).all()
+        np.testing.assert_allclose(after[[0, 2, 5]], before[[0, 2, 5]], rtol=1e-6)
 
 
 def test_weights_are_stored_with_the_drawn_sets(folder):

@@ -31,6 +31,8 @@ OTHERS = {
     "cluster_CENTER_Z",
     "cluster_ENG_CALIB_TOT",
     "cluster_ENG_CALIB_FRAC_EM",
+    "cluster_EM_PROBABILITY",
+    "cluster_HAD_WEIGHT",
 }
 
 

@@ -5,7 +5,8 @@ import uproot
 from conftest import toy_columns, write_tree
 
 from pipeline.formats.errors import UserError
-from pipeline.root.files import Access, list_inputs
+from pipeline.root.files import Access
+from pipeline.root.inputs import list_inputs
 from pipeline.root.inspect import Wanted, inspect_file
 from pipeline.root.layout import Layout
 from pipeline.root.read import concatenate, read_rows
@@ -40,7 +41,9 @@ def test_an_empty_file_is_named(tmp_path):
 
 def test_a_missing_tree_names_those_that_are_there(tmp_path):
     path = write_tree(tmp_path / "a.root", toy_columns(5), tree="Hits")
-    with pytest.raises(UserError, match="no tree named ClusterTree, it holds Hits; set dataset"):
+    with pytest.raises(
+        UserError, match="no tree named ClusterTree, it holds Hits; give its layout"
+    ):
         _inspect(path)
 
 
@@ -85,3 +88,36 @@ def test_globs_are_sorted_and_must_match(tmp_path):
         list_inputs([str(tmp_path / "*.none")])
     with pytest.raises(UserError, match="named twice"):
         list_inputs([str(tmp_path / "a.root"), str(tmp_path / "*.root")])
+
+
+def _listing(folder, text, name="files.txt"):
+    (folder / "sub").mkdir(exist_ok=True)
+    (folder / "sub" / name).write_text(text)
+    return str(folder / "sub" / name)
+
+
+def test_a_list_file_names_inputs_relative_to_itself(tmp_path):
+    for name in ("sub/a.root", "b.root", "c.root"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    text = f"# data of today\n\n  a.root  # the first\n../[bc].root\nroot://host//d#1.root\n{tmp_path}/e"
+    expected = [f"sub/{n}" for n in ("a.root", "../b.root", "../c.root")]
+    expected = [*(f"{tmp_path}/{name}" for name in expected), "root://host//d#1.root"]
+    listing, other = _listing(tmp_path, text), _listing(tmp_path, text, "of.any.name")
+    assert list_inputs([listing, "f.root"]) == (*expected, f"{tmp_path}/e", "f.root")
+    assert list_inputs([f"@{other}"]) == list_inputs([f"@{listing}"]) == list_inputs([listing])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# nothing\n\n", r"files\.txt: lists no inputs; write a path"),
+        ("a.root\n*.none  # all\n", r"no file matches \S+files\.txt: line 2: \*\.none; check"),
+        ("a.root\na.root\n", r"sub/a\.root is named twice"),
+        (None, r"absent\.txt: no such list of inputs; check the path"),
+    ],
+)
+def test_a_wrong_list_file_gets_one_sentence(tmp_path, text, message):
+    path = str(tmp_path / "absent.txt") if text is None else _listing(tmp_path, text)
+    with pytest.raises(UserError, match=message):
+        list_inputs([path])

@@ -21,6 +21,7 @@ from pipeline.fold import limits, map_parts
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import read_manifest
 from pipeline.root.files import Access
+from pipeline.root.inputs import list_inputs
 from pipeline.root.inspect import Wanted, inspect_file
 from pipeline.root.layout import Layout
 from pipeline.root.read import close_last, read_rows
@@ -155,6 +156,18 @@ def test_what_a_dead_server_has_is_skipped_and_fetched_later(tmp_path, shared, s
     make(tmp_path, "out", _urls(server), **changes)
     assert f"ingest: {12 - len(missing)} of 12 blocks are there from an earlier run" in job_log
     assert contents(folder, moved=True) == contents(shared[1], moved=True)
+
+
+@needs_server
+def test_globs_name_files_of_a_server(server, tmp_path):
+    (tmp_path / "files.txt").write_text(server.url("[01].root") + "\n" + server.url("5.root"))
+    assert list_inputs([server.url("*.ro*")]) == tuple(_urls(server))
+    assert list_inputs([str(tmp_path / "files.txt")]) == tuple(_urls(server)[n] for n in (0, 1, 5))
+    with pytest.raises(UserError, match=r"no file matches root://\S+/data/\*\.none; check"):
+        list_inputs([server.url("*.none")])
+    server.kill()
+    with pytest.raises(UserError, match=r"data/\*\.root: cannot be listed \(.*Connection error"):
+        list_inputs([server.url("*.root")], RemoteSettings(retries=1, backoff=0.01))
 
 
 @needs_server

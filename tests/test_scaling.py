@@ -1,6 +1,7 @@
 """Scaling studies: subsets, plans, refusals, fits and spreads, without Ray."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,14 @@ from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
 from jobs.cli import main
-from jobs.ingest import dataset_folder
+from jobs.ingest import dataset_folder, open_dataset
+from jobs.scaling import plan_points
+from jobs.scaling_plan import plan_trainings
+from jobs.scaling_point import make_point
+from jobs.scaling_rows import make_rows
 from jobs.study import load_study
 from pipeline.formats.columns import IDENTITY
+from pipeline.formats.errors import StoppedBySignal
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.ingest.identity import uniform_of
 from pipeline.scaling.fits import (
@@ -23,6 +29,7 @@ from pipeline.scaling.fits import (
     fit_sizes,
     rows_where_negligible,
 )
+from pipeline.scaling.points import load_rows
 from pipeline.scaling.predictions import pooled
 from pipeline.scaling.spread import compare, errors_of
 from pipeline.scaling.subsets import Origin, Subset, ranks_of, write_subset
@@ -30,6 +37,7 @@ from pipeline.scaling.table import levels_of
 from training.checkpoint import newest_checkpoint
 from training.data import open_split, read_training_data
 from training.export import networks_of
+from training.history import read_history
 from training.loop import train_network
 from training.noise import StepRows
 from training.passes import Passes
@@ -198,6 +206,10 @@ REFUSALS = {
     ),
     "steps with epochs": (["scaling.ladders.epochs.steps=6"], "but the budget is epochs"),
     "model": (["scaling.ladders.steps.model=nett"], "no model nett; the study has net"),
+    "kind": (
+        ["models.table.kind=lookup_table", "scaling.ladders.steps.model=table"],
+        "is of kind lookup_table, which gives no sigma_stat",
+    ),
     "size": (["scaling.ladders.steps.sizes=[200, 9000]"], "9000 training rows are wanted"),
     "samples": (["scaling.ladders.steps.samples=9"], "9 samples of 500 rows without a common row"),
     "multiple": (["scaling.ladders.steps.steps=7"], "7 is no multiple of the model's 2 epochs"),
@@ -226,6 +238,28 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(path, capsys):
 def test_without_a_section_it_says_so(path, capsys):
     assert main(["scaling", str(path), "scaling=null"]) == 2
     assert "the study has no section scaling" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_from_its_last_epoch_and_is_not_done_twice(path, tmp_path):
+    (tmp_path / "dataset").symlink_to(path.parent / "out/dataset")
+    study = load_study([str(path)], [f"output={tmp_path}"])
+    manifest = open_dataset(study)
+    trainings = plan_trainings(study, manifest.rows_of("train"))
+    rows = make_rows(study, tmp_path / "scaling", manifest, trainings)
+    plan = plan_points(study, tmp_path / "scaling", rows, trainings)[0]
+    with pytest.raises(StoppedBySignal):
+        make_point(plan, lambda: len(read_history(plan.work)) == 1)
+    before, seen = read_history(plan.work), []
+    assert len(before) == 1
+    make_point(plan, lambda: seen.append(read_history(plan.work)))
+    assert seen[0] == before
+    assert plan.is_done()
+    assert not plan.work.exists()
+    make_point(plan, pytest.fail)  # is not asked
+    again = replace(plan, folder=tmp_path / "again")
+    make_point(again, lambda: False)
+    for name, values in load_rows(plan.folder).items():
+        assert np.array_equal(values, load_rows(again.folder)[name], equal_nan=True)
 
 
 SIZES = np.array([1e3, 3162, 1e4, 31623, 1e5, 3e5])

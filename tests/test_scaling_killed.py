@@ -21,7 +21,7 @@ TRAININGS = 6
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study of six trainings of about two seconds, done without Ray in `out`."""
+    """A study of six trainings of about a second, done without Ray in `out`."""
     folder = tmp_path_factory.mktemp("scaling")
     content = {
         "name": "killed",
@@ -36,7 +36,7 @@ def study(tmp_path_factory):
                 "hidden": [16],
                 "components": 2,
                 "samples": 3,
-                "epochs": 150,
+                "epochs": 60,
                 "batch_rows": 256,
                 "optimizer": {"milestones": []},
             }
@@ -44,7 +44,7 @@ def study(tmp_path_factory):
         "scaling": {
             "sizes": [300, 900],
             "test_rows": 200,
-            "ladders": {"net": {"model": "net", "budget": "steps", "steps": 1500, "seeds": 3}},
+            "ladders": {"net": {"model": "net", "budget": "steps", "steps": 600, "seeds": 3}},
         },
         "dask": {"workers": 1},
     }
@@ -116,7 +116,7 @@ def test_killed_driver_and_worker_leave_the_same_table_and_train_nothing_twice(s
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait(PATIENCE)
-    psutil.wait_procs(family, timeout=PATIENCE)  # Ray's own end after its driver's
+    psutil.wait_procs(family, timeout=30)  # Ray ends after its driver
     done = _points(study, "killed")
     assert 0 < len(done) < TRAININGS
 
@@ -135,35 +135,3 @@ def test_killed_driver_and_worker_leave_the_same_table_and_train_nothing_twice(s
 
     assert main(["scaling", str(study), f"output={study.parent / 'killed'}"]) == 0
     assert _points(study, "killed") == after
-
-
-def test_a_training_that_was_interrupted_goes_on_from_its_last_epoch(study):
-    """Its epochs before the kill are in the history that its record sums up."""
-    output = "interrupted"
-    folder = study.parent / output
-    folder.mkdir()
-    (folder / "dataset").symlink_to(study.parent / "out/dataset")
-    command = [sys.executable, "-m", "jobs.scaling", str(study), f"output={folder}"]
-    with (study.parent / "log").open("a") as log:
-        process = subprocess.Popen([*command, "ray.address=none"], cwd=ROOT, stderr=log)
-    begun = _wait_until(
-        process,
-        study,
-        output,
-        lambda: {p: n for p, n in _epochs_begun(study, output).items() if n > 20},
-    )
-    process.kill()
-    process.wait(PATIENCE)
-    (path,) = begun
-    before = path.read_text().splitlines()[:20]
-    with (study.parent / "log").open("a") as log:
-        process = subprocess.Popen([*command, "ray.address=none"], cwd=ROOT, stderr=log)
-    _wait_until(
-        process,
-        study,
-        output,
-        lambda: path.exists() and len(path.read_text().splitlines()) > len(before) + 5,
-    )
-    assert path.read_text().splitlines()[:20] == before  # with the seconds that they took
-    assert process.wait(PATIENCE) == 0
-    assert _tables(study, output) == _tables(study, "out")

@@ -37,8 +37,9 @@ def test_paths_count_from_the_file_that_names_them(tmp_path, monkeypatch):
     study = load_study([first, site], [])
     assert study.output == str(tmp_path / "far")
     assert study.dataset.inputs == (str(tmp_path / "x/c.root"),)
-    study = load_study([first], ["dataset.inputs=[d.root, 'root://host//e.root']"])
-    assert study.dataset.inputs == (str(tmp_path / "d.root"), "root://host//e.root")
+    study = load_study([first], ["dataset.inputs=[d.root, '@l', 'root://host//e.root']"])
+    here = str(tmp_path)
+    assert study.dataset.inputs == (f"{here}/d.root", f"@{here}/l", "root://host//e.root")
 
 
 def test_all_errors_are_shown_together(tmp_path):
@@ -61,7 +62,7 @@ def test_a_wrong_key_deep_in_a_model_gets_a_hint(tmp_path):
 
 def test_the_kinds_of_models_are_told_apart(tmp_path):
     path = _write(tmp_path / "a.yaml", name="a", output="o", models={"n": {"epochs": 3}})
-    kinds = "'bnn', 'repulsive_ensemble'"
+    kinds = "'bnn', 'repulsive_ensemble', 'lookup_table', 'boosted_trees'"
     with pytest.raises(UserError) as caught:
         load_study([path], ["models.m.kind=bn", "models.k={kind: repulsive_ensemble, samples: 3}"])
     assert str(caught.value).splitlines() == [

@@ -12,7 +12,13 @@ import torch
 
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import DatasetManifest, Split, read_manifest, read_part
+from pipeline.formats.manifest import (
+    DatasetManifest,
+    Split,
+    read_manifest,
+    read_part,
+    select_features,
+)
 from pipeline.formats.scaling import Scaling, scaling_of
 from training.rows import Rows, Source
 from training.stream import Recipe, open_stream, require_positive_mean
@@ -33,20 +39,6 @@ class TrainingData:
     train: Source
     validation: Source
     columns: tuple[str, ...]
-
-
-def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> tuple[Feature, ...]:
-    """The features with these names, in the dataset's order; all if None.
-
-    Raises:
-        UserError: A name is no feature of the dataset.
-    """
-    known = [feature.name for feature in manifest.features]
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        msg = f"features: {', '.join(unknown)} not in the dataset, which has {', '.join(known)}"
-        raise UserError(msg)
-    return tuple(item for item in manifest.features if names is None or item.name in names)
 
 
 def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[Scaling, ...]:

@@ -16,11 +16,11 @@ from torch import Tensor
 from pipeline.formats.card import CARD, SEARCH_MARGIN, Artefact, ModelCard, Output, TrainingRange
 from pipeline.formats.columns import Feature, Target
 from pipeline.formats.files import replacing, sha256_of
-from pipeline.formats.manifest import DatasetManifest, read_manifest
+from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.versions import git_hash, versions_of
 from training.checkpoint import Checkpoint, newest_checkpoint
-from training.data import open_split, scalings_of, select_features
+from training.data import open_split, scalings_of
 from training.graph import Density, SampledNetworks
 from training.history import HISTORY
 from training.network import FixedLayer, Layer, draw_weights, split_member, split_parameters

@@ -96,7 +96,10 @@ class SampledNetworks(nn.Module):
         return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
 
     def forward(self, features_NF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The mixture [S, N, 3K], then mean, sigma_syst, sigma_stat and central of R, [N]."""
+        """The mixture [S, N, 3K], then mean, sigma_syst, sigma_stat and central of R, [N].
+
+        All of a row are NaN where a feature is, or is negative under a logarithm.
+        """
         mixture_SNK = self.mixture_of_scaled(self.scaled(features_NF))
         mean, log_variance, log_weight = mixture_SNK.chunk(3, dim=-1)
         search_range = self.density.search_range
@@ -107,7 +110,8 @@ class SampledNetworks(nn.Module):
             _all_components(log_weight),
             search_range,
         )
-        central_N = torch.exp(l_N * LN10)
+        # a search ends somewhere, also where there is no density
+        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(l_N * LN10))
         return mixture_SNK, mean_N, syst_N, stat_N, central_N
 
 

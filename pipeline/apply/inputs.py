@@ -1,5 +1,6 @@
 """Inputs of `apply`: ROOT files of any layout and Parquet files, cut into chunks of rows."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,10 @@ from pipeline.root.inspect import MARK_ROWS, Source, Wanted, inspect_file, refus
 from pipeline.root.layout import SHIPPED, Layout, read_layout
 from pipeline.root.read import read_rows
 
+log = logging.getLogger(__name__)
+
 CHUNK_ROWS = 2 * MARK_ROWS
+BUFFER_BYTES = 1 << 20  # of each column that is read from a Parquet file
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
 Columns = dict[str, NDArray[Any]]
@@ -107,7 +111,8 @@ class ParquetInput:
         groups = np.flatnonzero((edges[:-1] >= start) & (edges[1:] <= stop)).tolist()
         at = start
         try:
-            with pq.ParquetFile(self.path) as file:
+            # left alone, the columns of a whole row group are read at once
+            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
                 for batch in file.iter_batches(MARK_ROWS, row_groups=groups, columns=self.columns):
                     columns = {
                         name: batch[name].to_numpy(zero_copy_only=False)
@@ -139,20 +144,25 @@ def open_input(path: str, layout: Layout | None, wanted: Wanted, access: Access)
 
 
 def guess_layout(path: str, access: Access) -> str:
-    """The shipped layout whose tree and required columns a file has.
+    """The shipped layout whose tree and required columns a file has; the first if several fit.
 
     Raises:
         UserError: None fits, or the file cannot be read.
     """
     names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
-    reasons = []
+    reasons, fitting = [], []
     for name in names:
         try:
             refuse_other_layout(path, read_layout(name), access)
         except UserError as error:
             reasons.append(str(error))
         else:
-            return name
+            fitting.append(name)
+    if fitting:
+        if len(fitting) > 1:
+            told = "%s: fits the layouts %s; %s is taken, layout=NAME takes another"
+            log.warning(told, path, ", ".join(fitting), fitting[0])
+        return fitting[0]
     trees = [reason for reason in reasons if "no tree named" not in reason]
     told = trees[0] if trees else reasons[0]
     msg = f"no shipped layout fits ({', '.join(names)}): {told}; give one with layout=FILE.yaml"

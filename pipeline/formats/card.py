@@ -1,13 +1,17 @@
 """The model card: everything that using a trained model needs, beside the model itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from pipeline.formats.columns import Cut, Feature, Target
+from pipeline.formats.errors import UserError
+from pipeline.formats.files import sha256_of
+from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import OutputRecord, Record
+from pipeline.formats.versions import git_hash
 
 CARD = "model.json"
 
@@ -98,6 +102,46 @@ class ModelCard(OutputRecord):
     def files(self) -> Mapping[str, int]:
         """Size in bytes of each file, by its path."""
         return {item.path: item.size for item in self.artefacts.values()}
+
+
+def require_artefact(path: Path, sha256: str) -> None:
+    """A check that a file of a model is there and unchanged.
+
+    Raises:
+        UserError: It is missing or another one.
+    """
+    if not path.is_file() or sha256_of(path) != sha256:
+        msg = f"{path}: missing or not the file that the model card lists; train or copy it again"
+        raise UserError(msg)
+
+
+def artefact_of(folder: Path, path: str) -> Artefact:
+    """A file of a model, by its path relative to the model's folder."""
+    return Artefact(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
+
+
+def trained_on(manifest: DatasetManifest, features: Sequence[Feature]) -> dict[str, Any]:
+    """What every card tells of the data and the code: the fields of ModelCard by name.
+
+    Raises:
+        UserError: The dataset has no target.
+    """
+    target_range = manifest.log10_target_range()
+    assert manifest.target is not None  # noqa: S101 - the line above has refused that
+    ranges = {feature.name: manifest.statistics[feature.name] for feature in features}
+    return {
+        "inputs": tuple(features),
+        "input_ranges": {
+            name: TrainingRange(minimum=column.minimum, maximum=column.maximum)
+            for name, column in ranges.items()
+        },
+        "cuts": tuple(cut for cut in manifest.cuts if cut.column in ranges),
+        "floors": {f.column: f.floor for f in manifest.floors if f.column in ranges},
+        "targets": (manifest.target,),
+        "target_ranges": {manifest.target.name: target_range},
+        "data_fingerprint": manifest.fingerprint,
+        "git_hash": git_hash(),
+    }
 
 
 def read_card(folder: Path) -> ModelCard:

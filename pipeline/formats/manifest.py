@@ -175,6 +175,20 @@ def read_manifest(folder: Path) -> DatasetManifest:
     return DatasetManifest.load(folder / MANIFEST, made_by="ingest")
 
 
+def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> tuple[Feature, ...]:
+    """The features with these names, in the dataset's order; all if None.
+
+    Raises:
+        UserError: A name is no feature of the dataset.
+    """
+    known = [feature.name for feature in manifest.features]
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        msg = f"features: {', '.join(unknown)} not in the dataset, which has {', '.join(known)}"
+        raise UserError(msg)
+    return tuple(item for item in manifest.features if names is None or item.name in names)
+
+
 def check_part(folder: Path, part: Part) -> None:
     """Compare a part with the manifest, without holding it in memory.
 

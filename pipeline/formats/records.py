@@ -18,12 +18,17 @@ class CountsFromItsFile:
 
     Attributes:
         suffixes: If there are any, a text that ends with none of them is a name and no path.
+        mark: What may stand before the path and is no part of it.
     """
 
     suffixes: tuple[str, ...] = ()
+    mark: str = ""
 
+
+LIST_MARK = "@"  # stands before a file of any name that lists inputs
 
 PathText = Annotated[str, CountsFromItsFile()]
+InputText = Annotated[str, CountsFromItsFile(mark=LIST_MARK)]
 
 
 class Record(BaseModel):

@@ -7,6 +7,7 @@ from pipeline.generator.events import draw_events
 from pipeline.generator.features import Columns, draw_features
 from pipeline.generator.geometry import cartesian
 from pipeline.generator.latents import draw_em_deposit_share, draw_latents
+from pipeline.generator.lcw import lcw_columns
 from pipeline.generator.response import draw_response, response_mixture
 from pipeline.generator.settings import GeneratorSettings
 
@@ -15,6 +16,21 @@ _BATCH = 16_384  # clusters drawn together, to stay in the cache; another value 
 
 
 def draw_clusters(
+    settings: GeneratorSettings,
+    rng: np.random.Generator,
+    num_clusters: int,
+    first_event: int = 1,
+    run_number: int = RUN_NUMBER,
+) -> Columns:
+    """Accepted clusters: features, identity, position, truth and LCW, [num_clusters] each.
+
+    As draw_bare_clusters, with the LCW columns that follow from the features.
+    """
+    sample = draw_bare_clusters(settings, rng, num_clusters, first_event, run_number)
+    return sample | lcw_columns(sample)
+
+
+def draw_bare_clusters(
     settings: GeneratorSettings,
     rng: np.random.Generator,
     num_clusters: int,

@@ -12,6 +12,7 @@ from pipeline.report import (
     densities,
     detector,
     headline,
+    lookup,
     losses,
     planes,
     profiles,
@@ -230,6 +231,13 @@ CHAPTERS = (
         "Linearity against other axes",
         CLOSURE,
         panels=(profiles.other_panels,),
+    ),
+    Chapter(
+        "lookup",
+        "Look-up tables",
+        "What the bins of a look-up table hold, a mean over the axes that are not shown. The "
+        "calibrated value jumps at every edge, and is blind to what is not binned.",
+        panels=(lookup.lookup_panels,),
     ),
     Chapter(
         "training",

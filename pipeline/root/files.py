@@ -1,9 +1,8 @@
 """Opening ROOT files, local or on a server: their trees, identity and errors."""
 
-import glob
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,50 +43,24 @@ class Access:
         return with_retries(limited, path, self.remote)
 
 
-def list_inputs(patterns: Sequence[str]) -> tuple[str, ...]:
-    """The files that paths and globs name, globs sorted, in the order given.
-
-    Raises:
-        UserError: A pattern matches nothing, or a file is named twice.
-    """
-    paths: list[str] = []
-    for pattern in patterns:
-        # Path.glob takes no absolute pattern
-        is_glob = "://" not in pattern and glob.has_magic(pattern)
-        found = sorted(glob.glob(pattern)) if is_glob else [pattern]  # noqa: PTH207
-        if not found:
-            msg = f"dataset.inputs: no file matches {pattern}; check the path"
-            raise UserError(msg)
-        paths += found
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    if twice:
-        msg = f"dataset.inputs: {twice[0]} is named twice; each file may be read once"
-        raise UserError(msg)
-    return tuple(paths)
-
-
 @contextmanager
 def open_tree(path: str, tree: str, access: Access) -> Iterator[tuple[Any, Any]]:
     """The file and its tree, as uproot has them.
 
     Raises:
-        UserError: There is no such file, tree or package.
+        UserError: There is no such file or tree.
         Exception: It cannot be read.
     """
     if server_of(path) is None and not Path(path).is_file():
-        msg = f"{path}: no such file; check dataset.inputs"
+        msg = f"{path}: no such file; check the inputs"
         raise UserError(msg)
-    try:
-        with (
-            connecting(path, access.remote) as options,
-            # uproot's caches grow from file to file (scikit-hep/uproot5#1528). A mapping, because
-            # in a text a colon would part the file from an object in it.
-            uproot.open({path: None}, array_cache=None, object_cache=None, **options) as file,
-        ):
-            yield file, file[_require_tree(path, tree, file)]
-    except ImportError as error:
-        msg = f"{path}: {error}; reading root:// needs pip install 'topocal[xrootd]'"
-        raise UserError(msg) from error
+    with (
+        connecting(path, access.remote) as options,
+        # uproot's caches grow from file to file (scikit-hep/uproot5#1528). A mapping, because
+        # in a text a colon would part the file from an object in it.
+        uproot.open({path: None}, array_cache=None, object_cache=None, **options) as file,
+    ):
+        yield file, file[_require_tree(path, tree, file)]
 
 
 def _require_tree(path: str, tree: str, file: Any) -> str:  # noqa: ANN401 - uproot is untyped
@@ -95,7 +68,7 @@ def _require_tree(path: str, tree: str, file: Any) -> str:  # noqa: ANN401 - upr
     trees = {name for name, kind in file.classnames(cycle=False).items() if kind in kinds}
     if tree not in trees:
         held = f"it holds {', '.join(sorted(trees))}" if trees else "it holds no tree"
-        msg = f"{path}: no tree named {tree}, {held}; set dataset.layout"
+        msg = f"{path}: no tree named {tree}, {held}; give its layout"
         raise UserError(msg)
     return tree
 
@@ -107,6 +80,10 @@ def told(path: str, what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except ImportError as error:
+        needs = "; reading root:// needs pip install 'topocal[xrootd]'"
+        msg = f"{path}: {what} ({error}){needs if path.startswith('root://') else ''}"
+        raise UserError(msg) from error
     except Exception as error:
         msg = f"{path}: {what} ({cause_of(error)})"
         raise UserError(msg) from error

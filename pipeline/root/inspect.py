@@ -21,6 +21,7 @@ from pipeline.root.layout import Layout, unit_factor
 
 # Rows between two places of a file that are found without reading what is before them.
 MARK_ROWS = 65_536
+MODEL_PURPOSE = "the model's"  # what columns are needed for where there is no dataset
 COUNT_ENTRIES = 65_536  # entries whose vectors are counted at a time
 
 
@@ -140,7 +141,7 @@ def _refuse_foreign(path: str, layout: Layout, keys: set[str]) -> None:
     if foreign:
         msg = (
             f"{path}: tree {layout.tree} lacks {', '.join(foreign)}, which every file of the "
-            "layout has; set dataset.layout to the layout of this file"
+            "layout has; give the layout of this file"
         )
         raise UserError(msg)
 
@@ -155,6 +156,8 @@ def _explain_missing(path: str, layout: Layout, wanted: Wanted, missing: Sequenc
     advice = "name their branches in a layout of your own, or leave them out of dataset.features"
     if set(by_purpose) == {"truth"}:
         advice = "set dataset.target=null to ingest clusters without truth, for calibration only"
+    if set(by_purpose) == {MODEL_PURPOSE}:
+        advice = "name their branches in layout=FILE.yaml, or take a model without them"
     return f"{path}: tree {layout.tree} lacks {listed}; {advice}"
 
 

@@ -164,7 +164,7 @@ def _number(source: Source, name: str, values: Any) -> NDArray[Any]:  # noqa: AN
     except (ValueError, TypeError):
         msg = (
             f"{source.file.path}: column {name} ({source.expressions[name]}) is not one number "
-            "a cluster; correct its expression or level in dataset.layout"
+            "a cluster; correct its expression or level in the layout"
         )
         raise UserError(msg) from None
     factor = source.factors.get(name, 1.0)

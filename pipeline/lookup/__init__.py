@@ -1,0 +1,1 @@
+"""Look-up tables: a calibration in bins, in the style of local cell weighting."""

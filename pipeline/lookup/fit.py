@@ -1,0 +1,105 @@
+"""Fitting a look-up table: sums over the training split, and a score on the validation split.
+
+Sums run over groups of parts in a fixed order, so that the number of workers changes no bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.fold import merge_in_order
+from pipeline.formats.columns import Target
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import DatasetManifest, Part, Split, read_part, select_features
+from pipeline.lookup.settings import LookupTableSettings
+from pipeline.lookup.sums import TableSums
+from pipeline.lookup.tables import Tables
+
+# Sums in 140,000 bins travel between workers: they do so once for this many parts.
+GROUP_PARTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """All that a worker needs to sum or to score some parts.
+
+    Attributes:
+        dataset: Folder of the dataset.
+        settings: Of the table.
+        target: What is calibrated.
+        weight: Column with the rows' weights; None for 1.
+        log10_range: Of the target in the training split.
+    """
+
+    dataset: Path
+    settings: LookupTableSettings
+    target: Target
+    weight: str | None
+    log10_range: tuple[float, float]
+
+    def read(self, part: Part, *, labelled: bool) -> dict[str, NDArray[Any]]:
+        """The columns of a part's rows that the sums, or without label the score, need."""
+        wanted = [*self.settings.columns, self.target.numerator, self.target.denominator]
+        wanted += [self.settings.em_label] if labelled else []
+        wanted += [self.weight] if self.weight is not None else []
+        table = read_part(self.dataset, part, list(dict.fromkeys(wanted)))
+        return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def plan_fit(dataset: Path, manifest: DatasetManifest, settings: LookupTableSettings) -> FitPlan:
+    """The settings applied to a dataset.
+
+    Raises:
+        UserError: It lacks a column, or has no truth.
+    """
+    log10_range = manifest.log10_target_range()
+    target = manifest.target
+    assert target is not None  # noqa: S101 - the line above has refused that
+    select_features(manifest, settings.columns)
+    if settings.em_label not in {column.name for column in manifest.columns}:
+        msg = (
+            f"em_label: the dataset has no column {settings.em_label}, the truth that tells which "
+            "clusters are electromagnetic; list it in dataset.extras if the inputs have it (xAOD: "
+            "ENG_CALIB_FRAC_EM), or name another label, or use a finished table in calibrate.models"
+        )
+        raise UserError(msg)
+    weight = next((column.name for column in manifest.columns if column.role == "weight"), None)
+    return FitPlan(dataset, settings, target, weight, log10_range)
+
+
+def group_parts(manifest: DatasetManifest, split: Split) -> list[tuple[Part, ...]]:
+    """The parts of a split, in groups that one task sums; of equal size but for the last one."""
+    parts = manifest.parts_of(split)
+    return [parts[first : first + GROUP_PARTS] for first in range(0, len(parts), GROUP_PARTS)]
+
+
+def sum_group(parts: Sequence[Part], *, plan: FitPlan) -> TableSums:
+    """The sums over some parts; runs on a worker."""
+    sums = [
+        TableSums.of(
+            plan.read(part, labelled=True),
+            plan.settings,
+            plan.target,
+            weight=plan.weight,
+            log10_range=plan.log10_range,
+        )
+        for part in parts
+    ]
+    return merge_in_order(sums, TableSums.__add__)
+
+
+def score_group(parts: Sequence[Part], *, plan: FitPlan, tables: Tables) -> tuple[float, float]:
+    """Sum of weights, and of weighted |log10(predicted / true target)|; runs on a worker."""
+    total, error = 0.0, 0.0
+    for part in parts:
+        rows = plan.read(part, labelled=False)
+        numerator = rows[plan.target.numerator].astype(np.float64)
+        distance = np.log10(tables.factors(rows) * numerator / rows[plan.target.denominator])
+        weights = np.ones(len(distance)) if plan.weight is None else rows[plan.weight]
+        total += float(weights.sum(dtype=np.float64))
+        error += float((weights * np.abs(distance)).sum())
+    return total, error

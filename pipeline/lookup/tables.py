@@ -1,0 +1,170 @@
+"""Fitted tables: made from the sums over a training split, and kept as one Parquet file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from pipeline.formats.errors import UserError
+from pipeline.lookup.bins import UNKNOWN, Columns, Floats, Quantities, edges_of
+from pipeline.lookup.settings import LookupTableSettings, TableAxis
+from pipeline.lookup.sparse import FilledTable, fill_table, mean_of, median_of, share_of
+from pipeline.lookup.sums import TableSums
+
+CLASS, WEIGHT = "em_probability", "weight"
+_AXES = b"axes"  # key of the axes in the file's own metadata
+_AxesByTable = TypeAdapter(dict[str, tuple[TableAxis, ...]])
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: its axes and a value for each bin."""
+
+    axes: tuple[TableAxis, ...]
+    filled: FilledTable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Bins of each axis."""
+        return tuple(axis.bins for axis in self.axes)
+
+    def rows_by_level(self) -> dict[str, tuple[int, int]]:
+        """By where values come from: bins that have entries, and their training rows."""
+        names = ["own entries", *(_without(self.axes, k) for k in range(1, len(self.axes)))]
+        names += [f"nearest bin of {self.axes[0].title}", "all rows"]
+        seen = self.filled.entries > 0
+        return {
+            name: (int((seen & at).sum()), int(self.filled.entries[at].sum()))
+            for level, name in enumerate(names)
+            if (seen & (at := self.filled.levels == level)).any()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The two tables of a calibration E [P + (1 - P) w]."""
+
+    em_probability: Table
+    weight: Table
+
+    def probability_and_weight(self, columns: Columns) -> tuple[Floats, Floats]:
+        """P_EM [N] and the weight of what is not electromagnetic [N]; NaN where a bin is unknown.
+
+        Args:
+            columns: The axes' columns [N].
+        """
+        axes = (*self.em_probability.axes, *self.weight.axes)
+        quantities = Quantities.of(columns, axes)
+        return (
+            _gather(self.em_probability, quantities),
+            _gather(self.weight, quantities),
+        )
+
+    def factors(self, columns: Columns) -> Floats:
+        """P + (1 - P) w [N]: what the uncalibrated value is multiplied with."""
+        probability, weight = self.probability_and_weight(columns)
+        return np.asarray(probability + (1.0 - probability) * weight)
+
+
+def _gather(table: Table, quantities: Quantities) -> Floats:
+    bins = quantities.bins(table.axes)
+    values = table.filled.values[bins]
+    if (unknown := bins == UNKNOWN).any():
+        values[unknown] = np.nan
+    return np.asarray(values)
+
+
+def make_tables(sums: TableSums, settings: LookupTableSettings) -> Tables:
+    """The tables that follow from the sums over all training rows.
+
+    Raises:
+        UserError: One of the two classes has no rows.
+    """
+    totals = sums.em.weights.sum(), sums.other.weights.sum()
+    if min(totals) <= 0:
+        missing = "at least" if totals[0] <= 0 else "below"
+        msg = (
+            f"no training rows with {settings.em_label} {missing} em_from = {settings.em_from:g} "
+            f"({sums.unlabelled} rows have no label); a look-up table needs both classes"
+        )
+        raise UserError(msg)
+    scales = (1.0, 1.0)
+    if settings.em_prior is not None:
+        scales = (settings.em_prior / totals[0], (1 - settings.em_prior) / totals[1])
+    probability = fill_table(
+        sums.em.counts + sums.other.counts,
+        share_of(sums.em.weights * scales[0], sums.other.weights * scales[1]),
+        [axis.bins for axis in settings.class_axes],
+        settings.min_entries,
+    )
+    ratios = sums.ratios
+    assert ratios.values is not None  # noqa: S101 - of TableSums.of
+    weight = fill_table(
+        ratios.counts,
+        mean_of(ratios.values, ratios.weights)
+        if sums.fine is None
+        else median_of(sums.fine, len(ratios.counts)),
+        [axis.bins for axis in settings.weight_axes],
+        settings.min_entries,
+    )
+    return Tables(Table(settings.class_axes, probability), Table(settings.weight_axes, weight))
+
+
+def write_tables(tables: Tables, path: Path) -> None:
+    """Write both tables into one Parquet file: table, bin, entries, value, level; axes beside."""
+    named = {CLASS: tables.em_probability, WEIGHT: tables.weight}
+    axes = {name: [axis.model_dump() for axis in table.axes] for name, table in named.items()}
+    whole = pa.concat_tables([
+        pa.table({
+            "table": pa.array([name] * len(table.filled.values)).dictionary_encode(),
+            "bin": np.arange(len(table.filled.values), dtype=np.int32),
+            "entries": table.filled.entries,
+            "value": table.filled.values,
+            "level": table.filled.levels,
+        })
+        for name, table in named.items()
+    ])
+    whole = whole.replace_schema_metadata({_AXES: json.dumps(axes)})
+    pq.write_table(whole, path, compression="zstd", compression_level=19)
+
+
+def read_tables(path: Path) -> Tables:
+    """The tables in a file."""
+    whole = pq.read_table(path, use_threads=False)
+    axes = _AxesByTable.validate_json(whole.schema.metadata[_AXES])
+    found = {}
+    for name in (CLASS, WEIGHT):
+        chosen = whole.filter(pa.compute.equal(whole["table"], name))
+        filled = FilledTable(
+            chosen["entries"].to_numpy(), chosen["value"].to_numpy(), chosen["level"].to_numpy()
+        )
+        found[name] = Table(axes[name], filled)
+    return Tables(found[CLASS], found[WEIGHT])
+
+
+def export_csv(table: Table) -> str:
+    """The bins that have training rows, as text: edges of each axis, entries, value, level."""
+    seen = np.flatnonzero(table.filled.entries)
+    places = np.unravel_index(seen, table.shape)
+    columns: dict[str, list[float]] = {}
+    for axis, place in zip(table.axes, places, strict=True):
+        edges = edges_of(axis)
+        columns[f"{axis.title} from"] = edges[place].tolist()
+        columns[f"{axis.title} to"] = edges[place + 1].tolist()
+    columns |= {
+        "entries": table.filled.entries[seen].tolist(),
+        "value": table.filled.values[seen].tolist(),
+        "level": table.filled.levels[seen].tolist(),
+    }
+    rows = zip(*columns.values(), strict=True)
+    lines = [",".join(columns), *(",".join(f"{cell:.9g}" for cell in row) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _without(axes: Sequence[TableAxis], dropped: int) -> str:
+    return "without " + ", ".join(axis.title for axis in axes[len(axes) - dropped :])

@@ -1,0 +1,1 @@
+"""Boosted trees for quantiles: the baseline that everyone asks for."""

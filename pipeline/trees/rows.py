@@ -1,0 +1,106 @@
+"""The rows that trees are grown on: chosen by a hash of their identity, in the dataset's order.
+
+Shape letters: N rows, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.formats.columns import IDENTITY, Feature, Target
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import DatasetManifest, Part, read_part, select_features
+from pipeline.formats.seeds import derive_seed
+from pipeline.ingest.identity import uniform_of
+
+
+class Rows(NamedTuple):
+    """Features [N, F] as float32, log10 of the target [N], weights [N]."""
+
+    x_NF: NDArray[np.float32]
+    target_N: NDArray[np.float64]
+    weight_N: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsPlan:
+    """All that a worker needs to read rows.
+
+    Attributes:
+        dataset: Folder of the dataset.
+        features: Inputs of the model.
+        target: What is predicted.
+        weight: Column with the rows' weights; None for 1.
+        salt: Another one chooses other rows.
+    """
+
+    dataset: Path
+    features: tuple[Feature, ...]
+    target: Target
+    weight: str | None
+    salt: int
+
+    def read(self, part: Part, share: float = 1.0) -> Rows:
+        """A share of a part's rows; a larger share has those of a smaller one.
+
+        Raises:
+            UserError: A weight is negative.
+        """
+        names = [feature.name for feature in self.features]
+        wanted = [IDENTITY, *names, self.target.numerator, self.target.denominator]
+        wanted += [self.weight] if self.weight is not None else []
+        table = read_part(self.dataset, part, list(dict.fromkeys(wanted)))
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        keep = uniform_of(columns[IDENTITY], self.salt) < share
+        chosen = {name: values[keep] for name, values in columns.items()}
+        ratio_N = chosen[self.target.numerator].astype(np.float64) / chosen[self.target.denominator]
+        weight_N = np.ones(len(ratio_N)) if self.weight is None else chosen[self.weight]
+        if (weight_N < 0).any():
+            msg = (
+                f"{self.dataset / part.path}: {self.weight} is negative in {(weight_N < 0).sum()} "
+                "rows; boosted trees need weights of zero or more, train networks or a table"
+            )
+            raise UserError(msg)
+        x_NF = np.stack([chosen[name].astype(np.float32) for name in names], axis=1)
+        return Rows(x_NF, np.log10(ratio_N), weight_N.astype(np.float64))
+
+    def gather(self, parts: Sequence[Part], share: float) -> Rows:
+        """The chosen rows of some parts, one after the other.
+
+        Raises:
+            UserError: There are none, or their weights are all zero.
+        """
+        found = [self.read(part, share) for part in parts]
+        rows = Rows(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        if not rows.weight_N.sum() > 0:
+            msg = f"{self.dataset}: no rows with a weight to grow trees on; raise the model's rows"
+            raise UserError(msg)
+        return rows
+
+
+def plan_rows(
+    dataset: Path, manifest: DatasetManifest, features: Sequence[str] | None, seed: int
+) -> RowsPlan:
+    """Which rows and columns of a dataset are read.
+
+    Raises:
+        UserError: A name is no feature of the dataset, or it has no truth.
+    """
+    manifest.log10_target_range()
+    assert manifest.target is not None  # noqa: S101 - the line above has refused that
+    return RowsPlan(
+        dataset=dataset,
+        features=select_features(manifest, features),
+        target=manifest.target,
+        weight=next((column.name for column in manifest.columns if column.role == "weight"), None),
+        salt=derive_seed(seed, "boosted trees rows"),
+    )
+
+
+def share_of_rows(wanted: int, manifest: DatasetManifest) -> float:
+    """The share of the training split that gives so many rows, about; 1 at most."""
+    return min(1.0, wanted / max(manifest.rows_of("train"), 1))

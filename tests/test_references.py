@@ -1,0 +1,151 @@
+"""Models that are no networks, and a scale of the input, in one study of other names."""
+
+import json
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from conftest import toy_columns, write_tree
+from test_ingest import DATASET
+
+from jobs import calibrate, evaluate, fit_table, grow_trees, ingest
+from jobs.cli import main
+from pipeline.formats.calibrated import read_calibrated
+from pipeline.formats.card import read_card
+from pipeline.formats.manifest import read_manifest, read_part
+
+AXES = [
+    {"of": "e_raw", "low": 0.1, "high": 1000.0, "bins": 12},
+    {"of": "width", "scale": "linear", "low": 0.0, "high": 1.0, "bins": 4},
+    {"of": "depth", "low": 10.0, "high": 3000.0, "bins": 4},
+]
+MODELS = {
+    "table": {
+        "kind": "lookup_table",
+        "class_axes": AXES,
+        "weight_axes": AXES[:2],
+        "em_label": "em_share",
+        "statistic": "median",
+    },
+    "trees": {
+        "kind": "boosted_trees",
+        "iterations": [20, 40],
+        "learning_rate": [0.2],
+        "leaves": [7],
+        "min_leaf_rows": [20],
+        "l2": [0.0],
+        "search": {"rows": 1500, "candidates": 2, "folds": 2},
+        "rows": 4000,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, client):
+    """The study, up to its metrics, on the session's farm."""
+    folder = tmp_path_factory.mktemp("references")
+    columns = toy_columns(9_000)
+    rng = np.random.default_rng(5)
+    is_low = columns["e_raw"] / columns["e_true"] < 0.75
+    columns["em_share"] = np.where(is_low, 0.2, rng.uniform(0.8, 1.0, 9_000)).astype("f4")
+    columns["w_had"] = (1.0 + 0.3 * is_low).astype("f4")
+    content = {
+        "name": "references",
+        "output": "out",
+        "dataset": {
+            **DATASET,
+            "inputs": [write_tree(folder / "a.root", columns, tree="Hits")],
+            "extras": [
+                {"name": "em_share", "role": "truth"},
+                {"name": "w_had", "role": "reference"},
+            ],
+            "rows_per_part": 3000,
+        },
+        "models": MODELS,
+        "calibrate": {"scales": {"had": "w_had", "absent": "w_none"}},
+        "evaluate": {"closure_min_rows": 100},
+    }
+    (folder / "study.json").write_text(json.dumps(content))
+    with pytest.MonkeyPatch.context() as patch:
+        for job in (ingest, fit_table, grow_trees, calibrate, evaluate):
+            patch.setattr(job, "open_farm", lambda _: nullcontext(client))
+        for job in ("ingest", "train", "calibrate", "evaluate"):
+            assert main([job, str(folder / "study.json")]) == 0
+    return folder / "study.json"
+
+
+def _answers(study, name):
+    folder = study.parent / "out"
+    manifest, found = (
+        read_manifest(folder / "dataset"),
+        read_calibrated(folder / "calibrated" / name),
+    )
+    rows = [read_part(folder / "dataset", part) for part in manifest.parts_of("test")]
+    answers = [read_part(folder / "calibrated" / name, part) for part in found.parts]
+    return found, *(
+        {key: np.concatenate([t[key].to_numpy() for t in tables]) for key in tables[0].column_names}
+        for tables in (rows, answers)
+    )
+
+
+def test_each_set_has_the_columns_of_its_kind_and_says_so(study):
+    point = ["scale", "e_cal", "in_domain"]
+    names = {"table": point, "had": point}
+    names["trees"] = ["scale", "e_cal", "median", "q16", "q84", "in_domain"]
+    for name, expected in names.items():
+        found, rows, answers = _answers(study, name)
+        assert [column.name for column in found.columns] == expected
+        assert list(answers) == ["cluster_id", *expected]
+        assert (found.sigma, found.search_range, found.rows_at_bound) == (None, None, {})
+        np.testing.assert_array_equal(answers["cluster_id"], rows["cluster_id"])
+        np.testing.assert_allclose(answers["e_cal"], rows["e_raw"] / answers["scale"], rtol=1e-5)
+    assert read_calibrated(study.parent / "out/calibrated/trees").central == "median"
+    _, rows, answers = _answers(study, "had")
+    np.testing.assert_allclose(answers["e_cal"], rows["e_raw"] * rows["w_had"], rtol=1e-6)
+
+
+def test_figures_that_need_a_density_are_missing_and_the_rest_is_better_than_nothing(study):
+    summary = json.loads((study.parent / "out/metrics/summary.json").read_text())
+    figures = {
+        name: {k.partition(".")[2] for k in summary if k.startswith(f"{name}.")}
+        for name in ("table", "trees", "had", "absent")
+    }
+    assert figures["absent"] == set()
+    for name in ("table", "trees", "had"):
+        assert {"closure_max", "resolution_ratio_to_em"} <= figures[name]
+        assert not figures[name] & {"nll", "pit_ks", "pull_width", "rows_without_density"}
+    assert summary["trees.resolution_ratio_to_em"] < summary["table.resolution_ratio_to_em"] < 1
+    _, rows, answers = _answers(study, "trees")
+    inside = (rows["scale"] >= answers["q16"]) & (rows["scale"] <= answers["q84"])
+    assert inside.mean() == pytest.approx(0.68, abs=0.06)
+
+
+def test_a_card_tells_what_was_chosen_and_what_was_sparse(study, capsys):
+    card = read_card(study.parent / "out/models/trees")
+    assert card.settings["chosen"]["iterations"] in {20, 40}
+    assert card.settings["chosen"]["rows"] == pytest.approx(4000, abs=200)
+    assert 0 < card.scores["validation_pinball"] < card.scores["validation_mae_log10"]
+    for name, words in (("trees", "quantiles: 0.16, 0.5, 0.84"), ("table", "sparse_rows_weight")):
+        assert main(["describe", str(study.parent / "out/models" / name), "--verify"]) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_apply_gives_the_same_with_the_columns_that_there_are(study, tmp_path):
+    inputs = [str(study.parent / "a.root"), str(tmp_path / "out")]
+    words = ["layout={tree: Hits}", "format=parquet", "dask.workers=1"]
+    assert main(["apply", str(study.parent / "out/models/trees"), *inputs, *words]) == 0
+    (path,) = (tmp_path / "out").rglob("*.parquet")
+    import pyarrow.parquet as pq
+
+    applied = pq.read_table(path).to_pandas().set_index("cluster_id")
+    assert list(applied.columns) == ["e_raw", "e_cal", "scale", "in_domain", "outside", "reason"]
+    _, _, answers = _answers(study, "trees")
+    same = applied.loc[answers["cluster_id"]]
+    np.testing.assert_allclose(same["e_cal"], answers["e_cal"], rtol=1e-6)
+
+
+def test_what_a_study_may_not_say(study, capsys):
+    assert main(["train", str(study), "models.table.em_label=kind", "output=../other"]) == 2
+    capsys.readouterr()
+    assert main(["train", str(study), "calibrate.scales={table: w_had}"]) == 2
+    assert "table is the name of a model too" in capsys.readouterr().err
