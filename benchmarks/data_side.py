@@ -17,6 +17,7 @@ from jobs.study import Study
 from pipeline.apply.inputs import open_input
 from pipeline.apply.run import apply_chunk, finish_input, plan_input
 from pipeline.calibrate import calibrate_part
+from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
@@ -117,7 +118,7 @@ def measure_apply(study: Study, name: str, folder: Path) -> dict[str, float]:
 
 
 def measure_evaluation(study: Study) -> dict[str, float]:
-    """Evaluating a part against reading its columns."""
+    """Evaluating the parts of the study's split, tables included, against reading their columns."""
     manifest = read_manifest(ingest.dataset_folder(study))
     sets = {
         source.name: calibrate.open_set(study, manifest, source)
@@ -125,18 +126,30 @@ def measure_evaluation(study: Study) -> dict[str, float]:
     }
     plan = plan_evaluation(study.evaluate, manifest)
     needed = needed_columns(study.evaluate, manifest)
-    aligned = evaluate.align_parts(study, manifest, sets)[0]
+    parts = evaluate.align_parts(study, manifest, sets)
 
     def read() -> None:
-        read_part(aligned.dataset, aligned.part, needed.dataset)
-        for folder, part, columns in aligned.calibrated.values():
-            read_part(folder, part, [name for name in needed.calibrated if name in columns])
+        for aligned in parts:
+            read_part(aligned.dataset, aligned.part, needed.dataset)
+            for folder, part, columns in aligned.calibrated.values():
+                read_part(folder, part, [name for name in needed.calibrated if name in columns])
 
-    def whole() -> None:
-        evaluate.evaluate_part(aligned, plan=plan, needed=needed, baseline=None)
+    def reduce() -> Evaluation:
+        return evaluate.evaluate_parts(parts, plan=plan, needed=needed, baseline=None)
 
-    seconds = interleave({"read": read, "evaluate": whole})
-    return {"evaluate.ratio_to_read": ratio(seconds, "evaluate", "read")}
+    done = reduce()
+
+    def tables() -> None:
+        done.tables()
+        done.summary()
+
+    seconds = interleave({"read": read, "evaluate": reduce, "tables": tables})
+    return {
+        "evaluate.ratio_to_read": ratio(seconds, "evaluate", "read"),
+        "evaluate.rows_per_second": sum(aligned.part.rows for aligned in parts)
+        / statistics.median(seconds["evaluate"]),
+        "evaluate.seconds_of_tables": statistics.median(seconds["tables"]),
+    }
 
 
 def limit_threads() -> None:

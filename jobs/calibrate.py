@@ -6,6 +6,7 @@ with LCW weights <output>/calibrated/lcw and for a simulated sample <output>/cal
 Needs neither torch nor Ray.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ from pipeline.summariser import Summariser
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raised when the same model and data give other columns
+VERSION = 3  # raised when the same model and data give other columns
 ORACLE = "oracle"
 SCALE = "scale"
 
@@ -175,9 +176,13 @@ def plan_parts(
     if not parts:
         msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
         raise UserError(msg)
+    calibrator = source.calibrator
+    if isinstance(calibrator, Summariser):
+        share = min(study.calibrate.crps_rows / sum(part.rows for part in parts), 1.0)
+        calibrator = dataclasses.replace(calibrator, crps_share=share)
     return [
         CalibrationPlan(
-            calibrator=source.calibrator,
+            calibrator=calibrator,
             dataset=dataset,
             part=part,
             folder=folder,

@@ -9,9 +9,10 @@ import functools
 import json
 import logging
 import operator
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,13 @@ from jobs.launch import Run, run_job
 from jobs.study import Study
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.external import (
+    chunks_of,
+    complete,
+    external_columns,
+    identity_of,
+    stage_chunk,
+)
 from pipeline.evaluation.plan import (
     EvaluationPlan,
     NeededColumns,
@@ -33,9 +41,11 @@ from pipeline.evaluation.plan import (
     needed_columns,
     plan_evaluation,
 )
-from pipeline.fold import fold
+from pipeline.evaluation.rows import RESERVED_SETS
+from pipeline.evaluation.settings import ExternalSet
+from pipeline.fold import MERGE_WIDTH, batched, fold, map_parts
 from pipeline.formats.calibrated import CalibratedManifest
-from pipeline.formats.columns import IDENTITY
+from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 from pipeline.formats.fingerprint import fingerprint
@@ -45,8 +55,9 @@ from pipeline.formats.records import OutputRecord
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when the same calibrated sets give other figures
+VERSION = 2  # raised when the same calibrated sets give other figures
 SUMMARY = "summary.json"
+EXTERNAL = "external"  # a folder for the time of the evaluation
 
 
 class MetricsManifest(OutputRecord):
@@ -68,6 +79,8 @@ class AlignedPart:
     dataset: Path
     part: Part
     calibrated: dict[str, "SetPart"]
+    number: int = 0
+    external: dict[str, "ExternalPart"] = field(default_factory=dict)
 
 
 class SetPart(NamedTuple):
@@ -76,6 +89,13 @@ class SetPart(NamedTuple):
     folder: Path
     part: Part
     columns: tuple[str, ...]
+
+
+class ExternalPart(NamedTuple):
+    """The staged chunks of an external set."""
+
+    given: ExternalSet
+    folders: tuple[Path, ...]
 
 
 def metrics_folder(study: Study) -> Path:
@@ -105,14 +125,17 @@ def main(study: Study, run: Run) -> None:
     manifest = open_dataset(study)
     sources = find_sources(study, manifest)
     sets = _open_sets(study, manifest, sources)
-    check_names(study.evaluate, sets)
+    check_names(study.evaluate, sets, RESERVED_SETS)
     wanted = _fingerprint(study, manifest, sets)
     if run.keeps("evaluate", folder / MANIFEST, MetricsManifest, wanted):
         _tell(MetricsManifest.load(folder / MANIFEST, made_by="evaluate").summary)
         return
     with replacing_folder(folder) as new:
         with open_farm(study.dask) as client:
-            evaluation = _evaluate(client, study, manifest, sets)
+            external = _stage(client, study, manifest, new / EXTERNAL)
+            parts = align_parts(study, manifest, sets, external)
+            evaluation = _evaluate(client, study, manifest, parts)
+        shutil.rmtree(new / EXTERNAL, ignore_errors=True)
         summary = evaluation.summary(reduced_inputs=_reduced_inputs(sources))
         for name, table in evaluation.tables().items():
             pq.write_table(table, new / f"{name}.parquet")
@@ -141,7 +164,7 @@ def _tell(summary: dict[str, float]) -> None:
 def _open_sets(
     study: Study, manifest: DatasetManifest, sources: Sequence[Source]
 ) -> dict[str, CalibratedManifest]:
-    if not sources:
+    if not sources and not study.evaluate.external:
         msg = "the study has no models and its dataset no exact density: there is nothing to judge"
         raise UserError(msg)
     return {source.name: open_set(study, manifest, source) for source in sources}
@@ -156,14 +179,37 @@ def _fingerprint(
         settings=study.evaluate,
         dataset=manifest.fingerprint,
         calibrated={name: calibrated.fingerprint for name, calibrated in sets.items()},
+        external={name: identity_of(name, e) for name, e in study.evaluate.external.items()},
     )
+
+
+def _stage(
+    client: Client, study: Study, manifest: DatasetManifest, folder: Path
+) -> dict[str, ExternalPart]:
+    """The rows of the external sets, sorted by the dataset's parts."""
+    parts, external = manifest.parts_of(study.calibrate.split), {}
+    rows = manifest.rows_of(study.calibrate.split)
+    for name, given in study.evaluate.external.items():
+        chunks = chunks_of(name, given, folder)
+        stage = functools.partial(stage_chunk, dataset=dataset_folder(study), parts=parts)
+        staged = map_parts(client, stage, chunks, label=f"join {name}", unit="chunks")
+        found = sum(each.found for each in staged)
+        log.info(
+            "evaluate: %s has %d of the %d clusters, and %d others",
+            *(name, found, rows, sum(each.rows for each in staged) - found),
+        )
+        if not found:
+            msg = f"evaluate.external.{name}: none of its clusters is in the dataset's split"
+            raise UserError(msg)
+        external[name] = ExternalPart(given, tuple(chunk.folder for chunk in chunks))
+    return external
 
 
 def _evaluate(
     client: Client,
     study: Study,
     manifest: DatasetManifest,
-    sets: dict[str, CalibratedManifest],
+    aligned: Sequence[AlignedPart],
 ) -> Evaluation:
     dataset = dataset_folder(study)
     plan = plan_evaluation(study.evaluate, manifest)
@@ -173,14 +219,19 @@ def _evaluate(
         summarise = functools.partial(_fill_baseline, dataset=dataset, plan=plan, needed=needed)
         parts = manifest.parts_of("train")
         baseline = fold(client, summarise, parts, operator.add, label="baseline")
-    aligned = align_parts(study, manifest, sets)
-    evaluate = functools.partial(evaluate_part, plan=plan, needed=needed, baseline=baseline)
-    merged: Evaluation = fold(client, evaluate, aligned, operator.add, label="evaluate")
+    evaluate = functools.partial(evaluate_parts, plan=plan, needed=needed, baseline=baseline)
+    groups = batched(aligned, MERGE_WIDTH)
+    merged: Evaluation = fold(
+        client, evaluate, groups, operator.add, label="evaluate", unit="groups of parts"
+    )
     return merged
 
 
 def align_parts(
-    study: Study, manifest: DatasetManifest, sets: dict[str, CalibratedManifest]
+    study: Study,
+    manifest: DatasetManifest,
+    sets: dict[str, CalibratedManifest],
+    external: dict[str, ExternalPart] | None = None,
 ) -> list[AlignedPart]:
     """The parts of the study's split, each with the parts of the calibrated sets."""
     by_index = {
@@ -198,8 +249,10 @@ def align_parts(
                 )
                 for name in sets
             },
+            number=number,
+            external=external or {},
         )
-        for part in manifest.parts_of(study.calibrate.split)
+        for number, part in enumerate(manifest.parts_of(study.calibrate.split))
     ]
 
 
@@ -209,20 +262,31 @@ def _fill_baseline(
     return BaselineHistogram.of(_columns(dataset, part, needed.dataset), plan)
 
 
-def evaluate_part(
-    aligned: AlignedPart,
+def evaluate_parts(
+    aligned: Sequence[AlignedPart],
     *,
     plan: EvaluationPlan,
     needed: NeededColumns,
     baseline: BaselineHistogram | None,
 ) -> Evaluation:
-    """The evaluation of one part; runs on a worker."""
+    """The evaluation of some parts in order, one of them in memory; runs on a worker."""
+    parts = (_read(part, needed, plan.target) for part in aligned)
+    return Evaluation.of_parts(parts, plan, baseline=baseline)
+
+
+def _read(
+    aligned: AlignedPart, needed: NeededColumns, target: Target
+) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[Any]]]]:
     table = _columns(aligned.dataset, aligned.part, needed.dataset)
     calibrated = {
         name: _columns(folder, part, tuple(n for n in needed.calibrated if n in columns))
         for name, (folder, part, columns) in aligned.calibrated.items()
     }
-    return Evaluation.of(table, calibrated, plan, baseline=baseline)
+    place = aligned.number, aligned.part
+    for name, (given, folders) in aligned.external.items():
+        columns = external_columns(name, given, target, folders, place)
+        calibrated[name] = complete(columns, table[target.numerator], target)
+    return table, calibrated
 
 
 def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

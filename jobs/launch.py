@@ -104,6 +104,17 @@ def run_job(
     return run_tool(name, action)
 
 
+def run_stage(name: str, job: Job, study: Study, run: Run) -> None:
+    """One stage of a run, with a record of its own; what it records enters the run's as well."""
+    stage = Run(redo=run.redo)
+    start = time.monotonic()
+    job(study, stage)
+    run.fingerprints |= stage.fingerprints
+    run.counts |= stage.counts
+    if stage.counts:
+        _write_record(name, study, stage, time.monotonic() - start)
+
+
 def run_tool(name: str, action: Callable[[], None]) -> int:
     """Do what a command is for, with its log; the exit status."""
     _configure_logging()

@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from jobs.evaluate import MetricsManifest, metrics_folder, open_metrics
 from jobs.ingest import open_dataset
@@ -92,7 +91,7 @@ def main(study: Study, run: Run) -> None:
             settings=study.report,
             split=study.calibrate.split,
             records=read_records(study),
-            study=yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False),
+            study=study.model_dump(mode="json"),
         )
         sizes = {
             str(path.relative_to(new)): path.stat().st_size
@@ -120,7 +119,7 @@ def read_records(study: Study) -> dict[str, dict[str, Any]]:
     return {
         path.stem: json.loads(path.read_bytes())
         for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)
-        if path.stem != "report"
+        if path.stem not in {"report", "run"}  # of the last time; a run's stages have their own
     }
 
 

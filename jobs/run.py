@@ -8,7 +8,7 @@ import logging
 import sys
 
 from jobs import calibrate, evaluate, ingest, report, scaling, simulate, train
-from jobs.launch import Run, run_job
+from jobs.launch import Run, run_job, run_stage
 from jobs.study import Study
 
 log = logging.getLogger(__name__)
@@ -17,18 +17,19 @@ log = logging.getLogger(__name__)
 def main(study: Study, run: Run) -> None:
     """Simulate (unless inputs are named), ingest, train, scale, calibrate, evaluate, report."""
     if study.simulate is not None and not study.dataset.inputs:
-        simulate.main(study, run)
-    ingest.main(study, run)
+        run_stage("simulate", simulate.main, study, run)
+    run_stage("ingest", ingest.main, study, run)
     if study.dataset.target is None:
-        calibrate.main(study, run)
+        run_stage("calibrate", calibrate.main, study, run)
         log.info("run: without truth there is nothing to train, evaluate or report")
         return
     if study.models:
-        train.main(study, run)
+        run_stage("train", train.main, study, run)
     if study.scaling is not None:
-        scaling.main(study, run)
-    for stage in (calibrate, evaluate, report):
-        stage.main(study, run)
+        run_stage("scaling", scaling.main, study, run)
+    run_stage("calibrate", calibrate.main, study, run)
+    run_stage("evaluate", evaluate.main, study, run)
+    run_stage("report", report.main, study, run)
 
 
 if __name__ == "__main__":

@@ -54,12 +54,13 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     table = read_part(plan.dataset, plan.part, list(dict.fromkeys(wanted)))
     rows = {name: table[name].to_numpy() for name in table.column_names}
     truth_N = truth_of(target, rows) if scores else None
+    size = SLAB * calibrator.slabs_at_once
     slabs = [
         calibrator.calibrate(
-            {name: values[start : start + SLAB] for name, values in rows.items()},
-            None if truth_N is None else truth_N[start : start + SLAB],
+            {name: values[start : start + size] for name, values in rows.items()},
+            None if truth_N is None else truth_N[start : start + size],
         )
-        for start in range(0, table.num_rows, SLAB)
+        for start in range(0, table.num_rows, size)
     ]
     columns = {name: np.concatenate([slab[name] for slab in slabs]) for name in slabs[0]}
     flags = {name: columns.pop(name) for name in list(columns) if name.endswith("_at_bound")}

@@ -44,6 +44,10 @@ class Calibrator(Protocol):
     def scores(self) -> tuple[str, ...]:
         """Those that it gives with truth; only a density has any."""
 
+    @property
+    def slabs_at_once(self) -> int:
+        """Slabs of rows that go into one call: more than one where a row needs little memory."""
+
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
         """The columns of a calibrated set for N rows, and flags `*_at_bound` if there are any.
 
@@ -74,6 +78,11 @@ class PointEstimate:
     def scores(self) -> tuple[str, ...]:
         """None without a density."""
         return ()
+
+    @property
+    def slabs_at_once(self) -> int:
+        """One: a network's layers fill the cache."""
+        return 1
 
 
 def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Columns:

@@ -14,6 +14,9 @@ import numba
 
 KERNEL_FILES = (
     "compiled",
+    "crps",
+    "evaluation/binning",
+    "evaluation/intervals",
     "fastmath",
     "functionals",
     "lookup/bins",
@@ -42,6 +45,11 @@ def summing_kernel(function: Callable[_P, _T]) -> Callable[_P, _T]:
     Within it nothing may depend on NaN or on the order of operations.
     """
     return _compile(function, {"contract", "reassoc", "nsz", "nnan"})
+
+
+def exact_kernel(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """The function, compiled so that each operation rounds as it does in NumPy."""
+    return _compile(function, set())
 
 
 def cache_folder() -> Path:

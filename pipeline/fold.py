@@ -91,37 +91,51 @@ def fold(
     merge: Callable[[Summary, Summary], Summary],
     *,
     label: str,
+    unit: str = "parts",
 ) -> Summary:
     """The merged summary of all items: groups of eight in order, until one is left.
 
-    The merging happens on the workers, so that large summaries do not meet in the client.
+    The merging happens on the workers, so that large summaries do not meet in the client, and
+    before further items are begun, so that few wait to be merged.
     """
-    level = _submit(client, summarise, items, label)
-    everything = list(level)
+    first = _submit(client, summarise, items, label)
+    level = list(first)
+    while len(level) > 1:
+        level = [
+            client.submit(_merge_group, merge, list(group), pure=False, priority=1)
+            for group in batched(level, MERGE_WIDTH)
+        ]
+    last = level[0]
+    waiting = as_completed(first)
+    num_items = len(first)
+    if len(first) > 1:
+        first.clear()  # what is merged may go
     try:
-        for _ in _completed(level, label):
-            pass
-        while len(level) > 1:
-            groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
-            level = [client.submit(_merge_group, merge, g, pure=False) for g in groups]
-            everything += level
-        merged: Summary = level[0].result()
+        with Shown(label, num_items, unit) as shown:
+            for future in waiting:
+                _raise_if_failed(future)
+                shown.advance(1)
+        merged: Summary = last.result()
     except KilledWorker as error:
         raise _worker_died(error, label) from error
     finally:
-        client.cancel(everything)
+        client.cancel([last])
     _raise_if_refused(merged)
     return merged
+
+
+def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in groups of a size, in order; the last one may be smaller."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def merge_in_order(
     summaries: Sequence[Summary], merge: Callable[[Summary, Summary], Summary]
 ) -> Summary:
     """The same merge tree as `fold`, for summaries that are at hand."""
-    level = list(summaries)
+    level: Sequence[Summary] = summaries
     while len(level) > 1:
-        groups = [level[i : i + MERGE_WIDTH] for i in range(0, len(level), MERGE_WIDTH)]
-        level = [_merge_group(merge, group) for group in groups]
+        level = [_merge_group(merge, group) for group in batched(level, MERGE_WIDTH)]
     return level[0]
 
 
@@ -155,10 +169,15 @@ def _completed(
     by_key = {future.key: size for future, size in zip(futures, sizes, strict=True)}
     with Shown(label, sum(sizes), unit) as shown:
         for future in as_completed(futures):
-            if future.status == "error":
-                future.result()  # raises here, before the rest has run for nothing
+            _raise_if_failed(future)
             yield future
             shown.advance(by_key[future.key])
+
+
+def _raise_if_failed(future: Any) -> None:  # noqa: ANN401 - Dask's
+    """Raises what the function raised, before the rest has run for nothing."""
+    if future.status == "error":
+        future.result()
 
 
 def _worker_died(error: KilledWorker, label: str) -> RuntimeError:

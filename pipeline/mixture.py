@@ -40,6 +40,16 @@ class Mixtures:
     lower: Floats
     upper: Floats
 
+    def of_rows(self, rows: NDArray[np.int64]) -> "Mixtures":
+        """Some of the rows."""
+        return Mixtures(
+            log_weights=self.log_weights[:, rows],
+            means=self.means[:, rows],
+            sigmas=self.sigmas[:, rows],
+            lower=self.lower[rows],
+            upper=self.upper[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:

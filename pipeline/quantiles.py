@@ -57,7 +57,7 @@ def quantile_rows(
         parts, offsets, cut = cut_row(row, (lower, upper), room)
         lower, upper, total, shift = cut
         reference = min(max(centre, lower), upper)
-        narrowest = _shrink(parts, offsets, reference, small, small_offsets)
+        narrowest = shrink(parts, offsets, reference, small, small_offsets)
         found = out[:, i]
         guesses = (found, rates)
         is_safe = total * np.exp(shift) > _SAFE * weight
@@ -77,7 +77,7 @@ def quantile_rows(
 
 
 @kernel
-def _shrink(
+def shrink(
     parts: Parts,
     offsets: tuple[Vector, Vector],
     reference: float,

@@ -214,6 +214,8 @@ class CalibrateSettings(SummarySettings):
 
     Attributes:
         split: The split that is calibrated.
+        crps_rows: Rows, about, whose continuous ranked probability score is computed: all that
+            a density has there, so it takes longer than the other columns.
         models: Finished models by name: the folder of each. They need not be trained on this
             dataset; a name of the study's own models replaces that one.
         scales: References that the input brings along, by name: the column of weights that the
@@ -223,5 +225,6 @@ class CalibrateSettings(SummarySettings):
     """
 
     split: Split = "test"
+    crps_rows: Annotated[int, Field(ge=0)] = 200_000
     models: dict[str, PathText] = Field(default={})
     scales: dict[str, str] = Field(default={"lcw": "cluster_HAD_WEIGHT"})

@@ -7,14 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calibrator import Columns, calibrated_pair, is_inside
+from pipeline.crps import crps_of
 from pipeline.density import Density
 from pipeline.formats.calibrated import Functionals, calibrated_columns
-from pipeline.formats.columns import Target
+from pipeline.formats.columns import IDENTITY, Target
 from pipeline.functionals import summarise
+from pipeline.ingest.identity import uniform_of
 from pipeline.settings import SummarySettings
 
 # A float32 would round the sum of five million rows' scores in its sixth digit.
 _DOUBLE = ("log_density", "pit")
+CRPS_SEED = 2412  # of the choice of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Summariser:
         search_range: log10 range of modes and moments.
         ranges: By feature: the training range, for `in_domain`.
         settings: Which functionals become the central value and the sigmas.
+        crps_share: Share of the rows whose CRPS is computed, which takes longer than all else of
+            a row; chosen by cluster_id, so the same for all models and however rows are split.
     """
 
     density: Density
@@ -34,6 +39,7 @@ class Summariser:
     search_range: tuple[float, float]
     ranges: Mapping[str, tuple[float, float]]
     settings: SummarySettings
+    crps_share: float = 0.0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -52,18 +58,24 @@ class Summariser:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """The density at the true value."""
-        return _DOUBLE
+        """What the density says of the true value."""
+        return (*_DOUBLE, "crps") if self.crps_share else _DOUBLE
+
+    @property
+    def slabs_at_once(self) -> int:
+        """One: a network's layers fill the cache."""
+        return 1
 
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
         """The columns of a calibrated set for N rows; a slab at a time bounds memory.
 
         Args:
             rows: The density's inputs and the target's numerator [N].
-            truth: log10 of the true target [N], for log_density and pit; None without truth.
+            truth: log10 of the true target [N], for the scores; None without truth.
         """
+        mixtures = self.density.mixtures(rows)
         summary = summarise(
-            self.density.mixtures(rows),
+            mixtures,
             *self.search_range,
             central=self.settings.central,
             sigma=self.settings.sigma,
@@ -75,4 +87,8 @@ class Summariser:
         }
         columns |= calibrated_pair(self.target, rows, summary[self.settings.central])
         columns["in_domain"] = is_inside(rows, self.ranges)
+        if truth is not None and self.crps_share:
+            chosen = np.flatnonzero(uniform_of(rows[IDENTITY], CRPS_SEED) < self.crps_share)
+            columns["crps"] = np.full(len(truth), np.nan, np.float32)
+            columns["crps"][chosen] = crps_of(mixtures.of_rows(chosen), truth[chosen])
         return columns

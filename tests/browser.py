@@ -19,7 +19,6 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--hide-scrollbars", "--remote-debugging-pipe", "about:blank"),
 )
-PATIENCE = 120.0
 
 
 def find_browser() -> str | None:
@@ -85,6 +84,12 @@ class Page:
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """One key, down and up."""
+        code = {"Tab": 9, "Enter": 13}[key]
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
 
     def picture(self, path: Path, selector: str | None = None, *, scale: float = 1.0) -> None:
         """Write what an element looks like, or the whole page, as PNG."""

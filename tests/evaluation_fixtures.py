@@ -51,6 +51,17 @@ def make_table(
     return columns
 
 
+def add_places(table: Mapping[str, NDArray[Any]], *, seed: int = 3) -> Table:
+    """The table with where each cluster is and which share of its energy is electromagnetic."""
+    random, rows = np.random.default_rng(seed), len(table["cluster_id"])
+    columns = {
+        "clusterEta": random.uniform(-2.4, 2.4, rows),
+        "cluster_CENTER_MAG": random.uniform(1500, 6000, rows),
+        "cluster_ENG_CALIB_FRAC_EM": random.beta(0.3, 0.3, rows),
+    }
+    return {**table, **{name: values.astype(np.float32) for name, values in columns.items()}}
+
+
 def density(
     numerator: NDArray[np.floating], fraction: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -140,7 +151,8 @@ def make_manifest(
         ),
         target=target,
         columns=tuple(
-            Column(name=name, unit=units.get(name, "1"), role=roles[name]) for name in table
+            Column(name=name, unit=units.get(name, "1"), role=roles.get(name, "reference"))
+            for name in table
         ),
         inputs=(
             InputFile(

@@ -104,6 +104,10 @@ def test_the_report_and_the_records_are_there(toy):
     record = json.loads((toy / "out/records/run.json").read_text())
     assert record["study"]["name"] == "toy"
     assert record["wall_seconds"] > 0
+    assert {path.stem for path in (toy / "out/records").iterdir()} == {
+        "run",
+        *(stage.partition("/")[0] for stage in STAGES),
+    }
 
 
 def test_a_second_run_keeps_every_stage(toy):

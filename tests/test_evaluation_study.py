@@ -6,9 +6,18 @@ import math
 
 import numpy as np
 import pytest
-from evaluation_fixtures import OTHER, TOPO, make_calibrated, make_manifest, make_table, take
+from evaluation_fixtures import (
+    OTHER,
+    TOPO,
+    add_places,
+    make_calibrated,
+    make_manifest,
+    make_table,
+    take,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
@@ -23,6 +32,7 @@ GIVEN = {
     "pairs": [["re", "bnn"]],
     "min_rows_per_bin": 50,
     "closure_min_rows": 300,
+    "sigma_window": [0.25, 0.5],
 }
 ROWS = 20_000
 
@@ -30,7 +40,7 @@ ROWS = 20_000
 def make_study(rows=ROWS, *, target=TOPO, weighted=False, scale=1.0, **changes):
     """Table, calibrated sets, plan and baseline."""
     options = {"target": target, "weighted": weighted, "scale": scale}
-    table = make_table(rows, **options)
+    table = add_places(make_table(rows, **options))
     manifest = make_manifest(table, target=target, cut=0.3 * scale)
     plan = plan_evaluation(EvaluateSettings.model_validate(GIVEN | changes), manifest)
     sets = {
@@ -206,9 +216,25 @@ def test_a_set_without_a_density_has_no_scores(study):
     evaluation = Evaluation.of(table, {"lookup": point, "oracle": sets["oracle"]}, plan)
     found = evaluation.summary()
     assert {key.split(".")[1] for key in found if key.startswith("lookup.")} == {
-        *("closure_max", "closure_vs_oracle_max", "resolution_ratio_to_em"),
+        *("closure_max", "closure_vs_oracle_max", "resolution_ratio_to_em", "crps"),
     }
+    distance = np.abs(np.log10(point["response"].astype(float) / table["response"]))
+    assert found["lookup.crps"] == pytest.approx(distance.mean(), rel=1e-6)
     assert evaluation.tables()["delta_e"].num_rows > 0
+
+
+def test_the_score_of_quantiles_is_near_that_of_their_density(study):
+    """A Gaussian's is sigma (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))."""
+    table, sets, plan, _ = study
+    names = ("cluster_id", "response", "energy", "q025", "q16", "median", "q84", "q975")
+    exact = sets["oracle"]
+    found = Evaluation.of(table, {"trees": {name: exact[name] for name in names}}, plan)
+    sigma = exact["sigma_tot_log10"].astype(float)
+    z = (np.log10(table["response"].astype(float)) - np.log10(exact["median"])) / sigma
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    crps = sigma * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    assert found.summary()["trees.crps"] == pytest.approx(0.93 * crps.mean(), rel=0.02)
+    assert found.tables()["sets"]["scored_by"].to_pylist() == ["quantiles"]
 
 
 def test_without_the_reference_nothing_is_compared_with_it(study):
@@ -290,14 +316,23 @@ def test_the_tables_tell_the_reference(study, whole):
     assert roles == {"bnn": "model", "re": "model", "oracle": "reference"}
     table, sets, plan, _ = study
     alone = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).tables()["sets"]
-    assert alone.to_pylist() == [{"set": "bnn", "role": "model"}]
+    (line,) = alone.to_pylist()
+    assert line == {
+        "set": "bnn",
+        "role": "model",
+        "scored_by": "density",
+        "rows": ROWS,
+        "rows_missing": 0,
+    }
 
 
 def test_too_few_rows_give_no_estimates():
     table, sets, plan, baseline = make_study(40)
     evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
     assert evaluation.summary() == {}
-    assert evaluation.tables()["delta_e"].num_rows == 0
+    closure = evaluation.tables()["delta_e"]
+    assert 0 < sum(closure["rows"].to_pylist()) <= 4 * 40 * len(plan.axes)
+    assert closure["median"].null_count == closure.num_rows
     nothing = Evaluation.of(
         take(table, slice(0, 0)), {n: take(c, slice(0, 0)) for n, c in sets.items()}, plan
     )
@@ -326,8 +361,9 @@ def test_tables_against_exact_values(study, whole):
         for line in whole.tables()["delta_r"].to_pylist()
         if line["axis"] == "denominator" and line["set"] == "bnn"
     ]
-    assert len(lines) > 15
-    for line in lines:
+    full = [line for line in lines if line["rows"] >= plan.settings.min_rows_per_bin]
+    assert 15 < len(full) < len(lines) == len(edges) - 1
+    for line in full:
         chosen = at == np.searchsorted(edges, line["low"]) + 1
         delta = sets["bnn"]["response"][chosen].astype(float) / table["response"][chosen] - 1
         assert line["rows"] == chosen.sum()

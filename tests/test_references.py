@@ -4,15 +4,27 @@ import json
 from contextlib import nullcontext
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
 from jobs import calibrate, evaluate, fit_table, grow_trees, ingest
 from jobs.cli import main
+from pipeline.fold import merge_in_order
 from pipeline.formats.calibrated import read_calibrated
 from pipeline.formats.card import read_card
+from pipeline.formats.columns import Target
 from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.lookup.fit import group_parts, plan_fit, sum_group
+from pipeline.lookup.projection import project_tables
+from pipeline.lookup.settings import LookupTableSettings
+from pipeline.lookup.sums import TableSums
+from pipeline.lookup.tables import make_tables, read_tables
+from pipeline.report.lookup import lookup_panels
+from pipeline.report.scene import Scene
+from pipeline.report.settings import ReportSettings
 
 AXES = [
     {"of": "e_raw", "low": 0.1, "high": 1000.0, "bins": 12},
@@ -25,7 +37,6 @@ MODELS = {
         "class_axes": AXES,
         "weight_axes": AXES[:2],
         "em_label": "em_share",
-        "statistic": "median",
     },
     "trees": {
         "kind": "boosted_trees",
@@ -49,17 +60,21 @@ def study(tmp_path_factory, client):
     is_low = columns["e_raw"] / columns["e_true"] < 0.75
     columns["em_share"] = np.where(is_low, 0.2, rng.uniform(0.8, 1.0, 9_000)).astype("f4")
     columns["w_had"] = (1.0 + 0.3 * is_low).astype("f4")
+    # one part a file, so that the fit has more parts than one task sums
+    files = [{n: v[i : i + 900] for n, v in columns.items()} for i in range(0, 9_000, 900)]
     content = {
         "name": "references",
         "output": "out",
         "dataset": {
             **DATASET,
-            "inputs": [write_tree(folder / "a.root", columns, tree="Hits")],
+            "inputs": [
+                write_tree(folder / f"{i}.root", part, tree="Hits") for i, part in enumerate(files)
+            ],
             "extras": [
                 {"name": "em_share", "role": "truth"},
                 {"name": "w_had", "role": "reference"},
             ],
-            "rows_per_part": 3000,
+            "rows_per_part": 900,
         },
         "models": MODELS,
         "calibrate": {"scales": {"had": "w_had", "absent": "w_none"}},
@@ -130,14 +145,52 @@ def test_a_card_tells_what_was_chosen_and_what_was_sparse(study, capsys):
         assert words in capsys.readouterr().out
 
 
+def test_the_farm_fits_the_same_bits_as_this_process(study):
+    dataset = study.parent / "out/dataset"
+    manifest = read_manifest(dataset)
+    settings = LookupTableSettings.model_validate(MODELS["table"])
+    plan, groups = plan_fit(dataset, manifest, settings), group_parts(manifest, "train")
+    assert len(groups) == 2
+    sums = merge_in_order([sum_group(parts, plan=plan) for parts in groups], TableSums.__add__)
+    made, kept = (
+        make_tables(sums, settings),
+        read_tables(study.parent / "out/models/table/tables.parquet"),
+    )
+    np.testing.assert_array_equal(made.weight.filled.values, kept.weight.filled.values)
+    np.testing.assert_array_equal(
+        made.em_probability.filled.values, kept.em_probability.filled.values
+    )
+
+
+def test_tables_are_drawn_with_their_numbers(study):
+    tables = read_tables(study.parent / "out/models/table/tables.parquet")
+    drawn = project_tables({"table": tables})
+    nothing = pa.table({"set": pa.array([], pa.string()), "role": pa.array([], pa.string())})
+    scene = Scene({"lookup": drawn, "sets": nothing}, ReportSettings(), Target(), "toy")
+    panels = {panel.name: panel.table for panel in lookup_panels(scene)}
+    names = (
+        "table-em_probability",
+        "steps-table-em_probability",
+        "table-weight",
+        "steps-table-weight",
+    )
+    assert set(panels) == {f"lookup-{name}" for name in names}
+    filled = tables.em_probability.filled
+    entries, values = (each.reshape(12, 4, 4) for each in (filled.entries, filled.values))
+    row = panels["lookup-table-em_probability"].to_pylist()[-1]
+    at = round(np.log10(row["x_low"] / 0.1) * 3), round(row["y_low"] * 4)
+    assert row["entries"] == entries[at].sum()
+    assert row["value"] == pytest.approx((entries[at] * values[at]).sum() / entries[at].sum())
+    assert list(lookup_panels(Scene({}, ReportSettings(), Target(), "toy"))) == []
+
+
 def test_apply_gives_the_same_with_the_columns_that_there_are(study, tmp_path):
-    inputs = [str(study.parent / "a.root"), str(tmp_path / "out")]
+    inputs = [str(study.parent / "*.root"), str(tmp_path / "out")]
     words = ["layout={tree: Hits}", "format=parquet", "dask.workers=1"]
     assert main(["apply", str(study.parent / "out/models/trees"), *inputs, *words]) == 0
-    (path,) = (tmp_path / "out").rglob("*.parquet")
-    import pyarrow.parquet as pq
-
-    applied = pq.read_table(path).to_pandas().set_index("cluster_id")
+    paths = sorted((tmp_path / "out").rglob("*.parquet"))
+    whole = pa.concat_tables([pq.read_table(path) for path in paths])
+    applied = whole.to_pandas().set_index("cluster_id")
     assert list(applied.columns) == ["e_raw", "e_cal", "scale", "in_domain", "outside", "reason"]
     _, _, answers = _answers(study, "trees")
     same = applied.loc[answers["cluster_id"]]

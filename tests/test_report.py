@@ -2,13 +2,22 @@
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from evaluation_fixtures import OTHER, TOPO, make_calibrated, make_manifest, make_table
+from browser import find_browser, open_page
+from evaluation_fixtures import (
+    OTHER,
+    TOPO,
+    add_places,
+    make_calibrated,
+    make_manifest,
+    make_table,
+)
 from pydantic import ValidationError
 
 pytest.importorskip("matplotlib")
@@ -32,12 +41,22 @@ HISTORY = [
         "epoch": epoch,
         "learning_rate": 1e-3 if epoch < 8 else 1e-4,
         "train_nll": -1.0 + 0.5**epoch,
+        "gradient_norm": 2.0,
+        "gradient_norm_max": 5.0,
         "kl": 0.01,
         "validation_nll": -0.9 + 0.5**epoch,
         "seconds": 1.0,
     }
     for epoch in range(12)
 ]
+
+RECORD = {
+    "git_hash": "0123456789abcdef",
+    "versions": {"torch": "2.0"},
+    "counts": {"bnn": {"rows": 8000, "epochs": 12}, "cut_flow": [{"rule": "x > 0"}]},
+    "wall_seconds": 12.5,
+    "peak_memory_mib": 300,
+}
 
 
 def make_card(manifest):
@@ -63,7 +82,7 @@ def make_card(manifest):
 
 def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re"), broken=0):
     """What a study leaves for its report; the first model gives some rows density 0."""
-    table = make_table(rows, target=target)
+    table = add_places(make_table(rows, target=target))
     manifest = make_manifest(table, target=target)
     plan = plan_evaluation(EvaluateSettings.model_validate(given or {}), manifest)
     sets = {
@@ -82,6 +101,8 @@ def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re"), br
         "cards": {"bnn": make_card(manifest)},
         "histories": {"bnn": HISTORY},
         "settings": ReportSettings(dpi=72),
+        "records": {"train": RECORD},
+        "study": {"name": "small", "evaluate": {"sigma_window": [0.1, 0.4]}},
     }
 
 
@@ -97,8 +118,11 @@ def inputs():
         given={
             "regions": {"low": {"of": "numerator", "to": 3.0}},
             "pairs": [["re", "bnn"]],
-            "axes": {},
+            "axes": {"denominator": {"of": "denominator"}},
+            "planes": ["denominator"],
             "closure_min_rows": 100,
+            "sigma_window": [0.1, 0.4],
+            "slices": [2.5],
         }
     )
 
@@ -140,9 +164,10 @@ def test_the_page_is_well_formed_and_names_the_study(page):
     tree = tree_of(page)
     assert tree.find("head/title").text == "small <study> & more"
     titles = [heading.text for heading in tree.iter("h2")]
-    assert titles[0] == "Headline figures"
-    assert titles[-2:] == ["Training", "Dataset"]
-    assert len(titles) == 11
+    assert titles[:2] == ["Contents", "Headline figures"]
+    assert titles[-3:] == ["Training", "Dataset", "Run records and settings"]
+    figures = [title.split(":")[0] for title in titles if title.startswith("Figure")]
+    assert figures == [f"Figure {number}" for number in (1, 4, 6, 7, 9, 11, 12, 13, 14, 19)]
     for section in tree.iter("section"):
         assert section.find("p").text.strip().endswith(".")
 
@@ -172,10 +197,11 @@ def test_no_nan_reaches_a_reader(page, report):
 
 def test_links_lead_to_files(page, report):
     links = re.findall(r'href="(figures/[^"]+)"', page)
-    assert len(links) == 3 * page.count("<figure")
+    assert len(links) == 4 * page.count("<figure") + 1
     for link in links:
         assert (report / link).stat().st_size > 0
-    assert {f"figures/{path.name}" for path in (report / "figures").iterdir()} == set(links)
+    drawn = {f"figures/{path.name}" for path in (report / "figures").iterdir()}
+    assert drawn == set(links)
 
 
 def test_every_panel_has_data(report):
@@ -196,7 +222,8 @@ def test_a_panel_without_data_would_be_noticed(tmp_path):
 def test_the_csv_of_a_panel_holds_its_numbers(report, inputs):
     written = pyarrow.csv.read_csv(report / "figures" / "delta-e-denominator.csv")
     assert set(written["set"].to_pylist()) == {"em", "bnn", "re", "oracle"}
-    assert written.num_rows == inputs["tables"]["delta_e"].num_rows
+    axes = inputs["tables"]["delta_e"]["axis"].to_pylist()
+    assert written.num_rows == axes.count("denominator")
     for table in report.glob("figures/*.csv"):
         assert pyarrow.csv.read_csv(table).num_rows > 0
 
@@ -205,18 +232,20 @@ def test_the_headline_table_shows_the_summary(page, inputs):
     tree = tree_of(page)
     first = next(tree.iter("table"))
     head = [cell.text for cell in first.iter("th") if cell.get("scope") == "col"]
-    assert head == ["figure", "BNN", "RE", "exact density", "histogram", "meaning"]
+    assert head == ["figure", "paper", "BNN", "RE", "exact density", "histogram", "meaning"]
     score = next(row for row in first.iter("tr") if row.findtext("th") == "score")
     cells = [cell.text for cell in score.iter("td")]
     names = ("bnn", "re", "oracle", "histogram")
-    assert cells[:4] == [f"{inputs['summary'][f'{name}.nll']:.3f}" for name in names]
+    assert cells[1:5] == [f"{inputs['summary'][f'{name}.nll']:.3f}" for name in names]
     closure = next(r for r in first.iter("tr") if r.findtext("th") == "closure against exact")
-    assert [cell.text for cell in closure.iter("td")][2:4] == ["\u2013", "\u2013"]
+    assert [cell.text for cell in closure.iter("td")][3:5] == ["\u2013", "\u2013"]
 
 
 def test_a_region_tells_how_its_resolution_is_defined(page):
     tables = list(tree_of(page).iter("table"))
-    assert [table.findtext("caption") for table in tables[:2]] == ["All test rows", "Region low"]
+    titles = [table.findtext("caption") for table in tables]
+    assert titles[:3] == ["All test rows", "Region low", "Pairs of models"]
+    assert titles[3].startswith("Statements: ")
     notes = []
     for table in tables[:2]:
         rows = table.iter("tr")
@@ -257,8 +286,8 @@ def test_rows_without_density_are_shown_where_there_is_no_score(tmp_path):
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     first = next(tree_of(page).iter("table"))
     cells = {row.findtext("th"): [c.text for c in row.iter("td")] for row in first.iter("tr")}
-    assert cells["score"][0] == "\u2013"
-    assert cells["rows without density"][:3] == ["7", "\u2013", "\u2013"]
+    assert cells["score"][1] == "\u2013"
+    assert cells["rows without density"][1:4] == ["7", "\u2013", "\u2013"]
     with house_style():
         scene = Scene(tables, inputs["settings"], TOPO, "sample")
         (panel,) = nll_panels(scene)
@@ -271,6 +300,16 @@ def test_the_dataset_is_told(page):
         assert words in page
 
 
+def test_records_and_settings_are_told(page):
+    tables = {table.findtext("caption"): table for table in tree_of(page).iter("table")}
+    (row,) = tables["Runs"].find("tbody")
+    counts = "bnn (rows 8000, epochs 12)"
+    assert [cell.text for cell in row] == ["train", "0123456789ab", "12.5 s", "300 MiB", counts]
+    assert "torch" in [row.findtext("th") for row in tables["Software"].iter("tr")]
+    assert "sigma_window:" in tree_of(page).findtext(".//details/pre")
+    assert "of 0.1 to 0.4 by BNN" in page
+
+
 def test_the_same_input_gives_the_same_bytes(inputs, report, tmp_path):
     some = inputs | {"tables": keep_only(inputs["tables"], "axes", "scores", "plane")}
     (tmp_path / "figures").mkdir()
@@ -279,7 +318,7 @@ def test_the_same_input_gives_the_same_bytes(inputs, report, tmp_path):
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert {"plane-denominator-bnn.svg", "nll.pdf", "loss-bnn.svg"} <= set(drawn)
     assert "old.svg" not in drawn
-    for name in drawn:
+    for name in set(drawn) - {"submission.yaml"}:  # which lists the panels
         first, second = report / "figures" / name, tmp_path / "figures" / name
         assert first.read_bytes() == second.read_bytes(), name
 
@@ -307,3 +346,77 @@ def test_a_dataset_without_truth_has_no_report(inputs, tmp_path):
     bare = inputs["manifest"].model_copy(update={"target": None})
     with pytest.raises(ValueError, match="without truth"):
         write_report(tmp_path, **(inputs | {"manifest": bare}))
+
+
+@pytest.fixture(scope="module")
+def tab(report):
+    """The page in a browser, on a laptop's screen."""
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    with open_page(program) as tab:
+        tab.resize(1280)
+        tab.open(report / "index.html")
+        yield tab
+
+
+# Names of panels with words that reach over the drawing's edge, or without any size.
+CLIPPED = """[...document.querySelectorAll("figure")].filter(figure => {
+  const frame = figure.querySelector("svg").getBoundingClientRect();
+  const words = [...figure.querySelectorAll('g[id*="-text_"], g[id*="-legend_"]')];
+  return frame.height < 100 || words.length < 4 || words.some(word => {
+    const box = word.getBoundingClientRect();
+    return box.width > 0 && (box.left < frame.left - 1 || box.right > frame.right + 1
+      || box.top < frame.top - 1 || box.bottom > frame.bottom + 1);
+  });
+}).map(figure => figure.id)"""
+
+
+def test_a_browser_complains_of_nothing_and_asks_for_nothing(tab, report):
+    assert tab.complaints == []
+    outside = [url for url in tab.requests if not url.startswith("data:")]
+    assert outside == [(report / "index.html").as_uri()]
+
+
+def test_no_panel_is_clipped_in_a_browser(tab):
+    assert tab.ask("document.querySelectorAll('figure svg').length") > 15
+    assert tab.ask(CLIPPED) == []
+    label = """document.querySelector('figure g[id*="-text_"]')"""
+    tab.ask(f"{label}.setAttribute('transform', 'translate(2000 0)')")
+    assert len(tab.ask(CLIPPED)) == 1
+    tab.ask(f"{label}.removeAttribute('transform')")
+
+
+def test_every_link_leads_somewhere_in_a_browser(tab, report):
+    links = tab.ask("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))")
+    anchors = {link for link in links if link.startswith("#")}
+    assert len(anchors) > 10
+    for anchor in anchors:
+        assert tab.ask(f"document.getElementById('{anchor[1:]}') !== null"), anchor
+    assert all((report / link).is_file() for link in set(links) - anchors)
+
+
+def test_a_phone_shows_it_without_scrolling_sideways(tab):
+    tab.resize(390, 844, is_phone=True)
+    assert tab.ask("document.documentElement.scrollWidth") <= 390
+    assert tab.ask(CLIPPED) == []
+    tab.resize(1280)
+
+
+def test_it_can_be_read_with_the_keyboard_and_aloud(tab):
+    levels = tab.ask("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert tab.ask("[...document.querySelectorAll('figure svg')].every(s => s.ariaLabel)")
+    assert tab.ask("[...document.querySelectorAll('th')].every(h => h.scope)")
+    tab.press("Tab")
+    assert tab.ask("document.activeElement.className") == "skip"
+    assert tab.ask("document.activeElement.getBoundingClientRect().left") >= 0
+
+
+def test_print_cuts_no_figure_in_two(tab):
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    rules = "[...document.querySelectorAll('figure, tr')].map(f => getComputedStyle(f).breakInside)"
+    assert set(tab.ask(rules)) == {"avoid"}
+    assert tab.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
+    tab.call("Emulation.setEmulatedMedia", media="")

@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.evaluation.binning import Floats
 from pipeline.evaluation.settings import Axis, Column, Condition
-from pipeline.evaluation.spacing import Floats, Spacing
+from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
@@ -44,29 +45,44 @@ class ResolvedCondition(Record):
 
 
 def resolve_condition(
-    region: str, condition: Condition, manifest: DatasetManifest
+    where: str, condition: Condition, manifest: DatasetManifest
 ) -> ResolvedCondition:
     """One condition of a region, its column checked.
+
+    Args:
+        where: The region's key, for messages.
+        condition: As given.
+        manifest: Of the dataset.
 
     Raises:
         UserError: The dataset lacks the column.
     """
     return ResolvedCondition(
-        column=_column_name(f"evaluate.regions.{region}", condition, manifest),
+        column=_column_name(where, condition, manifest),
         lower=condition.lower,
         upper=condition.upper,
         absolute=condition.absolute,
     )
 
 
-def resolve_axis(name: str, axis: Axis, manifest: DatasetManifest) -> ResolvedAxis:
+def has_column(given: Column, manifest: DatasetManifest) -> bool:
+    """Whether the dataset has the column that an axis or a condition names."""
+    return _given_name(given, manifest) in {column.name for column in manifest.columns}
+
+
+def resolve_axis(where: str, name: str, axis: Axis, manifest: DatasetManifest) -> ResolvedAxis:
     """An axis with its edges.
+
+    Args:
+        where: The axis' key, for messages.
+        name: Of the axis.
+        axis: As given.
+        manifest: Of the dataset.
 
     Raises:
         UserError: The dataset lacks the column, or its range is neither given nor known, or a
             log axis does not start above 0.
     """
-    where = f"evaluate.axes.{name}"
     column = _column_name(where, axis, manifest)
     remedy = "so its range must be given: range: [low, high]"
     low, high = axis.range or _known_range(where, column, manifest, remedy)
@@ -136,14 +152,18 @@ def _target(manifest: DatasetManifest) -> Target:
     return manifest.target
 
 
-def _column_name(where: str, given: Column, manifest: DatasetManifest) -> str:
+def _given_name(given: Column, manifest: DatasetManifest) -> str | None:
     target = _target(manifest)
     places: dict[str, str] = {
         "target": target.name,
         "numerator": target.numerator,
         "denominator": target.denominator,
     }
-    name = places[given.of] if given.of is not None else given.column
+    return places[given.of] if given.of is not None else given.column
+
+
+def _column_name(where: str, given: Column, manifest: DatasetManifest) -> str:
+    name = _given_name(given, manifest)
     known = [column.name for column in manifest.columns]
     if name is None or name not in known:
         msg = f"{where}: the dataset has no column {name}; it has {', '.join(known)}"

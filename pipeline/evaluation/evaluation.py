@@ -1,21 +1,39 @@
 """The evaluation of a study: one accumulator that holds every figure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.fill import fill_baseline, fill_pair, fill_set, fill_truth
+from pipeline.evaluation.dense import DenseHistogram
+from pipeline.evaluation.fill import (
+    Leaves,
+    fill_baseline,
+    fill_pair,
+    fill_selection,
+    fill_set,
+    fill_truth,
+)
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.evaluation.rows import Columns, Key, Leaf, Rows, check_aligned
+from pipeline.evaluation.rows import (
+    AXES,
+    UNCALIBRATED,
+    Columns,
+    Dense,
+    Key,
+    Leaf,
+    Rows,
+    check_aligned,
+)
 from pipeline.evaluation.summary import summarise
 from pipeline.evaluation.tables import make_tables
 
-Kind = TypeVar("Kind", FineHistogram, BinMoments)
+Kind = TypeVar("Kind", FineHistogram, BinMoments, DenseHistogram)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,17 +45,19 @@ class Evaluation:
     Attributes:
         plan: What is measured.
         histograms: Fine histograms by (figure, set, axis or population).
-        moments: Means and spreads, likewise.
+        moments: Means and spreads, likewise; in the bins of all axes where that is `AXES`.
+        dense: Histograms in the bins of all axes.
     """
 
     plan: EvaluationPlan
     histograms: dict[Key, FineHistogram]
     moments: dict[Key, BinMoments]
+    dense: Dense
 
     @classmethod
     def empty(cls, plan: EvaluationPlan) -> Self:
         """The identity of `+`."""
-        return cls(plan, {}, {})
+        return cls(plan, {}, {}, {})
 
     @classmethod
     def of(
@@ -59,23 +79,43 @@ class Evaluation:
         Raises:
             ValueError: A calibrated set does not belong to the rows.
         """
-        for name, columns in calibrated.items():
-            check_aligned(table, name, columns, plan)
-        rows = Rows.of(table, plan)
-        reference = plan.settings.reference
-        leaves: dict[Key, Leaf] = dict(fill_truth(rows))
-        for name, columns in calibrated.items():
-            other = None if name == reference else calibrated.get(reference)
-            leaves.update(fill_set(rows, name, columns, other))
-        if baseline is not None:
-            leaves.update(fill_baseline(rows, baseline, calibrated.get(reference)))
-        for first, second in plan.settings.pairs:
-            if first in calibrated and second in calibrated:
-                leaves.update(fill_pair(rows, first, second, calibrated))
+        return cls.of_parts([(table, calibrated)], plan, baseline=baseline)
+
+    @classmethod
+    def of_parts(
+        cls,
+        parts: Iterable[tuple[Columns, Mapping[str, Columns]]],
+        plan: EvaluationPlan,
+        *,
+        baseline: BaselineHistogram | None = None,
+    ) -> Self:
+        """The evaluation of parts one after the other, merged in their order.
+
+        The profiles of all are collected in the same memory.
+
+        Args:
+            parts: Of each, table and calibrated sets as in `of`.
+            plan: From `plan_evaluation`.
+            baseline: Filled from the training split; None for none.
+
+        Raises:
+            ValueError: A calibrated set does not belong to the rows.
+        """
+        merged: dict[Key, Leaf] = {}
+        dense: Dense = {}
+        for table, calibrated in parts:
+            for name, columns in calibrated.items():
+                check_aligned(table, name, columns, plan)
+            # Values that are no numbers are counted as such.
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                leaves = _leaves(Rows.of(table, plan, dense), calibrated, baseline)
+                for key, leaf in leaves:
+                    merged[key] = merged[key] + leaf if key in merged else leaf  # type: ignore[operator]
         return cls(
             plan,
-            {key: leaf for key, leaf in leaves.items() if isinstance(leaf, FineHistogram)},
-            {key: leaf for key, leaf in leaves.items() if isinstance(leaf, BinMoments)},
+            {key: leaf for key, leaf in merged.items() if isinstance(leaf, FineHistogram)},
+            {key: leaf for key, leaf in merged.items() if isinstance(leaf, BinMoments)},
+            dense,
         )
 
     def __add__(self, other: "Evaluation") -> "Evaluation":
@@ -86,17 +126,31 @@ class Evaluation:
             self.plan,
             _merge(self.histograms, other.histograms),
             _merge(self.moments, other.moments),
+            _merge(self.dense, other.dense),
         )
 
     @property
     def sets(self) -> tuple[str, ...]:
         """The calibrated sets, in the order in which they were given."""
-        return tuple(dict.fromkeys(k.name for k in self.moments if k.figure == "delta_r"))
+        names = dict.fromkeys(k.name for k in self.moments if k.figure == "ratio_means")
+        return tuple(name for name in names if name != UNCALIBRATED)
 
     @property
     def populations(self) -> tuple[str, ...]:
         """All rows, then the regions."""
         return tuple(dict.fromkeys(k.where for k in self.histograms if k.figure == "ratio_in"))
+
+    def profile(self, figure: str, name: str, axis: str) -> FineHistogram | None:
+        """A quantity's histogram in the bins of an axis, the finest there is; None for none."""
+        if (fine := self.histograms.get(Key(figure, name, axis))) is not None:
+            return fine
+        dense = self.dense.get(Key(figure, name, AXES))
+        return None if dense is None else dense.on_axis(self.plan.bins_of(figure)[axis])
+
+    def means(self, figure: str, name: str, axis: str, number: int) -> BinMoments:
+        """The moments of one of a figure's quantities in the bins of an axis."""
+        places = self.plan.bins_of(figure)
+        return self.moments[Key(figure, name, AXES)].quantity(number, places[axis])
 
     def summary(self, *, reduced_inputs: frozenset[str] = frozenset()) -> dict[str, float]:
         """The headline figures, as `{"bnn.nll": -0.98, ...}`.
@@ -113,11 +167,29 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values."""
-        leaves: dict[Key, Leaf] = {**self.histograms, **self.moments}
+        leaves: dict[Key, Any] = {**self.histograms, **self.moments, **self.dense}
         return {
             "plan": self.plan.model_dump(mode="json"),
             "figures": {"/".join(key): leaf.to_dict() for key, leaf in leaves.items()},
         }
+
+
+def _leaves(
+    rows: Rows, calibrated: Mapping[str, Columns], baseline: BaselineHistogram | None
+) -> Leaves:
+    reference = rows.plan.settings.reference
+    yield from fill_truth(rows)
+    for name, columns in calibrated.items():
+        other = None if name == reference else calibrated.get(reference)
+        yield from fill_set(rows, name, columns, other)
+        for ranking in dict.fromkeys((name, reference)):
+            if "sigma_tot" in calibrated.get(ranking, ()):
+                yield from fill_selection(rows, name, ranking, calibrated)
+    if baseline is not None:
+        yield from fill_baseline(rows, baseline, calibrated.get(reference))
+    for first, second in rows.plan.settings.pairs:
+        if first in calibrated and second in calibrated:
+            yield from fill_pair(rows, first, second, calibrated)
 
 
 def _merge(first: dict[Key, Kind], second: dict[Key, Kind]) -> dict[Key, Kind]:

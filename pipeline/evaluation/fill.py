@@ -1,12 +1,17 @@
 """The figures of one part's rows, as pairs of a key and an accumulator."""
 
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from pipeline.evaluation.baseline import BaselineHistogram
+from pipeline.evaluation.binning import Floats, SortedRows, sort_rows
 from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.moments import BinMoments
+from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
+    AXES,
     BASELINE,
     COVERAGES,
     EVERYWHERE,
@@ -16,19 +21,28 @@ from pipeline.evaluation.rows import (
     Columns,
     Key,
     Leaf,
+    Quantity,
     Rows,
+    select,
 )
-from pipeline.evaluation.spacing import Floats, Spacing
+from pipeline.evaluation.spacing import Grouped, Spacing
+from pipeline.formats.calibrated import QUANTILES
 
 Leaves = Iterator[tuple[Key, Leaf]]
 
 SIGMAS = ("sigma_tot", "sigma_syst", "sigma_stat")
+# Quantities of the accumulators "ratio_means" and "score_means", in their order.
+RATIO_MEANS = ("delta_e", "delta_e_truncated", "delta_r", "delta_r_truncated")
+SCORE_MEANS = ("nll", "excess", "coverage68", "coverage95", "sharpness68", "crps", "crps_excess")
 
 
 def fill_truth(rows: Rows) -> Leaves:
-    """The uncalibrated scale, and the target itself against each axis."""
+    """The uncalibrated scale, the target against each axis, spectra by class, and the map."""
+    plan = rows.plan
     yield from _fill_ratio(rows, UNCALIBRATED, rows.numerator / rows.denominator)
-    yield from _fill_plane(rows, TARGET, rows.target)
+    _fill_plane(rows, TARGET, rows.target)
+    rows.add(Key("spectrum", EVERYWHERE, AXES), class_spacing(plan), _classify(rows))
+    yield from _fill_map(rows, EVERYWHERE, None)
 
 
 def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
@@ -44,13 +58,12 @@ def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None)
     central = _wide(columns, target.name)
     ratio = _wide(columns, target.calibrated) / rows.denominator
     yield from _fill_ratio(rows, name, ratio)
-    yield from rows.mean_profile("delta_r", name, 1 / ratio - 1)
-    yield from _fill_plane(rows, name, central)
-    if "log_density" in columns:
-        yield from _fill_scores(rows, name, columns, reference)
+    _fill_plane(rows, name, central)
+    yield from _fill_scores(rows, name, columns, reference)
     if "sigma_tot" in columns:
         yield from _fill_pulls(rows, name, columns, central)
         yield from _fill_sigmas(rows, name, columns, reference)
+        yield from _fill_window(rows, name, columns)
     if "in_domain" in columns:
         yield from rows.moments("in_domain", name, columns["in_domain"])
 
@@ -63,71 +76,231 @@ def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | 
         yield from rows.moments("excess", BASELINE, nll + _wide(reference, "log_density"))
 
 
+def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Columns]) -> Leaves:
+    """A set's ratio in bins of the relative uncertainty of a set, its own or another's."""
+    rank = rows.plan.settings.fine.rank
+    target = rows.plan.target
+    ranking = sets[ranked_by]
+    relative = _quotient(_wide(ranking, "sigma_tot"), _wide(ranking, target.name))
+    # Rows without an uncertainty are dropped first.
+    bins = rank.index(np.nan_to_num(relative, nan=np.inf)).astype(np.int16)
+    yield Key("selection", name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
+
+
 def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
     """Relative differences of two sets' uncertainties and central values (Fig. 11b)."""
     name, one, two = f"{first}{VERSUS}{second}", sets[first], sets[second]
     spacing = rows.plan.settings.fine.difference
     central = rows.plan.target.name
     shift = _quotient(_wide(one, central), _wide(two, central)) - 1
-    yield from rows.profile("pair_central", name, spacing.index(shift), spacing)
+    moved = Quantity.of(shift, spacing)
+    yield rows.on_axis("pair_central", name, moved, rows.plan.truth_axis)
     if "sigma_tot" in one and "sigma_tot" in two:
         change = _quotient(_wide(one, "sigma_tot"), _wide(two, "sigma_tot")) - 1
-        yield from rows.histogram("pair_sigma", name, change, spacing)
+        yield from rows.histogram("pair_sigma", name, Quantity.of(change, spacing))
+        yield from _fill_pair_planes(rows, name, one, two)
+
+
+def _fill_pair_planes(rows: Rows, name: str, one: Columns, two: Columns) -> Leaves:
+    """Both sets' relative uncertainties and pulls in two dimensions, and their correlations."""
+    fine, central = rows.plan.settings.fine, rows.plan.target.name
+    relative = [_quotient(_wide(each, "sigma_tot"), _wide(each, central)) for each in (two, one)]
+    yield from _fill_pair_plane(
+        rows, ("sigma_rel", name), relative, (fine.pair_relative, fine.rank)
+    )
+    if "sigma_tot_log10" in one and "sigma_tot_log10" in two:
+        pulls = [_log_pull(rows, each, _wide(each, central)) for each in (two, one)]
+        yield from _fill_pair_plane(rows, ("t_log", name), pulls, (fine.pair_pull, fine.pull))
+
+
+def _fill_pair_plane(
+    rows: Rows, names: tuple[str, str], values: list[Floats], spacings: tuple[Spacing, Spacing]
+) -> Leaves:
+    """Two quantities in two dimensions, and the moments of their correlation.
+
+    The correlation is that of rows of which both lie within the second spacing: a single row far
+    out could decide it.
+    """
+    (figure, name), (spacing, reach) = names, spacings
+    across, up = values
+    cells = spacing.index(across), spacing.index(up)
+    yield rows.plane(Key(f"pair_{figure}", name, EVERYWHERE), *cells, (spacing, spacing))
+    known = [(each > reach.low) & (each < reach.high) for each in values]
+    both = np.where(known[0] & known[1], 1.0, np.nan)
+    sums = [across * both, up * both, (across + up) * both]
+    bins = np.zeros(len(both), np.int16)
+    leaf = BinMoments.of_several(sums, bins=bins, num_bins=1, weights=rows.weights)
+    yield Key(f"correlation_{figure}", name, EVERYWHERE), leaf
+
+
+# Made once in a worker: all parts have the same.
+around_one = functools.lru_cache(maxsize=8)(Grouped.around_one)
+evenly = functools.lru_cache(maxsize=8)(Grouped.evenly)
+
+
+def class_spacing(plan: EvaluationPlan) -> Spacing:
+    """A cell for each combination of the classes that a row is in."""
+    number = 2 ** len(plan.classes)
+    return Spacing(scale="linear", low=0.0, high=float(number), cells=number)
+
+
+def _classify(rows: Rows) -> SortedRows:
+    """Rows by their classes: bit i of the cell's number says that a row is in class i."""
+    code = np.ones(len(rows.target), np.int32)
+    for bit, conditions in enumerate(rows.plan.classes.values()):
+        code[select(rows.table, rows.plan, conditions)] += 1 << bit
+    return sort_rows(code, class_spacing(rows.plan).width)
 
 
 def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
-    spacing = rows.plan.settings.fine.ratio
-    yield from rows.profile("ratio", name, spacing.index(ratio), spacing)
-    yield from rows.histogram("ratio_in", name, ratio, spacing)
-    yield from rows.mean_profile("delta_e", name, ratio - 1)
+    fine = rows.plan.settings.fine
+    quantity = Quantity.of(ratio, fine.ratio)
+    yield rows.on_axis("ratio", name, quantity, rows.plan.truth_axis)
+    rows.profile("ratio", name, quantity, around_one(fine.ratio))
+    rows.ratios[name] = quantity
+    yield from rows.histogram("ratio_in", name, quantity)
+    low, high = rows.plan.settings.truncate
+    values = []
+    for delta in (ratio - 1, 1 / ratio - 1):
+        values += [delta, np.where((delta > low) & (delta < high), delta, np.nan)]
+    yield rows.means("ratio_means", name, values)
 
 
-def _fill_plane(rows: Rows, name: str, values: Floats) -> Leaves:
-    spacing = rows.plan.plane
-    yield from rows.profile("plane", name, spacing.index(values), spacing)
+def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
+    if rows.plan.plane_axes:
+        quantity = Quantity.of(values, rows.plan.plane)
+        rows.add(Key("plane", name, AXES), rows.plan.plane, quantity.rows)
+
+
+def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
+    if (plan := rows.plan.map) is None:
+        return
+    distance = _wide(rows.table, plan.distance)
+    rapidity = _wide(rows.table, plan.rapidity)
+    if chosen is not None:
+        distance = distance * chosen
+    r = plan.r.index(distance / np.cosh(rapidity))
+    z = plan.z.index(np.abs(distance * np.tanh(rapidity)))
+    yield rows.plane(Key("map", name, EVERYWHERE), z, r, (plan.z, plan.r))
+
+
+def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
+    """Where the clusters of very large uncertainty are, and what they look like (Fig. 14b)."""
+    window = rows.plan.settings.sigma_window
+    if window is None:
+        return
+    sigma = columns["sigma_tot"]
+    inside = (sigma > window[0]) & (sigma < window[1])
+    order = np.flatnonzero(inside).astype(np.int32)
+    chosen = SortedRows(order, np.ones_like(order), np.zeros(0, np.int32))
+    rows.add(Key("window", name, AXES), Spacing(scale="linear", low=0, high=1, cells=1), chosen)
+    yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 
 def _fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
     # Rows to which a density gives no weight at all have an infinite score; they are left out
     # of the mean, and counted: the moments then hold fewer rows than the population, for which
     # the summary has no score.
-    nll = -_wide(columns, "log_density")
-    yield from rows.moments("nll", name, nll)
-    if reference is not None and "log_density" in reference:
-        yield from rows.moments("excess", name, nll + _wide(reference, "log_density"))
-    spacing = Spacing(scale="linear", low=0.0, high=1.0, cells=rows.plan.settings.fine.pit_cells)
+    scores = dict(_scores_of(rows, columns, reference))
+    for figure, values in scores.items():
+        yield from rows.moments(figure, name, values)
+    if scores:
+        missing = np.full(len(rows.target), np.nan)
+        binned = [np.asarray(scores.get(figure, missing), np.float64) for figure in SCORE_MEANS]
+        yield rows.means("score_means", name, binned)
     if "pit" in columns:
+        spacing = pit_spacing(rows.plan.settings.fine.pit_cells)
         # A value of exactly 1 belongs to the last cell, not beyond it.
         pit = np.minimum(_wide(columns, "pit"), np.nextafter(1.0, 0.0))
-        yield from rows.histogram("pit", name, pit, spacing)
-    for figure, (low, high, _) in COVERAGES.items():
+        quantity = Quantity.of(pit, spacing)
+        yield from rows.histogram("pit", name, quantity)
+        rows.profile("pit_in", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
+
+
+def _scores_of(
+    rows: Rows, columns: Columns, reference: Columns | None
+) -> Iterator[tuple[str, Floats]]:
+    """What a set has of the scores; each [N]."""
+    if "log_density" in columns:
+        nll = -_wide(columns, "log_density")
+        yield "nll", nll
+        if reference is not None and "log_density" in reference:
+            yield "excess", nll + _wide(reference, "log_density")
+    for figure, (low, high, content) in COVERAGES.items():
         if low in columns and high in columns:
             inside = (rows.target >= columns[low]) & (rows.target <= columns[high])
-            yield from rows.moments(figure, name, inside)
+            width = np.log10(_quotient(_wide(columns, high), _wide(columns, low)))
+            yield figure, np.where(np.isnan(width), np.nan, inside)
+            yield f"sharpness{round(100 * content)}", width
+    crps = _crps_of(rows, columns)
+    if reference is not None and "crps" in reference:
+        # On the rows that the reference has, so that all sets are scored on the same.
+        excess = crps - _wide(reference, "crps")
+        yield "crps", np.where(np.isnan(excess), np.nan, crps)
+        if "log_density" in columns or len(_quantiles(columns)) < 3:
+            yield "crps_excess", excess
+    else:
+        yield "crps", crps
+
+
+def _quantiles(columns: Columns) -> list[str]:
+    return [name for name in QUANTILES if name in columns]
+
+
+def _crps_of(rows: Rows, columns: Columns) -> Floats:
+    """The continuous ranked probability score in log10 of the target.
+
+    Of quantiles it is twice the mean of their pinball losses, each standing for the probabilities
+    that are nearest to its own: of the five of a calibrated set, 7 per cent less than the score of
+    their Gaussian, so there is no excess over a density's. Of a single number it is the absolute
+    error.
+    """
+    if "crps" in columns or "log_density" in columns:
+        return _wide(columns, "crps") if "crps" in columns else np.full(len(rows.target), np.nan)
+    truth, known = np.log10(rows.target), _quantiles(columns)
+    if len(known) < 3:
+        return np.asarray(np.abs(np.log10(_wide(columns, rows.plan.target.name)) - truth))
+    levels = np.array(sorted(QUANTILES[name] for name in known))
+    ends = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
+    score = np.zeros(len(truth))
+    for name in known:
+        level = QUANTILES[name]
+        step = truth - np.log10(_wide(columns, name))
+        share = np.diff(ends)[np.searchsorted(levels, level)]
+        score += 2 * share * np.maximum(level * step, (level - 1) * step)
+    return score
+
+
+def pit_spacing(cells: int) -> Spacing:
+    """The cells of a probability integral transform."""
+    return Spacing(scale="linear", low=0.0, high=1.0, cells=cells)
 
 
 def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Leaves:
     spacing = rows.plan.settings.fine.pull
     pull = _quotient(central - rows.target, _wide(columns, "sigma_tot"))
-    yield from rows.histogram("t_tot", name, pull, spacing)
+    yield from rows.histogram("t_tot", name, Quantity.of(pull, spacing))
     if "sigma_tot_log10" in columns:
-        distance = np.log10(_quotient(central, rows.target))
-        log_pull = _quotient(distance, _wide(columns, "sigma_tot_log10"))
-        yield from rows.histogram("t_log", name, log_pull, spacing)
-        yield from rows.profile("pull", name, spacing.index(log_pull), spacing)
+        quantity = Quantity.of(_log_pull(rows, columns, central), spacing)
+        yield from rows.histogram("t_log", name, quantity)
+        rows.profile("pull", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
+
+
+def _log_pull(rows: Rows, columns: Columns, central: Floats) -> Floats:
+    distance = np.log10(_quotient(central, rows.target))
+    return _quotient(distance, _wide(columns, "sigma_tot_log10"))
 
 
 def _fill_sigmas(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
     fine = rows.plan.settings.fine
     for figure in SIGMAS:
         if figure in columns:
-            sigma = _wide(columns, figure)
-            leaf = FineHistogram.of(sigma, fine.sigma, weights=rows.weights)
+            leaf = FineHistogram.of(columns[figure], fine.sigma, weights=rows.weights)
             yield Key(figure, name, EVERYWHERE), leaf
     log = "sigma_tot_log10"
     if reference is not None and log in reference and log in columns:
         change = _quotient(_wide(columns, log), _wide(reference, log))
-        yield from rows.histogram("sigma_ratio", name, change, fine.relative)
+        yield from rows.histogram("sigma_ratio", name, Quantity.of(change, fine.relative))
 
 
 def _quotient(above: Floats, below: Floats) -> Floats:

@@ -6,8 +6,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation.binning import (
+    Floats,
+    Indices,
+    Numbers,
+    Occupied,
+    SortedRows,
+    group_rows,
+    merge_occupied,
+    sort_rows,
+)
 from pipeline.evaluation.distribution import Distribution
-from pipeline.evaluation.spacing import OUTSIDE, Floats, Indices, Spacing
+from pipeline.evaluation.spacing import Grouped, Spacing
+
+Cells = Spacing | Grouped
+Bins = NDArray[np.integer]
+
+_NONE = np.zeros(0)
+_ONE_BIN = np.zeros(0, np.int16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,38 +35,32 @@ class FineHistogram:
     Attributes:
         spacing: The fine cells of the quantity.
         num_bins: B; 1 for an inclusive histogram.
-        cells: [C] occupied cells in rising order: bin x (spacing.cells + 2) + index.
-        counts: [C] rows.
-        weights: [C] sums of w.
-        squares: [C] sums of w^2.
-        outside: Rows whose value was no number; they are in no cell.
+        occupied: The cells that hold rows: bin x spacing.width + index.
+        outside: [B] rows whose value was no number; they are in no cell.
     """
 
-    spacing: Spacing
+    spacing: Cells
     num_bins: int
-    cells: Indices
-    counts: Indices
-    weights: Floats
-    squares: Floats
-    outside: int
+    occupied: Occupied
+    outside: Indices
 
     @classmethod
-    def empty(cls, spacing: Spacing, num_bins: int = 1) -> Self:
+    def empty(cls, spacing: Cells, num_bins: int = 1) -> Self:
         """The identity of `+`."""
-        none, zero = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return cls(spacing, num_bins, none, none, zero, zero, 0)
+        none = Occupied(np.zeros(0, np.int32), np.zeros(0, np.int64), _NONE, _NONE)
+        return cls(spacing, num_bins, none, np.zeros(num_bins, np.int64))
 
     @classmethod
     def of(
         cls,
         values: NDArray[np.floating],
-        spacing: Spacing,
+        spacing: Cells,
         *,
-        bins: Indices | None = None,
+        bins: Bins | None = None,
         num_bins: int = 1,
         weights: Floats | None = None,
     ) -> Self:
-        """The histogram of a batch of values [N]; `bins` and `weights` as in `of_index`."""
+        """The histogram of a batch of values [N]; the rest as in `of_index`."""
         return cls.of_index(
             spacing.index(values), spacing, bins=bins, num_bins=num_bins, weights=weights
         )
@@ -58,36 +68,40 @@ class FineHistogram:
     @classmethod
     def of_index(
         cls,
-        index: Indices,
-        spacing: Spacing,
+        index: Numbers,
+        spacing: Cells,
         *,
-        bins: Indices | None = None,
+        bins: Bins | None = None,
         num_bins: int = 1,
         weights: Floats | None = None,
     ) -> Self:
-        """The histogram of rows whose fine cell is known already, for use with several axes.
+        """The histogram of rows whose fine cell is known already; the rest as in `of_sorted`."""
+        rows = sort_rows(index.astype(np.int32, copy=False), spacing.width)
+        return cls.of_sorted(rows, spacing, bins=bins, num_bins=num_bins, weights=weights)
+
+    @classmethod
+    def of_sorted(
+        cls,
+        rows: SortedRows,
+        spacing: Cells,
+        *,
+        bins: Bins | None = None,
+        num_bins: int = 1,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The histogram of rows that are sorted already, for use with several axes.
 
         Args:
-            index: [N] from `spacing.index`.
+            rows: From `binning.sort_rows` of the rows' fine cells.
             spacing: The fine cells.
             bins: [N] bin of each row in [0, num_bins); all in bin 0 if None.
             num_bins: B.
-            weights: [N]; 1 if None.
+            weights: [N], of either sign; 1 if None.
         """
-        width = spacing.cells + 2
-        flat = index if bins is None else bins * width + index
-        known = index != OUTSIDE
-        if not known.all():
-            flat = flat[known]
-            weights = None if weights is None else weights[known]
-        counts = np.bincount(flat, minlength=num_bins * width)
-        cells = np.flatnonzero(counts)
-        total = squares = counts[cells].astype(np.float64)
-        if weights is not None:
-            total = _sums(flat, weights, len(counts))[cells]
-            squares = _sums(flat, weights**2, len(counts))[cells]
-        outside = len(index) - len(flat)
-        return cls(spacing, num_bins, cells, counts[cells], total, squares, outside)
+        at = _ONE_BIN if bins is None else bins.astype(np.int16, copy=False)
+        some = _NONE if weights is None else weights
+        occupied, outside = group_rows(rows, at, num_bins, spacing.width, some)
+        return cls(spacing, num_bins, Occupied(*occupied), outside)
 
     def __add__(self, other: "FineHistogram") -> "FineHistogram":
         if (self.spacing, self.num_bins) != (other.spacing, other.num_bins):
@@ -96,55 +110,51 @@ class FineHistogram:
                 f"{other.spacing} in {other.num_bins} bins cannot be merged"
             )
             raise ValueError(msg)
-        cells = np.union1d(self.cells, other.cells)
-        counts = np.zeros(len(cells), dtype=np.int64)
-        weights, squares = np.zeros(len(cells)), np.zeros(len(cells))
-        for part in (self, other):
-            at = np.searchsorted(cells, part.cells)
-            counts[at] += part.counts
-            weights[at] += part.weights
-            squares[at] += part.squares
-        outside = self.outside + other.outside
-        return FineHistogram(self.spacing, self.num_bins, cells, counts, weights, squares, outside)
+        one, two = self.occupied, other.occupied
+        if len(one.weights) + len(two.weights):
+            one, two = _weighted(one), _weighted(two)
+        merged = Occupied(*merge_occupied(one, two))
+        return FineHistogram(self.spacing, self.num_bins, merged, self.outside + other.outside)
+
+    @property
+    def cells(self) -> Numbers:
+        """[C] occupied cells in rising order."""
+        return self.occupied.cells
+
+    @property
+    def counts(self) -> Indices:
+        """[C] rows."""
+        return self.occupied.counts
+
+    @property
+    def weights(self) -> Floats:
+        """[C] sums of w."""
+        return _weighted(self.occupied).weights
+
+    @property
+    def squares(self) -> Floats:
+        """[C] sums of w^2."""
+        return _weighted(self.occupied).squares
 
     @property
     def rows(self) -> Indices:
         """Rows in each bin [B], flow cells included."""
-        owner = self.cells // (self.spacing.cells + 2)
-        rows = np.zeros(self.num_bins, dtype=np.int64)
-        np.add.at(rows, owner, self.counts)
-        return rows
+        rows = np.bincount(self._owner, self.counts, self.num_bins)  # exact below 2^53
+        return rows.astype(np.int64)
 
     def distribution(self, bin_number: int = 0) -> Distribution:
         """What fell into one bin, ready for quantiles; flow cells have no width."""
-        width = self.spacing.cells + 2
-        start, stop = np.searchsorted(self.cells, [bin_number * width, (bin_number + 1) * width])
-        chosen = slice(start, stop)
-        inner = self.spacing.edges()
-        edges = np.concatenate([inner[:1], inner, inner[-1:]])
-        index = self.cells[chosen] - bin_number * width
+        chosen = self._cells_of(bin_number)
+        edges = self.spacing.edges()
+        index = self.cells[chosen] - bin_number * self.spacing.width
+        last = len(edges) - 1
+        occupied = _weighted(_take(self.occupied, chosen))
         return Distribution(
-            low=edges[index],
-            high=edges[index + 1],
-            weights=self.weights[chosen],
-            rows=int(self.counts[chosen].sum()),
-            squares=float(self.squares[chosen].sum()),
-        )
-
-    def mirrored(self) -> "FineHistogram":
-        """The histogram of 1/x, exactly, for a log spacing."""
-        width = self.spacing.cells + 2
-        owner, index = np.divmod(self.cells, width)
-        cells = owner * width + (width - 1 - index)
-        order = np.argsort(cells)
-        return FineHistogram(
-            self.spacing.mirrored(),
-            self.num_bins,
-            cells[order],
-            self.counts[order],
-            self.weights[order],
-            self.squares[order],
-            self.outside,
+            low=edges[np.maximum(index - 1, 0)],
+            high=edges[np.minimum(index, last)],
+            weights=occupied.weights,
+            rows=int(occupied.counts.sum()),
+            squares=float(occupied.squares.sum()),
         )
 
     def rebinned(self, group: int, bin_number: int = 0) -> tuple[Floats, Indices, Floats, Floats]:
@@ -152,29 +162,63 @@ class FineHistogram:
 
         A last group that is not full is left out.
         """
-        width = self.spacing.cells + 2
         num_groups = self.spacing.cells // group
-        owner, index = np.divmod(self.cells, width)
+        chosen = self._cells_of(bin_number)
+        index = self.cells[chosen] - bin_number * self.spacing.width
         at = (index - 1) // group
-        keep = (owner == bin_number) & (index >= 1) & (at < num_groups)
-        rows = np.zeros(num_groups, dtype=np.int64)
-        np.add.at(rows, at[keep], self.counts[keep])
-        weights = _sums(at[keep], self.weights[keep], num_groups)
-        squares = _sums(at[keep], self.squares[keep], num_groups)
-        return self.spacing.edges()[: num_groups * group + 1 : group], rows, weights, squares
+        keep = (index >= 1) & (at < num_groups)
+        rows, weights, squares = (
+            np.asarray(np.bincount(at[keep], each[chosen][keep], num_groups), np.float64)
+            for each in (self.counts, self.weights, self.squares)
+        )
+        edges = self.spacing.edges()[: num_groups * group + 1 : group]
+        return edges, rows.astype(np.int64), weights, squares
+
+    def up_to(self, bin_number: int) -> "FineHistogram":
+        """The inclusive histogram of all bins up to one of them, that one included."""
+        end = int(np.searchsorted(self.cells, (bin_number + 1) * self.spacing.width))
+        index = self.cells[:end] % self.spacing.width
+        rows, weights, squares = (
+            np.asarray(np.bincount(index, each[:end], self.spacing.width), np.float64)
+            for each in (self.counts, self.weights, self.squares)
+        )
+        cells = np.flatnonzero(rows)
+        occupied = Occupied(
+            cells.astype(np.int32), rows[cells].astype(np.int64), weights[cells], squares[cells]
+        )
+        outside = self.outside[: bin_number + 1].sum(keepdims=True)
+        return FineHistogram(self.spacing, 1, occupied, outside)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values."""
         return {
             "spacing": self.spacing.model_dump(),
             "num_bins": self.num_bins,
-            "cells": self.cells.tolist(),
-            "counts": self.counts.tolist(),
-            "weights": self.weights.tolist(),
-            "squares": self.squares.tolist(),
-            "outside": self.outside,
+            **{name: each.tolist() for name, each in self.occupied._asdict().items()},
+            "outside": self.outside.tolist(),
         }
 
+    @property
+    def _owner(self) -> Numbers:
+        return np.asarray(self.cells // self.spacing.width)
 
-def _sums(at: Indices, values: Floats, length: int) -> Floats:
-    return np.asarray(np.bincount(at, values, length), dtype=np.float64)
+    def _cells_of(self, bin_number: int) -> slice:
+        width = self.spacing.width
+        ends = np.searchsorted(self.cells, [bin_number * width, (bin_number + 1) * width])
+        return slice(int(ends[0]), int(ends[1]))
+
+
+def _weighted(occupied: Occupied) -> Occupied:
+    """With sums of weights, which are the counts where no row has a weight."""
+    if len(occupied.weights) == len(occupied.cells):
+        return occupied
+    plain = occupied.counts.astype(np.float64)
+    return occupied._replace(weights=plain, squares=plain)
+
+
+def _take(occupied: Occupied, at: slice | Indices) -> Occupied:
+    """Some of the cells."""
+    cells, counts, weights, squares = occupied
+    if len(weights) == len(cells):
+        weights, squares = weights[at], squares[at]
+    return Occupied(cells[at], counts[at], weights, squares)

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
+from pipeline.evaluation.binning import Floats
 from pipeline.evaluation.fine import FineHistogram
-from pipeline.evaluation.spacing import Floats
 
 BINS_PER_WIDTH = 10  # display bins in a half width of the core
 WINDOW = 1.5  # half widths on either side that the fit sees; tails are no Gaussian's

@@ -1,48 +1,56 @@
 """Weighted mean and spread in bins of a stream: `of` a batch, `+`, read off."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.spacing import Floats, Indices
+from pipeline.evaluation.binning import Floats, Indices, binned_sums, rough_centres, sums_on_axes
+
+ROUNDING = 1e-12  # of a variance: equal values must not seem to have a negative one
+
+_NO_WEIGHTS = np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BinMoments:
-    """Weighted moments of one quantity in B bins.
+    """Weighted moments of one quantity in B bins, or of Q quantities [Q, B].
 
-    `spread` is the weighted sum of squared deviations from the mean. Merging keeps deviations
-    instead of sums of squares, since those cancel (Chan, Golub, LeVeque 1979); counts merge
-    exactly, floats to rounding and identically for one order of merging.
+    Deviations are kept instead of sums of squares, since those cancel (Chan, Golub, LeVeque
+    1979), and from the plain mean of the rows, which weights of either sign always leave defined:
+    all sums of weights stay linear, so that parts whose weights cancel merge like others. Counts
+    merge exactly, floats to rounding and identically for one order of merging.
 
     Attributes:
         counts: [B] rows.
         weights: [B] sums of w.
         squares: [B] sums of w^2.
-        mean: [B]; 0 without rows.
-        spread: [B].
+        centre: [B] plain means; 0 without rows.
+        tilt: [B] sums of w (x - centre); exactly 0 without weights.
+        spread: [B] sums of w (x - centre)^2.
     """
 
     counts: Indices
     weights: Floats
     squares: Floats
-    mean: Floats
+    centre: Floats
+    tilt: Floats
     spread: Floats
 
     @classmethod
     def empty(cls, num_bins: int = 1) -> Self:
         """The identity of `+`."""
         zero = np.zeros(num_bins)
-        return cls(np.zeros(num_bins, dtype=np.int64), zero, zero, zero, zero)
+        return cls(np.zeros(num_bins, dtype=np.int64), zero, zero, zero, zero, zero)
 
     @classmethod
     def of(
         cls,
         values: NDArray[np.floating],
         *,
-        bins: Indices | None = None,
+        bins: NDArray[np.integer] | None = None,
         num_bins: int = 1,
         weights: Floats | None = None,
     ) -> Self:
@@ -54,62 +62,145 @@ class BinMoments:
             num_bins: B.
             weights: [N]; 1 if None.
         """
+        if bins is not None:
+            table = cls.of_several([values], bins=bins, num_bins=num_bins, weights=weights)
+            return cls(*(getattr(table, name)[0] for name in cls.__slots__))
         wide = np.asarray(values, dtype=np.float64)
         keep = np.isfinite(wide)
         if not keep.all():
             wide = wide[keep]
-            bins = None if bins is None else bins[keep]
             weights = None if weights is None else weights[keep]
-        w = np.ones_like(wide) if weights is None else weights
-        counts = np.array([len(wide)]) if bins is None else np.bincount(bins, minlength=num_bins)
-        total, squares = counts.astype(np.float64), counts.astype(np.float64)
+        counts = np.array([len(wide)])
+        centre = np.array([wide.sum() / len(wide) if len(wide) else 0.0])
+        steps = wide - centre
+        if weights is None:
+            plain, none = counts.astype(np.float64), np.zeros(1)
+            return cls(counts, plain, plain, centre, none, np.array([(steps**2).sum()]))
+        sums = (weights, weights**2, weights * steps, weights * steps**2)
+        total, squares, tilt, spread = (np.array([each.sum()]) for each in sums)
+        return cls(counts, total, squares, centre, tilt, spread)
+
+    @classmethod
+    def of_several(
+        cls,
+        values: Sequence[NDArray[np.floating]],
+        *,
+        bins: NDArray[np.integer],
+        num_bins: int,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The moments [Q, B] of several quantities [N] in the same bins."""
+        table = np.stack(values, axis=1).astype(np.float64, copy=False)
+        return cls.of_table(table, bins=bins, num_bins=num_bins, weights=weights)
+
+    @classmethod
+    def of_table(
+        cls,
+        table: Floats,
+        *,
+        bins: NDArray[np.integer],
+        num_bins: int,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The same for quantities in the columns of a table [N, Q]."""
+        some = _NO_WEIGHTS if weights is None else weights
+        return cls(*binned_sums(table, bins.astype(np.int16, copy=False), num_bins, some))
+
+    @classmethod
+    def on_axes(
+        cls,
+        table: Floats,
+        *,
+        bins: NDArray[np.int16],
+        totals: Floats,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The moments [Q, B] of quantities in the bins of several axes at once.
+
+        Deviations are taken from one centre for each quantity: the bins of one axis lie within
+        the spread of most rows, so little of them cancels.
+
+        Args:
+            table: [N, Q]; values that are not finite are left out.
+            bins: [N, A] bin of each row on each axis, numbered through all axes.
+            totals: [B, 3] from `binning.totals_on_axes`.
+            weights: [N]; 1 if None.
+        """
+        centre = rough_centres(table)
+        some = _NO_WEIGHTS if weights is None else weights
+        sums = sums_on_axes(table, centre, bins, totals, some).transpose(1, 2, 0)
+        counts = sums[0].astype(np.int64)
+        centres = np.where(counts > 0, centre[:, None], 0.0)
         if weights is not None:
-            total, squares = _sums(w, bins, num_bins), _sums(w**2, bins, num_bins)
-        mean = _divide(_sums(w * wide, bins, num_bins), total)
-        centre = mean[0] if bins is None else mean[bins]
-        spread = _sums(w * (wide - centre) ** 2, bins, num_bins)
-        return cls(counts, total, squares, mean, spread)
+            return cls(counts, sums[1], sums[2], centres, sums[3], sums[4])
+        plain = sums[0].copy()
+        shift = sums[3] / np.maximum(plain, 1)
+        spread = np.maximum(sums[4] - shift * sums[3], 0.0)
+        return cls(counts, plain, plain, centres + shift, np.zeros_like(plain), spread)
 
     def __add__(self, other: "BinMoments") -> "BinMoments":
-        total = self.weights + other.weights
-        share = _divide(other.weights, total)
-        step = other.mean - self.mean
+        share = other.counts / np.maximum(self.counts + other.counts, 1)
+        centre = self.centre + (other.centre - self.centre) * share
+        tilt, spread = self._about(centre)
+        other_tilt, other_spread = other._about(centre)
+        is_plain = _is_plain(self) & _is_plain(other)
         return BinMoments(
             counts=self.counts + other.counts,
-            weights=total,
+            weights=self.weights + other.weights,
             squares=self.squares + other.squares,
-            mean=self.mean + step * share,
-            spread=self.spread + other.spread + step**2 * self.weights * share,
+            centre=centre,
+            tilt=np.where(is_plain, 0.0, tilt + other_tilt),
+            spread=spread + other_spread,
         )
+
+    def _about(self, centre: Floats) -> tuple[Floats, Floats]:
+        """Tilt and spread about another centre."""
+        step = np.where(self.counts > 0, self.centre - centre, 0.0)
+        tilt = self.tilt + self.weights * step
+        return tilt, self.spread + 2 * step * self.tilt + self.weights * step**2
+
+    @property
+    def mean(self) -> Floats:
+        """Weighted mean [B]; NaN without rows, and where the weights do not add up to any."""
+        return self.centre + _divide(self.tilt, self.weights)
 
     @property
     def std(self) -> Floats:
-        """Standard deviation [B], divided by the sum of weights."""
-        return np.sqrt(_divide(self.spread, self.weights))
+        """Standard deviation [B], divided by the sum of weights; NaN where it has no square."""
+        whole = _divide(self.spread, self.weights)
+        square = whole - _divide(self.tilt, self.weights) ** 2
+        known = square >= -ROUNDING * np.abs(whole)
+        return np.sqrt(np.where(known, np.maximum(square, 0.0), np.nan))
 
     @property
     def effective_rows(self) -> Floats:
         """(sum w)^2 / sum w^2 [B]: rows of equal weight with the same statistical power."""
-        return _divide(self.weights**2, self.squares)
+        return np.asarray(
+            np.where(self.squares > 0, self.weights**2 / np.maximum(self.squares, 1e-300), 0.0)
+        )
 
     @property
     def mean_error(self) -> Floats:
-        """Statistical error of the mean [B]: std / sqrt(effective rows)."""
-        return _divide(self.std, np.sqrt(self.effective_rows))
+        """Statistical error of the mean [B]: std / sqrt(effective rows); NaN for a single row."""
+        error = self.std / np.sqrt(np.maximum(self.effective_rows, 1e-300))
+        return np.where(self.counts > 1, error, np.nan)
+
+    def quantity(self, number: int, bins: slice = slice(None)) -> "BinMoments":
+        """One of Q quantities, in all bins or some."""
+        return BinMoments(*(getattr(self, name)[number, bins] for name in self.__slots__))
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain lists."""
         return {name: getattr(self, name).tolist() for name in self.__slots__}
 
 
-def _sums(values: Floats, bins: Indices | None, num_bins: int) -> Floats:
-    """Sum of the values of each bin [num_bins]; of all of them [1] without bins."""
-    if bins is None:
-        return np.array([values.sum()])
-    return np.asarray(np.bincount(bins, values, num_bins), dtype=np.float64)
+def _is_plain(moments: BinMoments) -> NDArray[np.bool_]:
+    """Where all weights are 1, so that no rounding may look like a tilt."""
+    plain = (moments.weights == moments.counts) & (moments.squares == moments.counts)
+    return np.asarray(plain & (moments.tilt == 0))
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """The quotient where the denominator is positive, else 0."""
-    safe = np.where(denominator > 0, denominator, 1.0)
-    return np.where(denominator > 0, numerator / safe, 0.0)
+    """The quotient where the denominator is positive, else NaN."""
+    safe = np.where(denominator > 0, denominator, np.nan)
+    return np.asarray(numerator / safe)

@@ -1,30 +1,46 @@
 """What an evaluation does on one dataset: settings with every name and range resolved."""
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from pipeline.evaluation.axes import (
     ResolvedAxis,
     ResolvedCondition,
     even_spacing,
+    has_column,
     resolve_axis,
     resolve_condition,
     slightly_above,
 )
-from pipeline.evaluation.settings import ORACLE, Axis, EvaluateSettings
+from pipeline.evaluation.settings import ORACLE, Axis, EvaluateSettings, MapSettings, Region
 from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
 
+# Figures that have the axes of spectra, and those that have the axes of scores.
+SPECTRA = frozenset({"spectrum", "window"})
+SCORES = frozenset({"pull", "pit_in", "score_means"})
+
+SECTION = "evaluate"
 TRUTH_AXIS = "denominator"  # the name of the axis of closure where the settings give none
 
 # Columns of a calibrated set that are used where the set has them; a set with a density has all.
 DENSITY_COLUMNS = (
-    *("q025", "q16", "q84", "q975", "sigma_syst", "sigma_stat", "sigma_tot"),
-    *("sigma_tot_log10", "in_domain", "log_density", "pit"),
+    *("q025", "q16", "median", "q84", "q975", "sigma_syst", "sigma_stat", "sigma_tot"),
+    *("sigma_tot_log10", "in_domain", "log_density", "pit", "crps"),
 )
+
+
+class PlannedMap(Record):
+    """Columns and cells of the map of clusters, in r and |z|."""
+
+    distance: str
+    rapidity: str
+    r: Spacing
+    z: Spacing
 
 
 class EvaluationPlan(Record):
@@ -35,6 +51,9 @@ class EvaluationPlan(Record):
         target: What the calibrated sets predict.
         weight: Column with the rows' weights; None for 1.
         axes: Resolved; one at least is of the denominator.
+        spectra: Further axes, of spectra only.
+        classes: By name: conditions on rows that spectra show apart.
+        map: Of all clusters; None for none.
         regions: By name: conditions.
         plane: Cells of the target in two-dimensional figures.
         baseline_bins: Numerator bins of the baseline.
@@ -45,7 +64,10 @@ class EvaluationPlan(Record):
     target: Target
     weight: str | None
     axes: tuple[ResolvedAxis, ...]
+    spectra: tuple[ResolvedAxis, ...]
     regions: dict[str, tuple[ResolvedCondition, ...]]
+    classes: dict[str, tuple[ResolvedCondition, ...]]
+    map: PlannedMap | None
     plane: Spacing
     baseline_bins: Spacing | None
     baseline_cells: Spacing | None
@@ -54,6 +76,31 @@ class EvaluationPlan(Record):
     def truth_axis(self) -> ResolvedAxis:
         """The first axis of the denominator, on which closure and resolution are defined."""
         return next(axis for axis in self.axes if axis.column == self.target.denominator)
+
+    def axes_of(self, figure: str) -> tuple[ResolvedAxis, ...]:
+        """The axes in whose bins a figure is."""
+        if figure in SPECTRA:
+            return (*self.axes, *self.spectra)
+        if figure == "plane":
+            return self.plane_axes
+        if figure in SCORES:
+            names = {*self.settings.scored, self.truth_axis.name}
+            return tuple(axis for axis in self.axes if axis.name in names)
+        return self.axes
+
+    def bins_of(self, figure: str) -> dict[str, slice]:
+        """By axis: the numbers of its bins among those of all axes of a figure."""
+        axes = self.axes_of(figure)
+        ends = [0, *itertools.accumulate(axis.num_bins for axis in axes)]
+        return {
+            axis.name: slice(*step)
+            for axis, step in zip(axes, itertools.pairwise(ends), strict=True)
+        }
+
+    @property
+    def plane_axes(self) -> tuple[ResolvedAxis, ...]:
+        """The axes against which the target is shown in two dimensions."""
+        return tuple(axis for axis in self.axes if axis.name in self.settings.planes)
 
 
 class NeededColumns(NamedTuple):
@@ -80,32 +127,38 @@ def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> Ev
         target=target,
         weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
         axes=_resolve_axes(settings, target, manifest),
-        regions={
-            name: tuple(resolve_condition(name, c, manifest) for c in region.where)
-            for name, region in settings.regions.items()
-        },
+        spectra=_resolve(f"{SECTION}.spectra", settings.spectra, manifest),
+        regions=_resolve_regions("regions", settings.regions, manifest),
+        classes=_resolve_regions("classes", settings.classes, manifest),
+        map=_plan_map(settings.map, manifest),
         plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=cells),
         baseline_bins=bins,
         baseline_cells=log_cells,
     )
 
 
-def check_names(settings: EvaluateSettings, names: Collection[str]) -> None:
+def check_names(
+    settings: EvaluateSettings, names: Collection[str], reserved: Collection[str] = ()
+) -> None:
     """A check that the sets which the settings name are there.
 
     The default reference may be missing: a sample of real data has no exact density.
 
     Args:
         settings: Of the evaluation.
-        names: Of all calibrated sets.
+        names: Of the calibrated sets of the study.
+        reserved: Names that stand for something else.
 
     Raises:
-        UserError: The reference or a pair names another set; both problems together.
+        UserError: The reference or a pair names another set, or an external set has a name that
+            is taken; all problems together.
     """
+    taken = [name for name in settings.external if name in {*names, *reserved}]
+    names = (*names, *settings.external)
     paired = dict.fromkeys(name for pair in settings.pairs for name in pair)
     absent = [name for name in paired if name not in names]
     known = f"the study has {', '.join(names) or 'none'}"
-    problems = []
+    problems = [f"evaluate.external.{name}: the name is taken, give another one" for name in taken]
     if settings.reference not in {*names, ORACLE}:
         problems.append(
             f"evaluate.reference: no calibrated set is called {settings.reference}, {known}; "
@@ -138,7 +191,7 @@ def _resolve_axes(
     settings: EvaluateSettings, target: Target, manifest: DatasetManifest
 ) -> tuple[ResolvedAxis, ...]:
     """The axes of the settings, and that of the denominator if it is not among them."""
-    axes = [resolve_axis(name, axis, manifest) for name, axis in settings.axes.items()]
+    axes = list(_resolve(f"{SECTION}.axes", settings.axes, manifest))
     if not any(axis.column == target.denominator for axis in axes):
         taken = next((axis.column for axis in axes if axis.name == TRUTH_AXIS), None)
         if taken is not None:
@@ -147,8 +200,40 @@ def _resolve_axes(
                 f"closure is defined, got an axis of {taken}; give this axis another name"
             )
             raise UserError(msg)
-        axes.append(resolve_axis(TRUTH_AXIS, Axis(of="denominator"), manifest))
+        where = f"{SECTION}.axes.{TRUTH_AXIS}"
+        axes.append(resolve_axis(where, TRUTH_AXIS, Axis(of="denominator"), manifest))
     return tuple(axes)
+
+
+def _resolve(
+    section: str, axes: Mapping[str, Axis], manifest: DatasetManifest
+) -> tuple[ResolvedAxis, ...]:
+    return tuple(
+        resolve_axis(f"{section}.{name}", name, axis, manifest)
+        for name, axis in axes.items()
+        if not axis.optional or has_column(axis, manifest)
+    )
+
+
+def _resolve_regions(
+    section: str, regions: Mapping[str, Region], manifest: DatasetManifest
+) -> dict[str, tuple[ResolvedCondition, ...]]:
+    return {
+        name: tuple(
+            resolve_condition(f"{SECTION}.{section}.{name}", c, manifest) for c in region.where
+        )
+        for name, region in regions.items()
+        if not region.optional or all(has_column(c, manifest) for c in region.where)
+    }
+
+
+def _plan_map(given: MapSettings | None, manifest: DatasetManifest) -> PlannedMap | None:
+    known = {column.name for column in manifest.columns}
+    if given is None or not {given.distance, given.rapidity} <= known:
+        return None
+    cells = [max(1, round(end / given.cell)) for end in (given.r, given.z)]
+    r, z = (Spacing(scale="linear", low=0.0, high=n * given.cell, cells=n) for n in cells)
+    return PlannedMap(distance=given.distance, rapidity=given.rapidity, r=r, z=z)
 
 
 def _baseline_spacings(
@@ -174,8 +259,11 @@ def needed_columns(settings: EvaluateSettings, manifest: DatasetManifest) -> Nee
     plan = plan_evaluation(settings, manifest)
     target = plan.target
     names = {IDENTITY, target.name, target.numerator, target.denominator}
-    names |= {axis.column for axis in plan.axes}
-    names |= {c.column for conditions in plan.regions.values() for c in conditions}
+    names |= {axis.column for axis in (*plan.axes, *plan.spectra)}
+    chosen = (*plan.regions.values(), *plan.classes.values())
+    names |= {c.column for conditions in chosen for c in conditions}
+    if plan.map is not None:
+        names |= {plan.map.distance, plan.map.rapidity}
     if plan.weight is not None:
         names.add(plan.weight)
     known = [column.name for column in manifest.columns]

@@ -10,40 +10,74 @@ def _schema(text: str = "", whole: str = "", real: str = "") -> pa.Schema:
 
 
 _HISTOGRAM = _schema("figure set population", "rows", "low high fraction fraction_error")
-_PROFILE = (
-    "low high effective_rows median median_error left68 right68 width68 width68_error sigma_rel "
-    "sigma_rel_error mean mean_error mean_truncated mean_truncated_error"
+_MEDIAN = (
+    "low high effective_rows median median_error median_bound left68 right68 width68 width68_error "
+    "width68_bound "
 )
+_PROFILE = _MEDIAN + (
+    "sigma_rel sigma_rel_error median_minus_reference mean mean_error mean_truncated "
+    "mean_truncated_error"
+)
+_MEANS = "nll nll_error nll_excess nll_excess_error "
+_COVERAGE = "coverage68 coverage68_error coverage95 coverage95_error "
 
 # Roles of the calibrated sets in the table `sets`: one at most is the reference.
 MODEL = "model"
 REFERENCE = "reference"
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "sets": _schema("set role"),
+    "sets": _schema("set role scored_by", "rows rows_missing"),
     "axes": _schema("axis column unit scale", real="closure_from"),
-    "delta_e": _schema("axis set", "rows", _PROFILE),
-    "delta_r": _schema("axis set", "rows", _PROFILE),
-    "pull_profile": _schema(
-        "axis set",
-        "rows",
-        "low high effective_rows median median_error left68 right68 width68 width68_error",
+    "spectrum": _schema(
+        "axis class", "rows", "low high weight weight_error fraction fraction_error"
     ),
-    "scores": _schema(
+    "plane": _schema("axis set", "rows", "low high target_low target_high weight"),
+    "delta_r": _schema("axis set", "rows rows_missing", _PROFILE),
+    "delta_e": _schema("axis set", "rows rows_missing", _PROFILE),
+    "pair_plane": _schema("figure set", "rows", "low high other_low other_high weight"),
+    "pair_sigma": _HISTOGRAM,
+    "pairs": _schema(
         "set population",
-        "rows rows_without_density",
-        "nll nll_error nll_excess nll_excess_error pit_ks coverage68 coverage68_error coverage95 "
-        "coverage95_error in_domain in_domain_error sigma_log10_ratio_median sigma_tot_median "
-        "sigma_syst_median sigma_stat_median sigma_rel",
+        "rows",
+        "correlation_t_log correlation_sigma_rel sigma_median sigma_core_mean sigma_core_left "
+        "sigma_core_right sigma_below sigma_inside sigma_above",
     ),
     "pull": _HISTOGRAM,
     "pull_fit": _schema(
         "figure set population",
         real="mean left right mean_error left_error right_error height low high",
     ),
-    "pit": _HISTOGRAM,
+    "pull_profile": _schema("axis set", "rows rows_missing", _MEDIAN),
     "sigma": _HISTOGRAM,
+    "map": _schema("set", "rows", "low high r_low r_high weight"),
+    "window": _schema("set axis", "rows", "low high weight fraction"),
+    "slice": _schema(
+        "axis set", "rows", "at slice_low slice_high low high fraction fraction_error"
+    ),
+    "selection": _schema(
+        "set ranked_by",
+        "rows",
+        "kept threshold median sigma_rel sigma_rel_error tail_below tail_above",
+    ),
+    "scores": _schema(
+        "set population",
+        "rows rows_without_density rows_crps",
+        _MEANS
+        + "pit_ks "
+        + _COVERAGE
+        + "in_domain in_domain_error sigma_log10_ratio_median sigma_tot_median "
+        "sigma_syst_median sigma_stat_median sigma_rel sharpness68 sharpness95 crps crps_error "
+        "crps_excess crps_excess_error",
+    ),
+    "score_profile": _schema(
+        "axis set",
+        "rows",
+        "low high "
+        + _MEANS
+        + _COVERAGE
+        + "sharpness68 sharpness68_error crps crps_error crps_excess crps_excess_error pit_ks",
+    ),
+    "coverage": _schema("set population", "rows", "nominal coverage coverage_error"),
+    "pit": _HISTOGRAM,
     "sigma_ratio": _HISTOGRAM,
-    "pair_sigma": _HISTOGRAM,
-    "plane": _schema("axis set", "rows", "low high target_low target_high weight"),
 }

@@ -1,17 +1,17 @@
 """Fine, evenly spaced cells on a linear or logarithmic scale, for quantiles of a stream."""
 
+import functools
+import math
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from pipeline.evaluation.binning import OUTSIDE, Floats, Numbers, linear_cells, log_cells
 from pipeline.formats.records import Record
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-
-OUTSIDE = -1  # the index of a value that is not a number
+CORE = 0.2  # |log x| from which on groups of cells around one widen
 
 
 class Spacing(Record):
@@ -40,6 +40,11 @@ class Spacing(Record):
         return self
 
     @property
+    def width(self) -> int:
+        """Cells with both flow cells."""
+        return self.cells + 2
+
+    @property
     def resolution(self) -> float:
         """Width of a cell: relative (upper/lower edge - 1) if log, absolute if linear."""
         if self.scale == "log":
@@ -47,33 +52,90 @@ class Spacing(Record):
         return (self.high - self.low) / self.cells
 
     def edges(self) -> Floats:
-        """The edges [cells + 1]."""
-        if self.scale == "log":
-            edges = np.geomspace(self.low, self.high, self.cells + 1)
-        else:
-            edges = np.linspace(self.low, self.high, self.cells + 1)
-        return np.asarray(edges, dtype=np.float64)
+        """The edges [cells + 1]; not to be changed."""
+        return _edges(self.scale, self.low, self.high, self.cells)
 
-    def index(self, values: NDArray[np.floating]) -> Indices:
+    def index(self, values: NDArray[np.floating]) -> Numbers:
         """The cell of each value [N]: 0 below low, 1 to cells inside, cells + 1 from high on.
 
         What is no number gets OUTSIDE; on a log scale zero and less are below low.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            wide = values.astype(np.float64)
-            if self.scale == "log":
-                start, stop = np.log(self.low), np.log(self.high)
-                position = np.where(wide > 0, np.log(np.maximum(wide, 0)), -np.inf)
-            else:
-                start, stop, position = self.low, self.high, wide
-            steps = np.floor((position - start) * (self.cells / (stop - start))) + 1
-        steps = np.clip(steps, 0, self.cells + 1)
-        known = ~np.isnan(wide)
-        return np.where(known, np.where(known, steps, 0), OUTSIDE).astype(np.int64)
+        if self.scale == "log":
+            start, stop = np.log(self.low), np.log(self.high)
+            return log_cells(values, start, self.cells / (stop - start), self.cells)
+        scale = self.cells / (self.high - self.low)
+        return linear_cells(values, self.low, scale, self.cells)
 
-    def mirrored(self) -> "Spacing":
-        """The spacing of 1/x on a log scale; the order of the cells is reversed."""
-        if self.scale != "log":
-            msg = "only a log scale can be mirrored"
-            raise ValueError(msg)
-        return Spacing(scale="log", low=1 / self.high, high=1 / self.low, cells=self.cells)
+
+class Grouped(Record):
+    """Some neighbouring cells of a spacing taken together.
+
+    Attributes:
+        base: The spacing.
+        starts: Numbers, from 0, of the edges of the base that are kept, first and last included.
+    """
+
+    base: Spacing
+    starts: tuple[int, ...]
+
+    @classmethod
+    def evenly(cls, base: Spacing, group: int) -> Self:
+        """Groups of as many cells; the last one may be smaller."""
+        return cls(base=base, starts=(*range(0, base.cells, group), base.cells))
+
+    @classmethod
+    def around_one(cls, base: Spacing) -> Self:
+        """Single cells of a log spacing near 1, groups that widen with the distance from there.
+
+        With x the distance in log, they are about sqrt(1 + (x / 0.2)^2) cells wide.
+        """
+        one = -math.log(base.low) / math.log(base.high / base.low) * base.cells
+        reach = CORE * base.cells / math.log(base.high / base.low)
+        ends = np.arcsinh(np.array([-one, base.cells - one]) / reach).tolist()
+        steps = max(1, round((ends[1] - ends[0]) * reach))
+        kept = np.round(one + reach * np.sinh(np.linspace(ends[0], ends[1], steps + 1)))
+        starts = np.unique(np.clip(kept, 0, base.cells)).astype(int).tolist()
+        return cls(base=base, starts=tuple(starts))
+
+    @property
+    def cells(self) -> int:
+        """Number of groups."""
+        return len(self.starts) - 1
+
+    @property
+    def width(self) -> int:
+        """Groups with both flow cells."""
+        return self.cells + 2
+
+    @property
+    def resolution(self) -> float:
+        """Width of the widest group, relative or absolute as the base's."""
+        edges = self.edges()
+        widths = edges[1:] / edges[:-1] - 1 if self.base.scale == "log" else np.diff(edges)
+        return float(widths.max())
+
+    def edges(self) -> Floats:
+        """The edges [cells + 1]; not to be changed."""
+        return self._kept_edges
+
+    @functools.cached_property
+    def _kept_edges(self) -> Floats:
+        return self.base.edges()[list(self.starts)]
+
+    def index(self, values: NDArray[np.floating]) -> Numbers:
+        """The group of each value [N], as `Spacing.index`."""
+        cells = self.base.index(values)
+        return np.where(cells == OUTSIDE, OUTSIDE, self.of_cells()[cells])
+
+    def of_cells(self) -> Numbers:
+        """The group of each cell of the base [base.width], flow cells at both ends."""
+        groups = np.searchsorted(self.starts, np.arange(self.base.cells), side="right")
+        return np.concatenate([[0], groups, [self.cells + 1]]).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=256)
+def _edges(scale: str, low: float, high: float, cells: int) -> Floats:
+    make = np.geomspace if scale == "log" else np.linspace
+    edges = np.asarray(make(low, high, cells + 1), dtype=np.float64)
+    edges.flags.writeable = False
+    return edges

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.evaluation.binning import Floats, Indices
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
+from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS, Key
-from pipeline.evaluation.spacing import Floats, Indices
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation
@@ -41,13 +42,15 @@ def summarise(evaluation: "Evaluation", reduced_inputs: frozenset[str]) -> dict[
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def ks_distance(pit: FineHistogram) -> float:
+def ks_distance(pit: FineHistogram, bin_number: int = 0) -> float:
     """Largest distance of the distribution of a PIT from the uniform one, at the cells' edges.
 
-    The distance over all values is larger by at most one cell's width.
+    The distance over all values is larger by at most one cell's width. NaN where the weights do
+    not add up to any.
     """
-    edges, _, weights, _ = pit.rebinned(1)
-    reached = np.cumsum(weights) / weights.sum()
+    edges, _, weights, _ = pit.rebinned(1, bin_number)
+    total = weights.sum()
+    reached = np.cumsum(weights) / (total if total > 0 else np.nan)
     return float(np.abs(reached - edges[1:]).max())
 
 
@@ -70,13 +73,13 @@ def rows_without_density(evaluation: "Evaluation", figure: str, name: str, where
     """
     every = evaluation.histograms[Key("ratio_in", UNCALIBRATED, where)]
     scored = evaluation.moments[Key(figure, name, where)].counts[0]
-    return int(every.rows[0] + every.outside - scored)
+    return int(every.rows[0] + every.outside[0] - scored)
 
 
 def _population_figures(evaluation: "Evaluation", name: str, where: str) -> Figures:
     enough = evaluation.plan.settings.min_rows_per_bin
     yield from _scores(evaluation, name, where)
-    for figure in COVERAGES:
+    for figure in (*COVERAGES, "sharpness68", "crps", "crps_excess"):
         moments = evaluation.moments.get(Key(figure, name, where))
         if moments is not None and moments.counts[0] >= enough:
             yield figure, float(moments.mean[0])
@@ -153,6 +156,15 @@ def _pair(evaluation: "Evaluation", name: str) -> Figures:
     shifts, bins = _truth_profile(evaluation, "pair_central", name), closure_bins(evaluation)
     if shifts is not None and len(bins):
         yield "central_max", float(np.abs(_medians(shifts, bins)).max())
+    both = evaluation.moments.get(Key("correlation_t_log", name, EVERYWHERE))
+    if both is not None and both.counts[0, 0] >= evaluation.plan.settings.min_rows_per_bin:
+        yield "correlation_t_log", correlation(both)
+
+
+def correlation(sums: BinMoments) -> float:
+    """Pearson's coefficient from the spreads of x, y and x + y."""
+    x, y, both = (float(sums.quantity(at).std[0]) ** 2 for at in range(3))
+    return (both - x - y) / 2 / np.sqrt(x * y) if x * y > 0 else float("nan")
 
 
 def _truth_profile(evaluation: "Evaluation", figure: str, name: str) -> FineHistogram | None:

@@ -102,6 +102,7 @@ def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColum
         rows += [
             ("log_density", "1", f"natural log of the density of {log} {name} at the true value"),
             ("pit", "1", f"probability of a {name} below the true value"),
+            ("crps", "1", f"continuous ranked probability score of {log} {name}; NaN if not drawn"),
         ]
     return tuple(CalibratedColumn(name=n, unit=u, description=d) for n, u, d in rows)
 

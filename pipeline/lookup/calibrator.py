@@ -32,6 +32,11 @@ class LookupTable(PointEstimate):
     target: Target
     ranges: Mapping[str, tuple[float, float]]
 
+    @property
+    def slabs_at_once(self) -> int:
+        """Some, over which the work of each call is spread."""
+        return 16
+
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""
         columns = calibrated_pair(

@@ -119,7 +119,7 @@ def _plain(value: float, _: int | None) -> str:
         return f"{value:g}"
     mantissa, power = f"{value:.0e}".split("e")
     front = "" if mantissa == "1" else rf"{mantissa}\cdot "
-    return rf"${front}10^{{{int(power)}}}$"
+    return rf"$\mathrm{{{front}10^{{{int(power)}}}}}$"
 
 
 def add_legend(figure: Figure, axes: Axes, *, columns: int = 4) -> None:

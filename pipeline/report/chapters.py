@@ -145,7 +145,7 @@ CHAPTERS = (
     Chapter(
         "figure-11",
         "Figure 11: uncertainties of two models",
-        "Two ways to the same uncertainty should agree cluster by cluster.",
+        "Two ways to the same uncertainty should agree row by row.",
         panels=(partial(planes.pair_plane_panels, figure="sigma_rel"), densities.pair_panels),
     ),
     Chapter(
@@ -195,7 +195,7 @@ CHAPTERS = (
     Chapter(
         "selection",
         "Use of the uncertainty",
-        "Dropping the clusters of the largest relative uncertainty should leave a better "
+        "Dropping the rows of the largest relative uncertainty should leave a better "
         "resolution and smaller tails; no ranking can do better than the exact density's.",
         panels=(selection.selection_panels,),
     ),
@@ -219,7 +219,7 @@ CHAPTERS = (
         "uncertainty",
         "More on uncertainties",
         "The statistical part should be small and fall with more training rows; the total should "
-        "agree with the exact one cluster by cluster, and the pull should depend on nothing.",
+        "agree with the exact one row by row, and the pull should depend on nothing.",
         panels=(
             partial(densities.sigma_panels, parts=("sigma_syst", "sigma_stat")),
             densities.sigma_ratio_panels,

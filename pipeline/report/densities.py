@@ -40,17 +40,17 @@ def pull_panels(scene: Scene) -> Iterator[Panel]:
         plain_log(axes, "y")
         axes.set_xlim(*_core(series(table), 1e-4))
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of clusters per unit")
+        axes.set_ylabel("fraction of rows per unit")
         write_lines(axes, words)
         add_legend(figure, axes)
         yield Panel(
             name=figure_name.replace("_", "-"),
-            caption=f"{label}, with the two-sided Gaussian fitted to its core (thick): centre, "
-            "left width and right width are in the panel.",
+            caption=f"{label}, with the two-sided Gaussian fitted to its core (thick). In the "
+            "panel: its centre and its two widths, with the error of the last digits.",
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
             number="12b" if figure_name == "t_log" else "",
-            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+            labels={"low": label, "fraction": "Fraction of rows in the bin"},
         )
 
 
@@ -98,14 +98,18 @@ def sigma_panels(scene: Scene, parts: tuple[str, ...]) -> Iterator[Panel]:
         unit = "" if scene.target.unit == "1" else f" [{scene.target.unit}]"
         label = f"{symbol} of {scene.symbol(scene.target.name)}{unit}"
         axes.set_xlabel(label)
+        window = scene.sigma_window if figure_name == "sigma_tot" else ()
+        for end in window:
+            axes.axvline(end, color=GREY, linewidth=0.8, linestyle=":")
         add_legend(figure, axes)
         yield Panel(
             name=figure_name.replace("_", "-"),
-            caption=f"Spectrum of the {kind} uncertainty of {scene.symbol(scene.target.name)}.",
+            caption=f"Spectrum of the {kind} uncertainty of {scene.symbol(scene.target.name)}."
+            + (" The rows between the dotted lines are looked at below." if window else ""),
             figure=figure,
             table=pa.concat_tables([select(table, set=name) for name in names]),
             number="13" if figure_name == "sigma_tot" else "",
-            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+            labels={"low": label, "fraction": "Fraction of rows in the bin"},
         )
 
 
@@ -127,10 +131,10 @@ def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     add_legend(figure, axes)
     yield Panel(
         name="sigma-ratio",
-        caption="Total uncertainty of the logarithm over the exact one, cluster by cluster.",
+        caption="Total uncertainty of the logarithm over the exact one, row by row.",
         figure=figure,
         table=table,
-        labels={"low": "Ratio of uncertainties", "fraction": "Fraction of clusters in the bin"},
+        labels={"low": "Ratio of uncertainties", "fraction": "Fraction of rows in the bin"},
     )
 
 
@@ -152,16 +156,16 @@ def pair_panels(scene: Scene) -> Iterator[Panel]:
         write_lines(axes, _fit_words(fit, one))
         label = rf"$\sigma_\mathrm{{tot}}$ of {one.label} / {two.label} $-$ 1"
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of clusters per unit")
+        axes.set_ylabel("fraction of rows per unit")
         add_legend(figure, axes)
         yield Panel(
             name=f"pair-{pair.replace('_', '-')}",
-            caption=f"{label}, for the same clusters, with the two-sided Gaussian fitted to its "
+            caption=f"{label}, for the same rows, with the two-sided Gaussian fitted to its "
             "core (thick); lines at 0 and at 10% on either side.",
             figure=figure,
             table=table,
             number="11b",
-            labels={"low": label, "fraction": "Fraction of clusters in the bin"},
+            labels={"low": label, "fraction": "Fraction of rows in the bin"},
         )
 
 
@@ -184,18 +188,18 @@ def _draw_fit(axes: Axes, fit: Series, look: Look) -> None:
     x = np.linspace(fit["low"][0], fit["high"][0], 200)
     width = np.where(x < fit["mean"][0], fit["left"][0], fit["right"][0])
     y = fit["height"][0] * np.exp(-(((x - fit["mean"][0]) / width) ** 2) / 2)
-    axes.plot(x, y, color=look.colour, linewidth=3.0, alpha=0.35)
+    axes.plot(x, y, color=look.colour, linewidth=6.0, alpha=0.3, solid_capstyle="butt")
 
 
 def _fit_words(fit: Series, look: Look) -> list[tuple[str, str]]:
     """What was fitted, with its colour."""
     if not len(fit):
         return []
-    values = [
-        f"{fit[name][0]:.3f} ± {fit[name + '_error'][0]:.3f}" for name in ("mean", "left", "right")
-    ]
-    centre, left, right = values
-    return [(f"{look.label}: {centre}, {left}, {right}", look.colour)]
+    centre, left, right = (
+        f"{fit[name][0]:.3f}({1000 * fit[name + '_error'][0]:.0f})".replace("-", "\u2212")
+        for name in ("mean", "left", "right")
+    )
+    return [(f"{look.label}: centre {centre}, left {left}, right {right}", look.colour)]
 
 
 def _core(bins: Series, share: float) -> tuple[float, float]:
@@ -217,8 +221,8 @@ def _log_axes(axes: Axes, bins: Series) -> None:
     low, high = float(bins["low"].min()), float(bins["high"].max())
     plain_log(axes, "x", (low, high))
     plain_log(axes, "y")
-    axes.set_ylabel("fraction of clusters per bin")
+    axes.set_ylabel("fraction of rows per bin")
 
 
 def _words(population: str) -> str:
-    return "all clusters" if population == EVERYWHERE else f"the region {population}"
+    return "all rows" if population == EVERYWHERE else f"the region {population}"

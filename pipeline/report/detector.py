@@ -59,7 +59,7 @@ LABELS = {
     "Tile extended": (4300.0, 2850.0),
     "EM end-cap": (3600.0, 120.0),
     "HEC": (5250.0, 1250.0),
-    "Gap": (3220.0, 2180.0),
+    "Gap": (2900.0, 2130.0),
 }
 
 
@@ -76,6 +76,7 @@ def map_panels(scene: Scene) -> Iterator[Panel]:
         )
         draw_cells(drawing, axes, (z, r), (cells["low"], cells["r_low"]), cells["weight"])
         _draw_detector(axes)
+        axes.set_title(scene.sample, loc="right", style="italic", y=1.05)  # above the rays' names
         rows = int(np.nansum(cells["rows"]))
         yield Panel(
             name=f"map-{name}",
@@ -92,7 +93,8 @@ def _which(scene: Scene, name: str) -> str:
     if name == EVERYWHERE:
         return "all clusters"
     symbol = r"$\sigma_\mathrm{tot}$"
-    return f"the clusters whose {symbol} by {scene.look(name).label} lies in the window"
+    ends = " to ".join(f"{end:g}" for end in scene.sigma_window) or "in the window"
+    return f"the clusters with a {symbol} of {ends} by {scene.look(name).label}"
 
 
 def _draw_detector(axes: Axes) -> None:

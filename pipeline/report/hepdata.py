@@ -16,8 +16,6 @@ SUBMISSION = "submission.yaml"
 MISSING = "-"  # what HEPData shows as an empty cell
 MAX_NAME = 64
 
-# Pairs of columns that are the edges of one binned variable.
-BINS = (("low", "high"), ("target_low", "target_high"))
 INTERVALS = {"median": ("left68", "right68")}  # narrowest intervals, shown as errors as well
 DRAWN_AS_ERRORS = {"left68", "right68"}
 
@@ -29,20 +27,22 @@ def data_document(table: pa.Table, labels: Mapping[str, str]) -> str:
     """A table in long form as a data file.
 
     Columns of text name curves: each curve has a dependent variable for each column of numbers.
-    Bins are independent variables; a curve that lacks a bin has "-" there. Without bins the first
-    column of numbers, or without numbers the text itself, is independent.
+    Bins (columns X_low and X_high) are independent variables; a curve that lacks a bin has "-"
+    there. Without bins the first labelled column is independent, without that the text itself.
 
     Args:
         table: What was drawn; X_error is the statistical error of column X.
         labels: By column: label with the unit.
+
+    Raises:
+        ValueError: A curve has two rows for the same bin, of which one would be lost.
     """
     rows = table.to_pylist()
     words, numbers = _kinds(table)
-    bins = [pair for pair in BINS if set(pair) <= set(numbers)]
-    independent: list[tuple[str, ...]] = [*bins]
-    if not bins:
-        first = numbers[:1] if _rises(rows, numbers) else words
-        independent, words = [(name,) for name in first], [w for w in words if w not in first]
+    independent: list[tuple[str, ...]] = [*_bins(numbers)]
+    if not independent:
+        axis = [name for name in labels if name in numbers][:1]
+        independent, words = [(n,) for n in axis or words], words if axis else []
     taken = {name for names in independent for name in names}
     values = [n for n in numbers if n not in taken | DRAWN_AS_ERRORS and not n.endswith("_error")]
     keys = _keys(rows, independent)
@@ -91,10 +91,12 @@ def _kinds(table: pa.Table) -> tuple[list[str], list[str]]:
     return words, numbers
 
 
-def _rises(rows: Sequence[Row], numbers: Sequence[str]) -> bool:
-    """Whether the first column of numbers is an axis, such as the epoch."""
-    values = [row[numbers[0]] for row in rows] if numbers else []
-    return len(set(values)) == len(values) and values == sorted(values)
+def _bins(numbers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of columns that are the edges of one variable."""
+    for low in numbers:
+        high = low.removesuffix("low") + "high"
+        if low.endswith("low") and high in numbers:
+            yield low, high
 
 
 def _keys(rows: Sequence[Row], independent: Sequence[tuple[str, ...]]) -> list[Key]:
@@ -117,6 +119,9 @@ def _curves(
     for curve in dict.fromkeys(tuple(row[word] for word in words) for row in rows):
         chosen = [row for row in rows if tuple(row[word] for word in words) == curve]
         found = {_key(row, independent): row for row in chosen}
+        if len(found) < len(chosen):
+            msg = f"two rows of {', '.join(map(str, curve)) or 'the table'} have the same bin"
+            raise ValueError(msg)
         qualifiers = [{"name": w, "value": c} for w, c in zip(words, curve, strict=True) if c]
         for value in values:
             yield {
@@ -128,7 +133,7 @@ def _curves(
 
 def _header(column: str, labels: Mapping[str, str]) -> dict[str, str]:
     name, unit = split_unit(labels.get(column, column.replace("_", " ")))
-    return {"name": name} | ({"units": unit} if unit else {})
+    return {"name": name} | ({"units": to_text(unit)} if unit else {})
 
 
 def _bin(ends: tuple[Any, ...]) -> dict[str, Any]:
@@ -143,10 +148,10 @@ def _value(row: Row | None, column: str) -> dict[str, Any]:
         return {"value": MISSING}
     errors: list[dict[str, Any]] = []
     error = row.get(column + "_error")
-    if error is not None and math.isfinite(error):
+    if error and math.isfinite(error):  # HEPData refuses errors that are all zero
         errors.append({"symerror": error, "label": "statistical"})
     low, high = (row.get(side) for side in INTERVALS.get(column, ("", "")))
-    if low is not None and high is not None:
+    if low is not None and high is not None and low < high:
         ends = {"minus": low - value, "plus": high - value}
         errors.append({"asymerror": ends, "label": "narrowest 68% interval"})
     return {"value": value} | ({"errors": errors} if errors else {})

@@ -146,5 +146,5 @@ def _settled_range(curves: Sequence[Column]) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0
-    margin = 0.08 * max(float(np.ptp(values)), 1e-3)
+    margin = 0.08 * max(float(np.ptp(values)), 1e-3 * float(np.abs(values).max()))
     return float(values.min()) - margin, float(values.max()) + margin

@@ -7,7 +7,6 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from pipeline.evaluation.rows import TARGET, VERSUS
 from pipeline.report.canvas import GREY, Panel, new_axes, plain_log
@@ -93,7 +92,7 @@ def pair_plane_panels(scene: Scene, figure: str) -> Iterator[Panel]:
         yield Panel(
             name=f"pair-{figure.replace('_', '-')}-{pair.replace('_', '-')}",
             caption=f"{labels['other_low']} against that of {scene.look(second).label}, for the "
-            "same clusters; equal on the dashed line." + _correlation(scene, figure, pair),
+            "same rows; equal on the dashed line." + _correlation(scene, figure, pair),
             figure=drawing,
             table=table,
             number=number,
@@ -127,7 +126,7 @@ def draw_cells(
     norm = LogNorm(vmin=min(bottom, 0.5 * top), vmax=top)
     mesh = axes.pcolormesh(across, up, dense, norm=norm, cmap="viridis", rasterized=True)
     bar = drawing.colorbar(mesh, ax=axes, label="share of the sample", pad=0.02)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_log(bar.ax, "y")
 
 
 def _edges(cells: Series, low: str, high: str) -> Column:

@@ -82,14 +82,14 @@ def prediction_panels(scene: Scene, figure: str) -> Iterator[Panel]:
 
 
 def pull_profile_panels(scene: Scene) -> Iterator[Panel]:
-    """Median and band of the logarithmic pull against the axes of Figure 6."""
+    """Median and band of the logarithmic pull against the axes that have it."""
     view = MedianView(
         table="pull_profile",
         names=scene.sets,
         label=r"$t_\mathrm{log}$",
         caption="Median of the logarithmic pull",
     )
-    for _, axis in axes_of(scene, "delta_r", "6"):
+    for axis in scene.axes():
         yield from _median_panel(scene, axis, view, "")
 
 
@@ -244,17 +244,21 @@ def _frame(axes: Axes, axis: AxisView, curves: Iterable[Curve]) -> None:
 def _median_range(curves: list[Curve], banded: list[Curve]) -> tuple[float, float]:
     """What shows the medians and bands of calibrated sets.
 
-    The uncalibrated scale is shown as far as it does not press the others flat.
+    The uncalibrated scale, and single bins far away, are shown as far as they do not press the
+    others flat.
     """
     shown = banded or curves
     medians = np.concatenate([curve.bins["median"] for curve in shown])
     edges = [curve.bins[side] for curve in shown for side in ("left68", "right68")]
-    band = np.nanquantile(np.concatenate(edges), [0.02, 0.98])
-    low, high = min(np.nanmin(medians), band[0], 0.0), max(np.nanmax(medians), band[1], 0.0)
-    span = max(high - low, 1e-3)
+    first, low, high, last = np.nanquantile(np.concatenate(edges), [0.02, 0.1, 0.9, 0.98])
+    reach = max(high - low, 1e-3)
+    low = max(min(np.nanmin(medians), first, 0.0), low - reach)
+    high = min(max(np.nanmax(medians), last, 0.0), high + reach)
+    span = high - low
     every = np.concatenate([curve.bins["median"] for curve in curves])
-    low = min(low, max(float(np.nanmin(every)), low - span))
-    high = max(high, min(float(np.nanmax(every)), high + span))
+    least, most = np.nanquantile(every, [0.03, 0.97])
+    low = min(low, max(float(least), low - span))
+    high = max(high, min(float(most), high + span))
     return float(low - 0.08 * span), float(high + 0.08 * span)
 
 

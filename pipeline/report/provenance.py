@@ -1,6 +1,9 @@
 """What was run: records of the jobs, software, fingerprints and settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
 
 from pipeline.report.headline import MISSING, HtmlTable
 from pipeline.report.scene import Scene
@@ -14,13 +17,13 @@ def record_tables(scene: Scene) -> Iterator[HtmlTable]:
             str(record.get("git_hash", MISSING))[:12],
             f"{record.get('wall_seconds', 0):.1f} s",
             f"{record.get('peak_memory_mib', 0)} MiB",
-            ", ".join(f"{n} {count}" for n, count in record.get("counts", {}).items()) or MISSING,
+            _words(record.get("counts", {})) or MISSING,
         ]
         for job, record in scene.records.items()
     ]
     if runs:
         head = ("job", "commit", "wall time", "peak memory", "counts")
-        yield HtmlTable("Runs", head, runs)
+        yield HtmlTable("Runs", head, runs, of_words=True)
     versions: dict[str, str] = {}
     made: dict[str, str] = {}
     if scene.manifest is not None:
@@ -37,7 +40,20 @@ def record_tables(scene: Scene) -> Iterator[HtmlTable]:
         yield HtmlTable("Fingerprints", ("of", "fingerprint"), [list(f) for f in made.items()])
 
 
+def _words(counts: Mapping[str, Any]) -> str:
+    """Numbers with their names, those within a count in brackets; lists are left out."""
+    words = [
+        f"{name.replace('_', ' ')} ({_words(count)})"
+        if isinstance(count, Mapping)
+        else f"{name.replace('_', ' ')} {count}"
+        for name, count in counts.items()
+        if isinstance(count, (Mapping, int, float))
+    ]
+    return ", ".join(words)
+
+
 def settings_listing(scene: Scene) -> Iterator[tuple[str, str]]:
     """The study as it was resolved."""
     if scene.study:
-        yield "Settings of the study, with all defaults", scene.study
+        text = yaml.safe_dump(dict(scene.study), sort_keys=False, allow_unicode=True)
+        yield "Settings of the study, with all defaults", text

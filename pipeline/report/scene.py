@@ -1,5 +1,6 @@
 """What a report is made from: the tables, the names of the sets and how each one looks."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 Column = NDArray[Any]
+_POWER = re.compile(r"\^(-?\d+)")  # in a unit
+_RAISED = r"$^{\1}$"
 History = Sequence[Mapping[str, Any]]
 
 NOTHING = pa.table({})  # a table that a study does not have
@@ -51,7 +54,7 @@ class Scene:
         cards: By model.
         histories: By model: the lines of its history.
         records: By job: what it recorded of its last run.
-        study: The study's settings as they were resolved, as text.
+        study: The study's settings as they were resolved.
     """
 
     tables: Mapping[str, pa.Table]
@@ -64,11 +67,16 @@ class Scene:
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
     histories: Mapping[str, History] = field(default_factory=dict)
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    study: str = ""
+    study: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self, name: str) -> pa.Table:
         """A table; one without rows and columns if the study has none of that name."""
         return self.tables.get(name, NOTHING)
+
+    @property
+    def sigma_window(self) -> tuple[float, ...]:
+        """Ends of the window of sigma_tot whose clusters are looked at; empty for none."""
+        return tuple(self.study.get("evaluate", {}).get("sigma_window") or ())
 
     def model_of_kind(self, kind: str) -> str | None:
         """The first model of a kind that was evaluated; None if there is none."""
@@ -116,7 +124,7 @@ class Scene:
     def axes(self) -> Iterator["AxisView"]:
         """The axes of the evaluation."""
         for row in self.table("axes").to_pylist():
-            unit = "" if row["unit"] == "1" else f" [{row['unit']}]"
+            unit = "" if row["unit"] == "1" else f" [{_POWER.sub(_RAISED, row['unit'])}]"
             symbol = self.symbol(row["column"])
             yield AxisView(
                 name=row["axis"],

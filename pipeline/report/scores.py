@@ -35,7 +35,7 @@ def nll_panels(scene: Scene) -> Iterator[Panel]:
         symbol = scene.symbol(scene.target.name)
         axes.set_xlabel(rf"negative log density of log$_\mathrm{{10}}$ {symbol}")
         where = "" if population == EVERYWHERE else f"-{population}"
-        words = "all clusters" if population == EVERYWHERE else f"the region {population}"
+        words = "all rows" if population == EVERYWHERE else f"the region {population}"
         yield Panel(
             name=f"nll{where}",
             caption=f"Mean negative log density of {words}, with its statistical error; lower is "
@@ -137,12 +137,12 @@ def coverage_curve_panels(scene: Scene) -> Iterator[Panel]:
 
 
 def score_profile_panels(scene: Scene) -> Iterator[Panel]:
-    """Score above the exact one in the bins of the truth axis and of the numerator."""
+    """Score above the exact one against the axes that have it."""
     for axis in scene.axes():
         table = select(scene.table("score_profile"), axis=axis.name)
         curves = {name: series(table, set=name) for name in scene.models}
         curves = {n: b for n, b in curves.items() if len(b) and np.isfinite(b["nll_excess"]).any()}
-        if axis.name not in {"denominator", "numerator"} or not curves:
+        if not curves:
             continue
         figure, axes = new_axes(scene.sample)
         axes.axhline(0.0, color=GREY, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""What dropping the clusters of the largest relative uncertainty gains."""
+"""What dropping the rows of the largest relative uncertainty gains."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from pipeline.report.canvas import Panel, add_legend, new_axes
 from pipeline.report.scene import Scene, Series, distinct, select, series
 
-RESOLUTION = r"$\sigma_\mathrm{rel}$ of the clusters kept"
+RESOLUTION = r"$\sigma_\mathrm{rel}$ of the rows kept"
 
 
 def selection_panels(scene: Scene) -> Iterator[Panel]:
-    """Resolution and tails against the share of clusters kept."""
+    """Resolution and tails against the share of rows kept."""
     table = scene.table("selection")
     if not table.num_rows:
         return
@@ -22,15 +22,15 @@ def selection_panels(scene: Scene) -> Iterator[Panel]:
         table,
         {"sigma_rel": RESOLUTION},
         "selection-resolution",
-        "Relative resolution against the share of clusters kept",
+        "Relative resolution against the share of rows kept",
     )
     yield _panel(
         scene,
         table,
-        {"tail_above": "share of clusters far too high", "tail_below": "far too low"},
+        {"tail_above": "share of rows far too high", "tail_below": "far too low"},
         "selection-tails",
-        "Share of clusters whose calibrated energy is far off, above (lines) and below (dotted), "
-        "against the share of clusters kept",
+        "Share of rows whose calibrated energy is far off, above (lines) and below (dotted), "
+        "against the share of rows kept",
     )
 
 
@@ -41,7 +41,7 @@ def _panel(scene: Scene, table: pa.Table, values: dict[str, str], name: str, cap
             _draw(axes, scene, series(table, set=who, ranked_by=ranked_by), values)
     axes.set_xlim(0.0, 1.02)
     axes.set_ylim(0.0, None)
-    axes.set_xlabel("share of clusters kept")
+    axes.set_xlabel("share of rows kept")
     axes.set_ylabel(next(iter(values.values())))
     add_legend(drawing, axes, columns=2)
     columns = ["set", "ranked_by", "kept", "rows", *values]
@@ -52,7 +52,7 @@ def _panel(scene: Scene, table: pa.Table, values: dict[str, str], name: str, cap
         "ranked by each set's own, and by the exact density's as the limit.",
         figure=drawing,
         table=table.select([*columns, *errors]),
-        labels={"kept": "Share of clusters kept"} | values,
+        labels={"kept": "Share of rows kept"} | values,
     )
 
 

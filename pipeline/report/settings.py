@@ -32,6 +32,7 @@ class ReportSettings(Record):
             "bnn": "BNN",
             "re": "RE",
             "dnn": "DNN",
+            "lcw": "LCW",
         }
     )
     column_labels: dict[str, str] = Field(

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.evaluation.rows import UNCALIBRATED
-from pipeline.report.canvas import GREY, Panel, add_legend, new_axes
+from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
 from pipeline.report.profiles import as_steps
 from pipeline.report.scene import Scene, Series, series
 
-SHARE_SHOWN = 0.005  # of the rows that may lie beyond either end
+SHOWN = ("set", "low", "high", "rows", "fraction", "fraction_error")
+SHARE_SHOWN = 0.002  # of the rows that may lie beyond either end
+MAX_DELTA = 3.0  # farther rows are counted in the panel's numbers only
 
 
 def slice_panels(scene: Scene) -> Iterator[Panel]:
@@ -31,24 +33,25 @@ def slice_panels(scene: Scene) -> Iterator[Panel]:
         drawing, axes = new_axes(scene.sample)
         for name, bins in curves.items():
             look = scene.look(name)
-            x, y = as_steps(bins["low"], bins["high"], bins["fraction"])
+            filled = np.where(bins["fraction"] > 0, bins["fraction"], np.nan)
+            x, y = as_steps(bins["low"], bins["high"], filled)
             axes.plot(x, y, color=look.colour, linestyle=look.line, linewidth=1.2, label=look.label)
         axes.axvline(0.0, color=GREY, linewidth=0.8)
         axes.set_xlim(*_range(list(curves.values())))
-        axes.set_ylim(0.0, None)
+        plain_log(axes, "y")
         axes.set_xlabel(label)
-        axes.set_ylabel("fraction of clusters per bin")
+        axes.set_ylabel("fraction of rows per bin")
         add_legend(drawing, axes)
         first = next(iter(curves.values()))
         low, high = first["slice_low"][0], first["slice_high"][0]
         yield Panel(
             name=f"slice-{at:g}".replace(".", "p"),
-            caption=f"{label} of clusters with {below} from {low:.3g} to {high:.3g}{unit}, each "
+            caption=f"{label} of rows with {below} from {low:.3g} to {high:.3g}{unit}, each "
             "scale normalised to one.",
             figure=drawing,
-            table=table.filter(np.isclose(every["at"], at)),
+            table=table.filter(np.isclose(every["at"], at)).select(SHOWN),
             number="19" + next(letters),
-            labels={"low": label, "fraction": "Fraction of clusters per bin"},
+            labels={"low": label, "fraction": "Fraction of rows per bin"},
         )
 
 
@@ -65,4 +68,4 @@ def _range(curves: list[Series]) -> tuple[float, float]:
         reached /= reached[-1]
         last = min(int(np.searchsorted(reached, 1 - SHARE_SHOWN)), len(reached) - 1)
         ends.append((bins["low"][np.searchsorted(reached, SHARE_SHOWN)], bins["high"][last]))
-    return float(min(e[0] for e in ends)), float(max(e[1] for e in ends))
+    return float(min(e[0] for e in ends)), min(float(max(e[1] for e in ends)), MAX_DELTA)

@@ -9,9 +9,10 @@ from pipeline.evaluation.rows import EVERYWHERE
 from pipeline.report.canvas import Panel, add_legend, new_tiers, plain_log
 from pipeline.report.paper import axes_of
 from pipeline.report.profiles import as_steps
-from pipeline.report.scene import AxisView, Scene, Series, distinct, select, series
+from pipeline.report.scene import AxisView, Column, Scene, Series, distinct, select, series
 
 CLASS_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
+MIN_ROWS = 10  # bins with fewer have no fraction worth a line
 LOG_FROM = 50.0  # largest over smallest weight of a bin from which the counts are shown in log
 
 
@@ -31,7 +32,7 @@ def _panel(
 ) -> Panel:
     drawing, upper, lower = new_tiers(scene.sample)
     _draw_stack(upper, whole, classes)
-    _draw_fractions(lower, classes)
+    _draw_fractions(lower, classes, whole["rows"] >= MIN_ROWS)
     seen = whole["rows"] > 0
     low, high = float(whole["low"][seen].min()), float(whole["high"][seen].max())
     for axes in (upper, lower):
@@ -43,7 +44,7 @@ def _panel(
         plain_log(upper, "y", (0.5 * min(1.0, counts.min()), 2.0 * counts.max()))
     else:
         upper.set_ylim(0.0, None)
-    upper.set_ylabel("clusters per bin" if _is_counted(whole) else "sum of weights per bin")
+    upper.set_ylabel("rows per bin" if _is_counted(whole) else "sum of weights per bin")
     lower.set_xlabel(axis.label)
     lower.set_ylabel("fraction")
     lower.set_ylim(0.0, 1.05)
@@ -52,7 +53,7 @@ def _panel(
     return Panel(
         name=f"spectrum-{axis.name}",
         caption=f"Spectrum of {axis.symbol} by truth class, stacked; below, each class's fraction "
-        "of the bin with its statistical error as a band.",
+        f"of the bin with its statistical error as a band, from {MIN_ROWS} rows on.",
         figure=drawing,
         table=select(scene.table("spectrum"), axis=axis.name),
         number=number,
@@ -72,12 +73,13 @@ def _draw_stack(axes: Axes, whole: Series, classes: dict[str, Series]) -> None:
     axes.plot(x, y, color="#000000", linewidth=1.0, label="all")
 
 
-def _draw_fractions(axes: Axes, classes: dict[str, Series]) -> None:
+def _draw_fractions(axes: Axes, classes: dict[str, Series], shown: Column) -> None:
     for (_, bins), colour in zip(classes.items(), CLASS_COLOURS, strict=False):
         error = np.nan_to_num(bins["fraction_error"])
-        x, y = as_steps(bins["low"], bins["high"], bins["fraction"])
-        _, low = as_steps(bins["low"], bins["high"], bins["fraction"] - error)
-        _, high = as_steps(bins["low"], bins["high"], bins["fraction"] + error)
+        fraction = np.where(shown, bins["fraction"], np.nan)
+        x, y = as_steps(bins["low"], bins["high"], fraction)
+        _, low = as_steps(bins["low"], bins["high"], fraction - error)
+        _, high = as_steps(bins["low"], bins["high"], fraction + error)
         axes.fill_between(x, low, high, color=colour, alpha=0.3, linewidth=0)
         axes.plot(x, y, color=colour, linewidth=1.2)
 

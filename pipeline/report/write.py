@@ -32,7 +32,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
     settings: ReportSettings,
     split: Split = "test",
     records: Mapping[str, Mapping[str, Any]] | None = None,
-    study: str = "",
+    study: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `index.html` and `figures/*.svg`, `.pdf`, `.csv`, `.yaml`.
 
@@ -51,7 +51,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
         settings: Of the report.
         split: The split that was evaluated.
         records: By job: what it recorded of its last run; None for none.
-        study: The settings of the study as text.
+        study: The settings of the study; None for none.
 
     Raises:
         ValueError: The dataset has no target.
@@ -71,7 +71,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
         cards=cards,
         histories=histories,
         records=records or {},
-        study=study,
+        study=study or {},
     )
     figures = _clean(folder / FIGURES)
     drawn: list[tuple[str, str, str]] = []

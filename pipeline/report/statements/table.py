@@ -3,24 +3,26 @@
 from collections.abc import Iterator
 
 from pipeline.evaluation.rows import UNCALIBRATED
+from pipeline.formats.columns import Target
 from pipeline.report.headline import MISSING, HtmlTable
 from pipeline.report.scene import Scene
 from pipeline.report.statements import STATEMENTS
 from pipeline.report.statements.statement import Finding, Statement
 
 HOLDS, FAILS, NOT_APPLICABLE = "holds", "does not hold", "not applicable"
-HEAD = ("statement", "figure", "of", "paper", "found", "judgement", "exact density")
+HEAD = ("statement", "paper", "found", "exact density", "judgement", "of", "figure")
+PLURALS = {"holds": "hold", "does not hold": "do not hold", "not applicable": "not applicable"}
 
 
 def statement_tables(scene: Scene) -> Iterator[HtmlTable]:
     """One row a statement; those that no table of the study can answer are "not applicable"."""
-    if not scene.models:
+    if not scene.models or scene.target != Target():  # the paper speaks of topo-clusters alone
         return
     rows = [_row(scene, statement) for statement in STATEMENTS]
-    if all(row[5] == NOT_APPLICABLE for row in rows):
+    found = [row[HEAD.index("judgement")] for row in rows]
+    if set(found) == {NOT_APPLICABLE}:
         return
-    marks = (HOLDS, FAILS, NOT_APPLICABLE)
-    counts = ", ".join(f"{sum(row[5] == mark for row in rows)} {mark}" for mark in marks)
+    counts = ", ".join(f"{found.count(mark)} {words}" for mark, words in PLURALS.items())
     yield HtmlTable(f"Statements: {counts}", HEAD, rows, of_words=True, marks=(HOLDS, FAILS))
 
 
@@ -33,12 +35,12 @@ def _row(scene: Scene, statement: Statement) -> list[str]:
     who = "sample" if statement.of == "sample" else _label(scene, statement, subject)
     return [
         statement.words,
-        statement.figure,
-        who,
         statement.paper,
         MISSING if found is None else found.found,
-        _judge(found),
         MISSING if exact is None else exact.found,
+        _judge(found),
+        who,
+        statement.figure,
     ]
 
 

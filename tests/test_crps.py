@@ -1,0 +1,73 @@
+"""The continuous ranked probability score against its closed form and a fine sum."""
+
+import numpy as np
+from scipy.special import ndtr
+
+from pipeline.crps import ERROR, crps_of
+from pipeline.mixture import Mixtures
+
+
+def mixtures_of(rng, networks, rows, components, *, upper=np.inf):
+    weights = rng.dirichlet(np.ones(components), (networks, rows))
+    means = rng.normal(0, 0.3, (networks, rows, components))
+    sigmas = 10 ** rng.uniform(-2.5, -0.3, (networks, rows, components))
+    edges = np.full(rows, -np.inf), np.full(rows, upper)
+    return Mixtures(np.log(weights), means, sigmas, *edges)
+
+
+def closed_form(mixtures, points):
+    """Grimit et al., Q. J. R. Meteorol. Soc. 132 (2006) 2925, for a mixture of Gaussians."""
+
+    def spread(mean, sigma):
+        z = mean / sigma
+        return 2 * sigma * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) + mean * (2 * ndtr(z) - 1)
+
+    found = []
+    for i, point in enumerate(points):
+        w, m, s = (
+            a[:, i].ravel() for a in (np.exp(mixtures.log_weights), mixtures.means, mixtures.sigmas)
+        )
+        w = w / w.sum()
+        both = spread(m[:, None] - m, np.hypot(s[:, None], s))
+        found.append(w @ spread(point - m, s) - 0.5 * w @ both @ w)
+    return np.array(found)
+
+
+def test_within_the_stated_error_of_the_closed_form():
+    rng = np.random.default_rng(1)
+    mixtures = mixtures_of(rng, 5, 300, 3)
+    points = np.concatenate([rng.normal(0, 0.4, 290), np.linspace(-4, 4, 10)])
+    np.testing.assert_allclose(crps_of(mixtures, points), closed_form(mixtures, points), atol=ERROR)
+
+
+def test_components_far_out_and_very_narrow():
+    """One of weight 1e-3 and s = 2 beside one of s = 1e-3."""
+    rows = 50
+    shape = (1, rows, 2)
+    weights = np.broadcast_to(np.log([0.999, 1e-3]), shape)
+    sigmas = np.broadcast_to([1e-3, 2.0], shape)
+    edge = np.full(rows, np.inf)
+    mixtures = Mixtures(weights, np.zeros(shape), sigmas, -edge, edge)
+    points = np.linspace(-0.01, 0.01, rows)
+    np.testing.assert_allclose(crps_of(mixtures, points), closed_form(mixtures, points), atol=ERROR)
+
+
+def test_a_cut_density():
+    rng = np.random.default_rng(2)
+    mixtures = mixtures_of(rng, 1, 40, 3, upper=0.1)
+    points = rng.uniform(-0.8, 0.1, 40)
+    x = np.linspace(-6, 0.1, 400_001)
+    for i, found in enumerate(crps_of(mixtures, points)):
+        w, m, s = np.exp(mixtures.log_weights[0, i]), mixtures.means[0, i], mixtures.sigmas[0, i]
+        below = (w * ndtr((x[:, None] - m) / s)).sum(axis=1)
+        gap = below / below[-1] - (x >= points[i])
+        assert abs(found - np.trapezoid(gap**2, x)) < 2 * ERROR  # the sum has its own error
+
+
+def test_of_a_sure_density_it_is_the_absolute_error():
+    shape = (1, 3, 1)
+    edge = np.full(3, np.inf)
+    sure = Mixtures(np.zeros(shape), np.zeros(shape), np.full(shape, 1e-5), -edge, edge)
+    found = crps_of(sure, np.array([-0.3, 0.2, np.nan]))
+    np.testing.assert_allclose(found[:2], [0.3, 0.2], atol=ERROR)
+    assert np.isnan(found[2])
