@@ -20,6 +20,7 @@ from benchmarks import (  # noqa: E402
     ensemble_side,
     ingest_side,
     onnx_side,
+    scaling_side,
     table_side,
     training_peers,
     training_side,
@@ -63,6 +64,7 @@ def main() -> None:
             **training_peers.measure_peers(),
             **ensemble_side.measure_ensemble(),
             **ensemble_side.measure_two_workers(),
+            **scaling_side.measure_overhead(study),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()
     record = {

@@ -95,7 +95,7 @@ def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
     """
     models = [model_source(study, name, manifest) for name in model_names(study)]
     scales = scale_sources(study.calibrate.scales, manifest)
-    return [*models, *scales, *_oracle_source(manifest, study.calibrate)]
+    return [*models, *scales, *oracle_source(manifest, study.calibrate)]
 
 
 def open_set(study: Study, manifest: DatasetManifest, source: Source) -> CalibratedManifest:
@@ -136,7 +136,8 @@ def scale_sources(scales: Mapping[str, str], manifest: DatasetManifest) -> list[
     ]
 
 
-def _oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[Source]:
+def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[Source]:
+    """The exact density of a simulated sample; none where there is none."""
     density = oracle_of(manifest)
     if isinstance(density, str) or manifest.target is None:
         return []

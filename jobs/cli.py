@@ -12,6 +12,7 @@ JOBS = {
     "train": "train the study's models and export them to ONNX",
     "calibrate": "map the models and the oracle over a split of the dataset",
     "evaluate": "reduce the calibrated sets to binned metrics and headline figures",
+    "scaling": "train on growing subsets: sigma_stat and sigma_syst against the sample's size",
     "report": "draw the figures and write the HTML report",
     "run": "do all stages in order, each kept when it is done",
 }
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jobs.launch import run_job  # noqa: PLC0415 - `topocal --help` answers at once
 
     module = importlib.import_module(f"jobs.{words[0]}")
-    return run_job(words[0], module.main, words[1:])
+    return run_job(words[0], module.main, words[1:], getattr(module, "OPTIONS", None))
 
 
 def _help() -> str:

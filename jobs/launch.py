@@ -6,7 +6,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -35,10 +35,19 @@ RECORDED_PACKAGES = (
 
 @dataclass(slots=True)
 class Run:
-    """One run of one job: whether finished stages are done again, and what it has to record."""
+    """One run of one job: what it was asked for, and what it has to record.
+
+    Attributes:
+        redo: Finished stages are done again.
+        options: Names of the job's own options that were given.
+        before: What earlier stages of the same run have made or kept.
+        fingerprints: Of the stages, by name.
+        counts: What it did.
+    """
 
     redo: bool = False
-    before: frozenset[str] = frozenset()  # what earlier stages of the same run have made or kept
+    options: frozenset[str] = frozenset()
+    before: frozenset[str] = frozenset()
     fingerprints: dict[str, str] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
 
@@ -71,18 +80,24 @@ class Run:
 Job = Callable[[Study, Run], None]
 
 
-def run_job(name: str, job: Job, argv: Sequence[str]) -> int:
+def run_job(
+    name: str, job: Job, argv: Sequence[str], options: Mapping[str, str] | None = None
+) -> int:
     """Run a job from its command line and return the exit status.
+
+    Options that the job has beside those of all are given by name, with what they do.
 
     0 done; 2 the user's input or setting is at fault; 75 stopped by a signal, run again to
     continue. Anything else raises and ends with status 1 and a traceback.
     """
-    arguments = _parse(name, argv)
+    own = options or {}
+    arguments = _parse(name, argv, own)
 
     def action() -> None:
         study = load_study(arguments.files, arguments.overrides)
         _require_output(study)
-        run = Run(redo=arguments.redo)
+        given = frozenset(word for word in own if getattr(arguments, word.replace("-", "_")))
+        run = Run(redo=arguments.redo, options=given)
         start = time.monotonic()
         job(study, run)
         if run.counts:  # a run that kept everything leaves the record of the one that made it
@@ -127,13 +142,16 @@ def _require_output(study: Study) -> None:
         raise UserError(msg) from None
 
 
-def _parse(name: str, argv: Sequence[str]) -> argparse.Namespace:
+def _parse(name: str, argv: Sequence[str], own: Mapping[str, str]) -> argparse.Namespace:
+    flags = " ".join(f"[--{option}]" for option in ("redo", *own))
     parser = argparse.ArgumentParser(
         prog=f"topocal {name}",
-        usage=f"topocal {name} STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
+        usage=f"topocal {name} STUDY.yaml [SITE.yaml ...] [key.path=value ...] {flags}",
     )
     parser.add_argument("words", nargs="+", metavar="STUDY.yaml or key.path=value")
     parser.add_argument("--redo", action="store_true", help="make the output again, kept or not")
+    for option, text in own.items():
+        parser.add_argument(f"--{option}", action="store_true", help=text)
     arguments = parser.parse_intermixed_args(argv)
     arguments.overrides = [word for word in arguments.words if "=" in word]
     arguments.files = [word for word in arguments.words if "=" not in word]

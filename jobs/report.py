@@ -1,8 +1,9 @@
 """Draw the figures and write the HTML report.
 
 Run: topocal report STUDY.yaml
-Reads <output>/metrics, the dataset's manifest, the models' cards and histories; writes
-<output>/report/index.html and figures/*.svg, *.pdf, *.csv, *.yaml (HEPData's structure).
+Reads <output>/metrics, the dataset's manifest, the models' cards and histories, and the tables of a
+scaling study, which may be there alone; writes <output>/report/index.html and figures/*.svg, *.pdf,
+*.csv, *.yaml (HEPData's structure).
 """
 
 import json
@@ -15,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.evaluate import metrics_folder, open_metrics
+from jobs.evaluate import MetricsManifest, metrics_folder, open_metrics
 from jobs.ingest import open_dataset, open_ingested
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
+from jobs.scaling import open_tables
 from jobs.study import Study
 from jobs.tags import tag_tables
 from pipeline.formats.card import ModelCard
@@ -33,6 +35,7 @@ from pipeline.lookup.tables import read_tables
 log = logging.getLogger(__name__)
 
 VERSION = 2  # raised when the same metrics give another page
+NO_METRICS = MetricsManifest(fingerprint="", tables={}, summary={})
 
 
 class ReportManifest(OutputRecord):
@@ -52,13 +55,16 @@ def report_folder(study: Study) -> Path:
 
 
 def main(study: Study, run: Run) -> None:
-    """Write the report of a study whose metrics are there."""
+    """Write the report of a study whose metrics are there, or whose scaling study is."""
     folder = report_folder(study)
     manifest = open_dataset(study)
-    metrics = open_metrics(study, manifest)
-    models = {name: open_model(study, name, manifest) for name in model_names(study)}
+    extras = open_tables(study, manifest)
+    is_scaling_alone = bool(extras) and not (metrics_folder(study) / MANIFEST).exists()
+    metrics = NO_METRICS if is_scaling_alone else open_metrics(study, manifest)
+    names = [] if is_scaling_alone else model_names(study)
+    models = {name: open_model(study, name, manifest) for name in names}
     cards = {name: card for name, (_, card) in models.items()}
-    extras = extra_tables(models) | tag_tables(study, open_ingested(study))
+    extras |= lookup_tables(models) | tag_tables(study, open_ingested(study))
     wanted = fingerprint(
         stage="report",
         version=VERSION,
@@ -98,8 +104,8 @@ def main(study: Study, run: Run) -> None:
     log.info("report: %s", folder / "index.html")
 
 
-def extra_tables(models: Mapping[str, tuple[Path, ModelCard]]) -> dict[str, pa.Table]:
-    """By name: tables of other jobs than `evaluate` that the report shows, where they are there."""
+def lookup_tables(models: Mapping[str, tuple[Path, ModelCard]]) -> dict[str, pa.Table]:
+    """What the bins of look-up tables hold; nothing where there are none."""
     found = {
         name: read_tables(folder / card.artefacts["model"].path)
         for name, (folder, card) in models.items()

@@ -7,7 +7,7 @@ Reads the study's inputs (or simulates them); ends with <output>/report/index.ht
 import logging
 import sys
 
-from jobs import calibrate, evaluate, ingest, report, simulate, tag, train
+from jobs import calibrate, evaluate, ingest, report, scaling, simulate, tag, train
 from jobs.launch import Run, run_job, run_stage
 from jobs.study import Study
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def main(study: Study, run: Run) -> None:
-    """Simulate (unless the study names inputs), ingest, tag, train, calibrate, evaluate, report."""
+    """All stages of a study, from its inputs to its report; without inputs they are simulated."""
     if study.simulate is not None and not study.dataset.inputs:
         run_stage("simulate", simulate.main, study, run)
     run_stage("ingest", ingest.main, study, run)
@@ -27,6 +27,8 @@ def main(study: Study, run: Run) -> None:
         run_stage("tag", tag.main, study, run)
     if study.models:
         run_stage("train", train.main, study, run)
+    if study.scaling is not None:
+        run_stage("scaling", scaling.main, study, run)
     run_stage("calibrate", calibrate.main, study, run)
     run_stage("evaluate", evaluate.main, study, run)
     run_stage("report", report.main, study, run)

@@ -14,6 +14,7 @@ from pipeline.formats.records import PathText, Record
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.root.remote import RemoteSettings
+from pipeline.scaling.settings import ScalingSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
 from pipeline.trees.settings import BoostedTreesSettings
@@ -48,7 +49,8 @@ class RaySettings(Record):
     Attributes:
         address: "local": an embedded Ray of this job alone; "none": this process itself, one
             worker, which saves some seconds where one is enough.
-        workers: Processes that share the batches of a bnn, or the members of an ensemble.
+        workers: Processes that share the batches of a bnn, or the members of an ensemble; in a
+            scaling study as many small trainings run side by side.
         threads: Compute threads of a worker, beside the one that makes its noise. Threads that
             wait for each other within a step lose far more than they win on a shared machine.
         gpu: Train on GPUs, one a worker.
@@ -97,6 +99,7 @@ class Study(Record):
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     report: ReportSettings = ReportSettings()
+    scaling: ScalingSettings | None = None
     dask: DaskSettings = DaskSettings()
     ray: RaySettings = RaySettings()
 

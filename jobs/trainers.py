@@ -1,5 +1,8 @@
 """How each kind of model is trained: networks by Ray Train, tables and trees on the Dask farm."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from jobs.fit_table import fit_lookup_table
 from jobs.signals import stop_requests
 from jobs.task import Task
@@ -33,12 +36,23 @@ def _grow_trees(task: Task, settings: BoostedTreesSettings) -> ModelCard:
     return grow_trees(task, settings)
 
 
-def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
+@contextmanager
+def needing_torch() -> Iterator[None]:
+    """Around the import of what only the extra `train` installs.
+
+    Raises:
+        UserError: It is not installed.
+    """
     try:
-        from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
+        yield
     except ModuleNotFoundError as error:
         msg = f"{error.name} is not installed; training needs it: pip install 'topocal[train]'"
         raise UserError(msg) from None
+
+
+def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
+    with needing_torch():
+        from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
     ray = task.study.ray
     with stop_requests() as should_stop:
         card = train_model(

@@ -53,7 +53,7 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     wanted += [target.denominator] if scores else []
     table = read_part(plan.dataset, plan.part, list(dict.fromkeys(wanted)))
     rows = {name: table[name].to_numpy() for name in table.column_names}
-    truth_N = _truth_of(target, rows) if scores else None
+    truth_N = truth_of(target, rows) if scores else None
     size = SLAB * calibrator.slabs_at_once
     slabs = [
         calibrator.calibrate(
@@ -73,7 +73,7 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     )
 
 
-def _truth_of(target: Target, rows: Columns) -> NDArray[np.float64]:
+def truth_of(target: Target, rows: Columns) -> NDArray[np.float64]:
     """log10 of the true target; from both columns: a ratio in float32 may pass its bound."""
     numerator, denominator = rows[target.numerator], rows[target.denominator]
     return np.asarray(np.log10(numerator.astype(np.float64) / denominator), np.float64)

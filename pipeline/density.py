@@ -51,15 +51,20 @@ class OnnxDensity:
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         session = open_session(self.path, self.sha256)
         (parameters_SNP,) = session.run(["mixture"], {"features": x_NF})
-        means, log_variances, log_weights = np.split(parameters_SNP, 3, axis=2)
-        no_bound = np.full(len(x_NF), np.inf)
-        return Mixtures(
-            log_weights=log_weights,
-            means=means,
-            sigmas=_sigmas_of(log_variances),
-            lower=-no_bound,
-            upper=no_bound,
-        )
+        return mixtures_of(parameters_SNP)
+
+
+def mixtures_of(parameters_SNP: NDArray[np.float32]) -> Mixtures:
+    """The mixtures of networks whose outputs are means, log variances and log weights."""
+    means, log_variances, log_weights = np.split(parameters_SNP, 3, axis=2)
+    no_bound = np.full(parameters_SNP.shape[1], np.inf)
+    return Mixtures(
+        log_weights=log_weights,
+        means=means,
+        sigmas=_sigmas_of(log_variances),
+        lower=-no_bound,
+        upper=no_bound,
+    )
 
 
 def _sigmas_of(log_variances_SNK: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -55,7 +55,8 @@ def summarise(
         (E[R] of the averaged density within the range), q025, q16, q84, q975; sigma_syst (root of
         the mean over networks of Var[R]), sigma_stat (standard deviation over networks, 1 / S, of
         E[R]), sigma_tot (their quadratic sum), arXiv 2412.04370, Eq. 40-42, of each network's
-        density cut to the range. In l: sigma_syst_log10, sigma_stat_log10, sigma_tot_log10.
+        density cut to the range. In l: mean_log10 (E[l] of the averaged density within the range),
+        sigma_syst_log10, sigma_stat_log10, sigma_tot_log10.
         mode_linear_at_bound and mode_log10_at_bound: whether the mode is a bound of the range.
         NaN where a parameter is not finite or the range does not meet [lower, upper]. With points:
         log_density and pit there.
@@ -73,7 +74,7 @@ def summarise(
     levels = probabilities, ndtri(probabilities)
     modes, at_bound = np.empty((2, num_rows)), np.empty((2, num_rows), bool)
     quantiles = np.full((len(probabilities), num_rows), np.nan)
-    moments = np.full((5, num_rows), np.nan)
+    moments = np.full((6, num_rows), np.nan)
     densities = np.full((2, num_rows), np.nan)
     at = None if points is None else np.asarray(points, np.float64)
     for rows, block, networks in _blocks(mixtures):
@@ -135,6 +136,7 @@ def _columns_of(
         columns[f"mode_{kind}_at_bound"] = at_bound[i]
     columns |= {name: np.exp(LN10 * quantiles[i]) for i, name in enumerate(QUANTILES)}
     columns["mean"] = moments[0]
+    columns["mean_log10"] = moments[5]
     for first, suffix in ((1, ""), (3, "_log10")):
         columns[f"sigma_syst{suffix}"] = np.sqrt(moments[first])
         columns[f"sigma_stat{suffix}"] = np.sqrt(moments[first + 1])

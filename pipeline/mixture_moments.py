@@ -23,9 +23,9 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
         block: [N, 5, C], as from fastmath.load_rows.
         bounds: low [N] and high [N], in l.
         networks: number of networks S.
-        out: [5, N]; gets the mean of R in the averaged density, then for R and for l the mean over
-            networks of the variance and the variance over networks (1 / S) of the mean. Rows that
-            are NaN, or whose range is empty, are left as they are.
+        out: [6, N]; gets the mean of R in the averaged density, then for R and for l the mean over
+            networks of the variance and the variance over networks (1 / S) of the mean, then the
+            mean of l. Rows that are NaN, or whose range is empty, are left as they are.
     """
     num_rows, _, size = block.shape
     sums = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
@@ -49,6 +49,7 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
         out[0, i] *= scale
         out[1, i] *= scale * scale
         out[2, i] *= scale * scale
+        out[5, i] += reference
 
 
 @kernel
@@ -114,7 +115,7 @@ def _whole(row: Row, sums: Sums) -> None:
 
 @kernel
 def _average(sums: Sums, tops: Vector, averages: Sums, found: Vector) -> None:
-    """Mean of the averaged density; mean variance and variance of the means, for R and for l."""
+    """Means of the averaged density; mean variance and variance of the means, for R and for l."""
     for j in range(5):
         _add_components(sums[j], averages[j])
     _divide(averages)
@@ -125,6 +126,7 @@ def _average(sums: Sums, tops: Vector, averages: Sums, found: Vector) -> None:
     found[0] = _mean(means, shares)
     found[1], found[2] = _spread(means, squares)
     found[3], found[4] = _spread(log_means, log_squares)
+    found[5] = _mean(log_means, shares)
 
 
 @kernel

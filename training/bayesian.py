@@ -43,7 +43,8 @@ class BayesianNetwork:
             data.train.num_features, settings.hidden, settings.components
         )
         self.num_weights = network.count_weights(self.sizes)
-        self.plan = plan_epoch(self.num_rows, settings.batch_rows, worker.rank, worker.world_size)
+        rows = settings.rows_of_epoch(self.num_rows)
+        self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
         theta_P = network.initial_parameters(
             self.sizes, settings.initial_log_variance, generator

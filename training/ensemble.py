@@ -51,7 +51,8 @@ class RepulsiveEnsemble:
         self.sizes = network.layer_sizes(
             data.train.num_features, settings.hidden, settings.components
         )
-        self.plan = plan_epoch(self.num_rows, settings.batch_rows, rank=0, world_size=1)
+        rows = settings.rows_of_epoch(self.num_rows)
+        self.plan = plan_epoch(rows, settings.batch_rows, rank=0, world_size=1)
         start_CP = self._initial(seed).to(worker.device)
         count, width = start_CP.shape
         self.theta_CP = aligned_rows(count, width, start_CP).copy_(start_CP)

@@ -104,6 +104,11 @@ class Run:
     should_stop: Callable[[], bool]
 
     @property
+    def epoch_rows(self) -> int:
+        """Rows that an epoch sees."""
+        return self.settings.rows_of_epoch(len(self.data.train))
+
+    @property
     def is_stepwise(self) -> bool:
         """Whether the host looks at each step; on a GPU it would wait for it."""
         return self.worker.device.type == "cpu"
@@ -139,7 +144,7 @@ def train_epoch(run: Run, state: State, advance: Advance) -> None:
     state.epoch += 1
     clock = {
         "seconds": seconds,
-        "rows_per_second": len(run.data.train) / trained,
+        "rows_per_second": run.epoch_rows / trained,
         "seconds_left": seconds * (run.settings.epochs - state.epoch),
     }
     state.history.append({"epoch": state.epoch, "learning_rate": rate, **record, **clock})
@@ -248,7 +253,7 @@ def _record_of(run: Run, state: State, trace_CT: Tensor) -> dict[str, float]:
         raise LossNotFiniteError(msg)
     loss_T, norm_T, *others = trace_CT.double()
     return {
-        f"train_{run.learner.score}": loss_T.sum().item() / len(run.data.train),
+        f"train_{run.learner.score}": loss_T.sum().item() / run.epoch_rows,
         f"validation_{run.learner.score}": total.item() / len(run.data.validation),
         "gradient_norm": norm_T.mean().item(),
         "gradient_norm_max": norm_T.max().item(),

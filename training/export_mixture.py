@@ -13,27 +13,28 @@ from torch import Tensor
 from pipeline.formats.card import SEARCH_MARGIN, Output
 from pipeline.formats.columns import Target
 from pipeline.formats.files import replacing
+from pipeline.formats.manifest import DatasetManifest, select_features
+from pipeline.formats.scaling import Scaling
 from pipeline.formats.seeds import derive_seed
 from training.checkpoint import Checkpoint
+from training.data import scalings_of
 from training.finished import MODEL, Exported, Finished
 from training.graph import Density, SampledNetworks
 from training.network import FixedLayer, Layer, draw_weights, split_member, split_parameters
 from training.objective import log_density
 from training.onnx_file import check_onnx, write_mixture_part, write_onnx
 from training.rows import Source
-from training.settings import BnnSettings, RepulsiveEnsembleSettings
+from training.settings import BnnSettings, DensitySettings
 
 MIXTURE = "mixture.onnx"
 SLAB_ROWS = 512  # of one evaluation of all networks
 
-Settings = BnnSettings | RepulsiveEnsembleSettings
 
-
-def export_mixture(finished: Finished, settings: Settings) -> Exported:
+def export_mixture(finished: Finished, settings: DensitySettings) -> Exported:
     """Write the networks and describe them."""
     manifest, folder = finished.manifest, finished.folder
-    weight_sets, weights = _networks_of(settings, finished.checkpoint, finished.seed)
-    model = _model_of(finished, weight_sets, settings)
+    weight_sets, weights = _weights_of(settings, finished.checkpoint, finished.seed)
+    model = _model_of(manifest, finished.scalings, weight_sets, settings)
     scores = _scores_of(model, finished.validation)
     with replacing(folder / MODEL) as temporary:
         write_onnx(model, temporary)
@@ -54,6 +55,15 @@ def export_mixture(finished: Finished, settings: Settings) -> Exported:
     )
 
 
+def networks_of(
+    manifest: DatasetManifest, settings: DensitySettings, checkpoint: Checkpoint, seed: int
+) -> SampledNetworks:
+    """The networks of a finished training as they would be exported, without a file."""
+    scalings = scalings_of(manifest, select_features(manifest, settings.features))
+    weight_sets, _ = _weights_of(settings, checkpoint, seed)
+    return _model_of(manifest, scalings, weight_sets, settings)
+
+
 def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[list[FixedLayer]]:
     """Weight sets drawn from the posterior; set s depends on the seed and s alone."""
     return [
@@ -62,8 +72,8 @@ def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[l
     ]
 
 
-def _networks_of(
-    settings: Settings, checkpoint: Checkpoint, seed: int
+def _weights_of(
+    settings: DensitySettings, checkpoint: Checkpoint, seed: int
 ) -> tuple[list[list[FixedLayer]], dict[str, Tensor]]:
     """The networks to export, and all weights by name."""
     if isinstance(settings, BnnSettings):
@@ -99,11 +109,14 @@ def _by_member(members: Sequence[Sequence[FixedLayer]]) -> dict[str, Tensor]:
 
 
 def _model_of(
-    finished: Finished, weight_sets: Sequence[Sequence[FixedLayer]], settings: Settings
+    manifest: DatasetManifest,
+    scalings: Sequence[Scaling],
+    weight_sets: Sequence[Sequence[FixedLayer]],
+    settings: DensitySettings,
 ) -> SampledNetworks:
-    low, high = finished.manifest.log10_target_range()
+    low, high = manifest.log10_target_range()
     density = Density(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))
-    return SampledNetworks(finished.scalings, weight_sets, density).eval()
+    return SampledNetworks(scalings, weight_sets, density).eval()
 
 
 @torch.no_grad()

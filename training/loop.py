@@ -26,6 +26,7 @@ from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
 from training.learner import Learner
 from training.noise import StepRows
+from training.passes import Passes
 from training.plain_network import PlainNetwork
 from training.rows import Chunk
 from training.settings import BnnSettings, RepulsiveEnsembleSettings, TrainedSettings
@@ -63,7 +64,7 @@ def train_network(  # noqa: PLR0913 - wiring
         UserError: TensorBoard is wished for and not installed.
     """
     worker = worker or Worker()
-    with _threads(worker.threads):
+    with compute_threads(worker.threads):
         if worker.rank == 0:
             remove_foreign_checkpoints(folder, fingerprint)
         run = _prepare(data, settings, seed, worker, should_stop)
@@ -106,7 +107,10 @@ def _prepare(
 ) -> Run:
     """What stays the same, with the parameters of a new training."""
     device = worker.device
-    data = TrainingData(data.train.to(device), data.validation.to(device), data.columns)
+    train = data.train.to(device)
+    if settings.steps_per_epoch is not None:
+        train = Passes(train, settings.rows_of_epoch(len(train)))
+    data = TrainingData(train, data.validation.to(device), data.columns)
     learner = _make_learner(data, settings, seed, worker)
     chunks = cut_plan(learner.plan, settings.batch_rows, device)
     return Run(
@@ -236,7 +240,8 @@ def _index_of(run: Run, state: State, fingerprint: str) -> Index:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def compute_threads(count: int) -> Iterator[None]:
+    """Within the block torch computes with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

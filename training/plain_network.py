@@ -35,7 +35,8 @@ class PlainNetwork:
     ) -> None:
         self.settings, self.worker = settings, worker
         self.sizes = (data.train.num_features, *settings.hidden, 1)
-        self.plan = plan_epoch(len(data.train), settings.batch_rows, worker.rank, worker.world_size)
+        rows = settings.rows_of_epoch(len(data.train))
+        self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         theta_P = self._initial(seed).to(worker.device)
         self.loss = loss_of(settings, theta_P)
         self.sums = torch.zeros(len(theta_P) + 2, device=worker.device)

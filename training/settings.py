@@ -54,6 +54,8 @@ class NetworkSettings(Record):
         features: Inputs, a subset of the dataset's features; None means all of them.
         hidden: Units of each hidden layer.
         batch_rows: Rows of a global batch, over all workers.
+        steps_per_epoch: Updates that count as an epoch, on rows from an endless row of
+            permutations; all batches are full. None: an epoch is one pass over the rows.
         memory_mib: What each worker may use for rows, in MiB. If training and validation rows
             need more they are streamed from disk, row group by row group. It belongs to the model
             and not to the site, because it then decides which rows are shuffled together.
@@ -63,6 +65,10 @@ class NetworkSettings(Record):
     features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 64, 64, 64)
     batch_rows: PositiveInt = 4096
+    # not written where it is not set: models from before it existed stay up to date
+    steps_per_epoch: PositiveInt | None = Field(
+        default=None, exclude_if=lambda steps: steps is None
+    )
     memory_mib: PositiveFloat = 4096.0
     optimizer: OptimizerSettings = OptimizerSettings()
 
@@ -72,6 +78,10 @@ class NetworkSettings(Record):
             msg = f"features must differ, got {list(self.features)}"
             raise ValueError(msg)
         return self
+
+    def rows_of_epoch(self, num_rows: int) -> int:
+        """The rows that an epoch sees of a training set of so many."""
+        return num_rows if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_rows
 
 
 class MixtureSettings(NetworkSettings):
@@ -98,6 +108,10 @@ class MixtureSettings(NetworkSettings):
             msg = f"log_variance_bounds must be (low, high) with low < high, got ({low}, {high})"
             raise ValueError(msg)
         return self
+
+    def updates(self, num_rows: int) -> int:
+        """The steps of a whole training on so many rows."""
+        return self.epochs * -(-self.rows_of_epoch(num_rows) // self.batch_rows)
 
 
 class BnnSettings(MixtureSettings):
@@ -227,6 +241,7 @@ class TaggerSettings(NetworkSettings):
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, milestones=(20, 26))
 
 
+DensitySettings = BnnSettings | RepulsiveEnsembleSettings
 PlainSettings = DnnSettings | TaggerSettings
 
 ModelSettings = Annotated[

@@ -1,4 +1,4 @@
-"""Ray wiring: one training spread over workers; the only module that imports Ray.
+"""Ray wiring: one training spread over workers.
 
 A training with address "local" starts a Ray of its own, bound to the loopback interface and
 guarded by a token, and ends it. Our checkpoints are the only truth for resuming; nothing is
@@ -122,7 +122,7 @@ def fit(  # noqa: PLR0913 - wiring
     scaling = _scaling(num_workers, threads_per_worker, use_gpu=use_gpu)
     write_text(folder / OWNER, scratch.name)
     try:
-        with _ray(address, num_workers * threads_per_worker):
+        with ray_session(address, num_workers * threads_per_worker):
             trainer = _trainer(config, scaling, scratch)
             with showing_progress(folder, settings.epochs):
                 _raise_as_was(_run_trainer(trainer, folder, should_stop))
@@ -131,13 +131,21 @@ def fit(  # noqa: PLR0913 - wiring
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _refuse_idle(settings: TrainedSettings, num_workers: int) -> None:
+def most_workers(settings: TrainedSettings) -> int:
+    """How many workers can share a training: the blocks of a batch, or the members."""
     if isinstance(settings, RepulsiveEnsembleSettings):
-        most, shared = settings.members, f"{settings.members} members"
-    else:
-        most = -(-settings.batch_rows // BLOCK_ROWS)
-        shared = f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
+        return settings.members
+    return -(-settings.batch_rows // BLOCK_ROWS)
+
+
+def _refuse_idle(settings: TrainedSettings, num_workers: int) -> None:
+    most = most_workers(settings)
     if num_workers > most:
+        shared = (
+            f"{settings.members} members"
+            if isinstance(settings, RepulsiveEnsembleSettings)
+            else f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
+        )
         msg = (
             f"ray.workers: {num_workers} workers share {shared}, so {num_workers - most} would "
             f"idle; set at most {most}"
@@ -279,7 +287,7 @@ def _read_together(
 
 
 @contextmanager
-def _ray(address: str, num_cpus: int) -> Iterator[None]:
+def ray_session(address: str, num_cpus: int) -> Iterator[None]:
     """A connection to Ray; what was started here is ended here."""
     if ray.is_initialized():
         yield

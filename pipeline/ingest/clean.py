@@ -79,9 +79,7 @@ def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
         rows={split: int(per_split[number]) for number, split in enumerate(SPLITS)},
         counts=counts,
         floored=floored,
-        moments=moments_of(
-            settings, {name: values[:num_train] for name, values in columns.items()}
-        ),
+        moments=moments_of(settings, {n: values[:num_train] for n, values in columns.items()}),
     )
 
 
@@ -114,7 +112,7 @@ def _splits(plan: PartPlan, ids_K: Ids) -> NDArray[np.uint8]:
 
 
 def moments_of(settings: DatasetSettings, rows: Arrays) -> SignedMoments:
-    """The moments of the columns of which a dataset keeps statistics, for a block of rows."""
+    """The moments of the columns of which statistics are kept, then of their logarithms."""
     names, logs = statistics_columns(settings)
     columns = {name: rows[name].astype(np.float64) for name in names}
     weight = settings.weight

@@ -83,7 +83,7 @@ def build_manifest(
         split=settings.split.model_dump(),
         # By split, then index: the order in which readers go through a split.
         parts=tuple(sorted(parts, key=lambda part: (SPLITS.index(part.split), part.index))),
-        statistics=column_statistics(settings, total.moments),
+        statistics=statistics_of(settings, total.moments),
         versions=versions,
     )
 
@@ -124,13 +124,11 @@ def _missing_blocks(plans: Sequence[PartPlan], receipts: Sequence[Receipt]) -> l
     ]
 
 
-def column_statistics(
-    settings: DatasetSettings, moments: SignedMoments
-) -> dict[str, ColumnStatistics]:
-    """The statistics of the training rows by column, from moments as `moments_of` takes them.
+def statistics_of(settings: DatasetSettings, moments: SignedMoments) -> dict[str, ColumnStatistics]:
+    """What a manifest says of the training rows, from their moments; see `clean.moments_of`.
 
     Raises:
-        UserError: The weights allow none.
+        UserError: Their weights allow no statistics.
     """
     names, logs = statistics_columns(settings)
     if moments.count == 0:  # all rows are test rows without truth

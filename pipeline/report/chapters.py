@@ -19,6 +19,8 @@ from pipeline.report import (
     profiles,
     provenance,
     repulsion,
+    scaling,
+    scaling_words,
     scores,
     selection,
     slices,
@@ -122,6 +124,25 @@ CHAPTERS = (
         "Models should lie below the uncalibrated scale and on the exact density; below that one "
         "something is wrong.",
         panels=(partial(profiles.resolution_panels, figure="9"),),
+    ),
+    Chapter(
+        "scaling",
+        "Figure 10: uncertainties against training rows",
+        "With more data sigma_syst should approach the exact density's and sigma_stat should "
+        "fall; whether sigma_stat is a statistical uncertainty only the real spread of networks "
+        "tells, which a single training cannot know.",
+        texts=(scaling_words.size_texts,),
+        tables=(
+            scaling_words.spread_tables,
+            scaling_words.size_tables,
+            scaling_words.fit_tables,
+        ),
+        panels=(
+            scaling.size_panels,
+            scaling.spread_panels,
+            scaling.tenth_panels,
+            scaling.excess_panels,
+        ),
     ),
     Chapter(
         "figure-11",

@@ -13,7 +13,7 @@ from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import CutCount, DatasetManifest, Part, read_part
 from pipeline.formats.tags import TAGGED, TagManifest
 from pipeline.ingest.clean import moments_of
-from pipeline.ingest.dataset import column_statistics
+from pipeline.ingest.dataset import statistics_of
 from pipeline.ingest.moments import SignedMoments
 from pipeline.parquet import write_part
 from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
@@ -93,6 +93,6 @@ def untagged_manifest(
                 CutCount(rule="not tagged", before=before, after=after),
             ),
             "parts": parts,
-            "statistics": column_statistics(settings, merged),
+            "statistics": statistics_of(settings, merged),
         }
     )

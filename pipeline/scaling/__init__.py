@@ -1,0 +1,1 @@
+"""How uncertainties and scores depend on the size of the training sample."""
