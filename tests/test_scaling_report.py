@@ -9,6 +9,7 @@ from evaluation_fixtures import TOPO
 
 from pipeline.report import scaling, scaling_words
 from pipeline.report.canvas import house_style
+from pipeline.report.hepdata import data_document
 from pipeline.report.scene import Scene
 from pipeline.report.settings import ReportSettings
 from pipeline.report.statements import training_size
@@ -90,6 +91,8 @@ def test_the_figures_have_both_budgets_the_real_spread_and_their_numbers(scene):
         "scaling-tenths",
         "scaling-score",
     ]
+    for panel in panels.values():
+        assert data_document(panel.table, panel.labels)  # refuses rows that are not told apart
     drawn = panels["scaling-steps"].table.to_pydict()
     assert drawn["rows"] == list(SIZES)
     assert drawn["sigma_syst_log10_median"] == pytest.approx([0.12] * 3, rel=0.05)

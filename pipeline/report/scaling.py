@@ -192,6 +192,7 @@ def tenth_panels(scene: Scene) -> Iterator[Panel]:
                 for column in ("rows", "tenth", "predicted", "real")
             },
         }),
+        labels={"tenth": "tenth of the test rows"},
     )
 
 
