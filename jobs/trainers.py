@@ -64,7 +64,9 @@ def _train_networks(task: Task, settings: ModelSettings) -> ModelCard:
             use_gpu=ray.gpu,
             fuse=ray.fuse,
             tensorboard=ray.tensorboard,
+            workers_per_gpu=ray.workers_per_gpu,
             address=ray.address,
+            interface=ray.interface,
             in_process=ray.address == "none",
             should_stop=should_stop,
         )

@@ -25,10 +25,17 @@ _WORKERS = {  # glibc would give each activation back to the kernel, 20 % of a s
 }
 
 
-def worker_environment(address: str) -> dict[str, str]:
-    """Environment of the workers; those of a local Ray talk over the loopback interface only."""
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    return _WORKERS | ({"GLOO_SOCKET_IFNAME": loopback} if address == LOCAL else {})
+def worker_environment(address: str, interface: str | None = None) -> dict[str, str]:
+    """Environment of the workers.
+
+    Those of a local Ray talk over the loopback interface only, others over the one that is named;
+    without a name each takes the interface of its own host name.
+    """
+    if address == LOCAL:
+        interface = "lo0" if sys.platform == "darwin" else "lo"
+    if interface is None:
+        return dict(_WORKERS)
+    return _WORKERS | {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
 
 
 @contextmanager

@@ -1,0 +1,203 @@
+"""Training through `topocal submit` on two Ray nodes, one of which is killed in mid-epoch."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from conftest import toy_columns, write_tree
+from ingest_fixtures import wait_for
+from ray_nodes import RayNodes
+from safetensors.numpy import load_file
+from test_ingest import DATASET
+
+from jobs.cli import main
+from jobs.ray_package import PROBE, packed, refuse_unshared
+from jobs.study import load_study
+from pipeline.formats.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 180.0
+EPOCHS = 150
+NET = {
+    "hidden": [8],
+    "components": 2,
+    "batch_rows": 1024,
+    "optimizer": {"learning_rate": 1e-3, "milestones": []},
+}
+MODELS = {
+    "bnn": {"kind": "bnn", "samples": 3, "epochs": 2, **NET},
+    "re": {"kind": "repulsive_ensemble", "members": 2, "epochs": EPOCHS, **NET},
+}
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with TemporaryDirectory(prefix="tray-") as name:
+        started = RayNodes(Path(name))
+        try:
+            started.start_head()
+            yield started
+        finally:
+            started.stop()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study that was ingested and trained in one process."""
+    folder = tmp_path_factory.mktemp("cluster")
+    inputs = [write_tree(folder / "a.root", toy_columns(3_000), tree="Hits")]
+    content = {
+        "name": "cluster",
+        "output": "local",
+        "dataset": {**DATASET, "inputs": inputs},
+        "models": MODELS,
+        "dask": {"workers": 1},
+        "ray": {"address": "none"},
+    }
+    path = folder / "study.json"
+    path.write_text(json.dumps(content))
+    assert main(["ingest", str(path)]) == 0
+    assert main(["train", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(study, nodes):
+    out = study.parent / "cluster"
+    out.mkdir()
+    (out / "dataset").symlink_to(study.parent / "local/dataset")
+    path = study.parent / "site.json"
+    ray = {
+        "address": nodes.address,
+        "token": str(nodes.token),
+        "python": sys.executable,
+        "interface": "lo",
+        "workers": 2,
+    }
+    path.write_text(json.dumps({"output": "cluster", "ray": ray}))
+    return path
+
+
+def _submit(nodes, *words, **environment):
+    words = [sys.executable, "-m", "jobs.cli", "submit", *map(str, words)]
+    clean = {key: value for key, value in nodes.environment().items() if key[:3] != "RAY"}
+    return subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=clean | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _epochs(site, name):
+    try:
+        return len(
+            (site.parent / "cluster/models" / name / "history.jsonl").read_text().split("\n")
+        )
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def trained(nodes, study, site):
+    """What the client and, after it left, the one that picked the job up have printed."""
+    node = nodes.start_node()
+    client = _submit(nodes, "train", study, site)
+    wait_for(lambda: _epochs(site, "re") > 5 or client.poll() is not None, PATIENCE)
+    nodes.kill_node(node)
+    before = _epochs(site, "re")
+    client.send_signal(signal.SIGINT)
+    _, left = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 75, left + nodes.log()
+    nodes.start_node()
+    (number,) = set(re.findall(r"--follow (\S+)", left))
+    client = _submit(nodes, "--follow", number, site)
+    _, followed = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 0, followed + nodes.log()
+    return left, followed, before
+
+
+def _weights(folder, name):
+    return (folder / "models" / name / "weights.safetensors").read_bytes()
+
+
+def test_a_job_is_left_and_picked_up_again(trained):
+    left, followed, before = trained
+    assert "which goes on; pick it up with `topocal submit --follow raysubmit_" in left
+    assert 5 < before < EPOCHS
+    assert "train: bnn on 2 workers with 1 CPU and a slice of every batch each" in followed
+    assert "train: re on 2 workers with 1 CPU and some members each, through gloo" in followed
+
+
+@pytest.mark.usefixtures("trained")
+def test_members_on_two_nodes_are_bitwise_those_of_one_process(study):
+    """Though one of the nodes was killed in the middle and another took its place."""
+    assert _weights(study.parent / "cluster", "re") == _weights(study.parent / "local", "re")
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_bayesian_network_on_two_nodes_equals_one_process_to_rounding(study):
+    two, one = (
+        load_file(study.parent / folder / "models/bnn/weights.safetensors")
+        for folder in ("cluster", "local")
+    )
+    assert two.keys() == one.keys()
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=0, atol=2e-4)
+
+
+def test_a_client_without_the_token_is_refused(nodes, study, site, tmp_path):
+    content = json.loads(site.read_text())
+    content["ray"]["token"] = None
+    other = site.parent / "other.json"
+    other.write_text(json.dumps(content))
+    client = _submit(nodes, "train", study, other, HOME=str(tmp_path))
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 2, told
+    assert "nauthorized" in told.splitlines()[-1]
+
+
+def test_a_token_that_others_can_read_is_refused(nodes, study, site, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(nodes.token.read_text())
+    token.chmod(0o644)
+    client = _submit(nodes, "train", study, site, f"ray.token={token}")
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 2
+    assert f"{token} has mode 644, so others can read it" in told.splitlines()[-1]
+
+
+def test_a_package_is_the_code_and_the_study_with_absolute_paths(study, site):
+    loaded = load_study([str(study), str(site)], [])
+    with packed(loaded) as folder:
+        assert {path.name for path in folder.iterdir()} == {
+            *("pipeline", "training", "jobs", "configs"),
+            *("study.json", PROBE),
+        }
+        assert not list(folder.rglob("__pycache__"))
+        again = load_study([str(folder / "study.json")], [])
+        refuse_unshared(folder)
+        with pytest.raises(UserError, match="is not seen by the Ray cluster"):
+            refuse_unshared(folder)  # which removes what it has seen
+    assert again.ray.address == "auto"
+    assert again.model_copy(update={"ray": loaded.ray}) == loaded
+    assert not list(loaded.folder.glob(".tmp-*probe"))
+
+
+def test_a_package_with_data_in_it_is_refused(study, site, monkeypatch):
+    monkeypatch.setattr("jobs.ray_package.MOST_MIB", 0.01)
+    with (
+        pytest.raises(UserError, match=r"more than the 0 that are sent .*such as /"),
+        packed(load_study([str(study), str(site)], [])),
+    ):
+        pass
