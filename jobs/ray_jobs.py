@@ -32,13 +32,14 @@ def job_server(settings: RaySettings) -> Iterator[Any]:
         raise UserError(msg)
     _choose_token(settings.token)
     try:
-        from ray.job_submission import JobSubmissionClient  # noqa: PLC0415 - optional, slow
+        from ray.exceptions import RayError  # noqa: PLC0415 - optional, slow
+        from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
     except ModuleNotFoundError as error:
         msg = f"{error.name} is not installed; submitting needs it: pip install 'topocal[train]'"
         raise UserError(msg) from None
     try:
         yield JobSubmissionClient(settings.address)
-    except (OSError, RuntimeError) as error:  # also what aiohttp and requests raise
+    except (OSError, RuntimeError, RayError) as error:  # OSError: of requests as well
         msg = f"ray.address: {settings.address}: {cause_of(error)}"
         raise UserError(msg) from error
 

@@ -47,7 +47,7 @@ def answer_to_a_stranger(place):
 def _ask_http(host, port):
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/api/version")
+        connection.request("GET", "/api/cluster_status")
         response = connection.getresponse()
     except (OSError, http.client.HTTPException):
         return "no HTTP"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ingest_fixtures import contents, wait_for
 from test_apply import FAST
 from test_ingest import DATASET
 
+from jobs import apply, calibrate, evaluate, ingest, simulate
 from jobs.cli import main
 from jobs.signals import stop_requests, stopping_on_signals
 from pipeline.formats.errors import StoppedBySignal
@@ -42,7 +44,7 @@ def test_a_signal_is_a_question_between_steps():
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(client, tmp_path_factory):
     """A small study with all its stages done, and a model applied."""
     folder = tmp_path_factory.mktemp("signals")
     write_tree(folder / "a.root", toy_columns(3_000), tree="Hits")
@@ -57,9 +59,12 @@ def done(tmp_path_factory):
         "ray": {"address": "none"},
     }
     (folder / "study.json").write_text(json.dumps(study))
-    for job in ("simulate", "run"):
-        assert main([job, str(folder / "study.json")]) == 0
-    assert main([*_apply(folder), "dask.workers=1"]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # on one farm, which saves its start for each job
+        for job in (simulate, ingest, calibrate, evaluate, apply):
+            patch.setattr(job, "open_farm", lambda _: nullcontext(client))
+        for name in ("simulate", "run"):
+            assert main([name, str(folder / "study.json")]) == 0
+        assert main(_apply(folder)) == 0
     return folder
 
 

@@ -22,6 +22,22 @@ def test_shipped_studies_are_valid(path):
     assert study.models or study.dataset.target is None
 
 
+@pytest.mark.parametrize(
+    ("site", "key", "expected"),
+    [
+        ("slurm", ("dask", "batch", "logs"), str(ROOT / "runs/slurm_logs")),
+        ("htcondor_cern", ("dask", "farm"), "htcondor"),
+        ("ray_cluster", ("ray", "address"), "http://127.0.0.1:8265"),
+    ],
+)
+def test_a_shipped_site_moves_a_study(site, key, expected):
+    demo, place = ROOT / "configs/demo.yaml", ROOT / f"configs/sites/{site}.yaml"
+    value = load_study([str(demo), str(place)], [])
+    for word in key:
+        value = getattr(value, word)
+    assert value == expected
+
+
 def test_later_files_and_overrides_win(tmp_path):
     first = _write(tmp_path / "a.yaml", name="a", output="out", seed=1, dask={"workers": 1})
     site = _write(tmp_path / "b.yaml", seed=2, dask={"read_rows": 10})
