@@ -25,6 +25,7 @@ from pipeline.formats.errors import UserError, cause_of
 log = logging.getLogger(__name__)
 
 _ROLES = ("scheduler", "worker", "client")
+_NO_PAGES = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 REJECTED = "REJECTED"
 # Of workers from under one task: wall time and preemption are no fault of the task's.
 LEAVES = 10
@@ -81,7 +82,7 @@ def open_batch_farm(
         "distributed.scheduler.no-workers-timeout": f"{60 * batch.patience_minutes}s",
         "distributed.scheduler.allowed-failures": LEAVES,
     }
-    with dask.config.set(scheduler), _certificates(batch) as secured:
+    with dask.config.set(scheduler), certificates(batch) as secured:
         options = _OPTIONS[kind](batch) | _options(batch, environment) | secured
         with _start(options) as farm, _Watch(farm, kind, batch) as watch:
             farm.adapt(minimum_jobs=batch.minimum, maximum_jobs=batch.maximum or batch.minimum)
@@ -90,8 +91,11 @@ def open_batch_farm(
 
 
 @contextmanager
-def _certificates(batch: BatchSettings) -> Iterator[dict[str, Any]]:
-    """A certificate for this run alone, in a folder that its owner alone can open."""
+def certificates(batch: BatchSettings) -> Iterator[dict[str, Any]]:
+    """A certificate for this run alone, in a folder that its owner alone can open.
+
+    Its files are ca.pem, cert.pem and key.pem; what is given are arguments of a farm.
+    """
     if not batch.tls:
         log.warning("dask: without TLS, whoever reaches the scheduler runs commands in your name")
         yield {"protocol": "tcp://"}
@@ -100,13 +104,13 @@ def _certificates(batch: BatchSettings) -> Iterator[dict[str, Any]]:
     Path(place).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=place, prefix=".topocal-tls-") as folder:
         made = Security.temporary().get_tls_config_for_role("worker")
-        paths = {name: Path(folder) / f"{name}.pem" for name in ("ca_file", "cert", "key")}
+        paths = {name: Path(folder) / f"{name}.pem" for name in ("ca", "cert", "key")}
         for name, path in paths.items():
             path.touch(mode=0o600)
-            path.write_text(made[name], encoding="utf-8")
+            path.write_text(made["ca_file" if name == "ca" else name], encoding="utf-8")
         roles = [f"tls_{role}_{name}" for role in _ROLES for name in ("cert", "key")]
         files = {role: str(paths[role.rpartition("_")[2]]) for role in roles}
-        ca = str(paths["ca_file"])
+        ca = str(paths["ca"])
         yield {"security": Security(require_encryption=True, tls_ca_file=ca, **files)}
 
 
@@ -146,8 +150,8 @@ def _options(batch: BatchSettings, environment: Mapping[str, object]) -> dict[st
         "local_directory": batch.scratch,
         "python": batch.python and shlex.quote(batch.python),
         "job_script_prologue": [*exports, *batch.prologue],
-        # TLS does not cover dashboards, and nobody would look at hundreds of them
-        "worker_extra_args": ["--no-dashboard", *arguments, *batch.worker_args],
+        # TLS covers no web pages: a worker's stay on its node's loopback
+        "worker_extra_args": [*_NO_PAGES, *arguments, *batch.worker_args],
     }
 
 

@@ -1,9 +1,7 @@
 """Jobs on a Ray cluster through its HTTP address: the one place that knows Ray's job server."""
 
 import asyncio
-import os
 import shlex
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 from jobs.ray_package import STUDY
 from jobs.sites import RaySettings
 from pipeline.formats.errors import UserError, cause_of
+from training.ray_environment import choose_token
 
 FAILED = 1
 
@@ -30,7 +29,7 @@ def job_server(settings: RaySettings) -> Iterator[Any]:
             "8265 is the usual port of a cluster's head node"
         )
         raise UserError(msg)
-    _choose_token(settings.token)
+    choose_token(settings.token)
     try:
         from ray.exceptions import RayError  # noqa: PLC0415 - optional, slow
         from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
@@ -42,34 +41,6 @@ def job_server(settings: RaySettings) -> Iterator[Any]:
     except (OSError, RuntimeError, RayError) as error:  # OSError: of requests as well
         msg = f"ray.address: {settings.address}: {cause_of(error)}"
         raise UserError(msg) from error
-
-
-def _choose_token(path: str | None) -> None:
-    """Let Ray, which reads it once in a process, find the token and send it.
-
-    Raises:
-        UserError: Others can read the file, or it is missing.
-    """
-    if path is not None:
-        _refuse_readable(Path(path))
-        os.environ["RAY_AUTH_TOKEN_PATH"] = path
-    is_there = (Path.home() / ".ray" / "auth_token").exists()
-    if is_there or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_MODE"] = "token"
-
-
-def _refuse_readable(path: Path) -> None:
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        msg = f"ray.token: {path}: {error.strerror}"
-        raise UserError(msg) from None
-    if mode & 0o077:
-        msg = (
-            f"ray.token: {path} has mode {mode:o}, so others can read it and run commands in your "
-            f"name; chmod 600 {path}"
-        )
-        raise UserError(msg)
 
 
 def submit_job(server: Any, words: Sequence[str], package: Path, python: str) -> str:  # noqa: ANN401

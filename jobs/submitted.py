@@ -6,13 +6,25 @@ from pathlib import Path
 
 from jobs.cli import main as run
 from jobs.launch import run_tool
-from jobs.ray_package import refuse_unshared
+from jobs.ray_package import STUDY, refuse_unshared
+from jobs.study import load_study
+from training.ray_session import ray_session
 
 
 def main(argv: Sequence[str]) -> int:
-    """Look for the client's file, then do the job; its exit status."""
-    status = run_tool(argv[0], lambda: refuse_unshared(Path.cwd()))
-    return status or run(argv)
+    """Look for the client's file, then do the job; its exit status.
+
+    The connection lasts as long as the job, because Ray removes the code when the last one ends.
+    """
+    ended: list[int] = []
+
+    def action() -> None:
+        study = load_study([STUDY], [])
+        with ray_session("auto", 0, study.ray.interface):
+            refuse_unshared(Path.cwd())
+            ended.append(run(argv))
+
+    return run_tool(argv[0], action) or ended[0]
 
 
 if __name__ == "__main__":

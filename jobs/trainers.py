@@ -8,6 +8,7 @@ from jobs.study import AnyModelSettings, Study
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.manifest import DatasetManifest
+from training.ray_environment import choose_token
 from training.settings import ModelSettings
 
 
@@ -51,6 +52,11 @@ def _train_networks(task: Task, settings: ModelSettings) -> ModelCard:
         msg = f"{error.name} is not installed; training needs it: pip install 'topocal[train]'"
         raise UserError(msg) from None
     ray = task.study.ray
+    if ray.address.startswith("http"):
+        msg = f"ray.address: {ray.address} takes jobs from `topocal submit train` alone"
+        raise UserError(msg)
+    if ray.address not in {"local", "none"}:
+        choose_token(ray.token)
     with stop_requests() as should_stop:
         card = train_model(
             task.dataset,

@@ -18,17 +18,18 @@ import pytest
 import slurm_farm
 from batch_tasks import calibrate_slowly, sleep_and_name_job
 from conftest import toy_columns, write_tree
-from distributed import Client, Security
+from distributed import Client, LocalCluster, Security
 from ingest_fixtures import contents, wait_for
 from listeners import listening_places
 from test_apply import FAST
 from test_ingest import DATASET
 
 from jobs import calibrate, evaluate, ingest
+from jobs.batch_farm import certificates
 from jobs.batch_queue import JobState, describe_jobs
 from jobs.cli import main
 from jobs.farm import open_farm
-from jobs.sites import DaskSettings
+from jobs.sites import BatchSettings, DaskSettings, TlsSettings
 from pipeline.fold import map_parts
 
 ROOT = Path(__file__).parent.parent
@@ -270,6 +271,22 @@ def test_a_farm_listens_on_its_interface_and_asks_for_the_certificate(farm, tmp_
         with pytest.raises(OSError, match="Timed out"):
             Client(address.replace("tls", "tcp"), timeout=3)
     assert list((tmp_path / "logs").glob(".topocal-tls-*")) == []
+
+
+def test_a_farm_that_runs_already_is_joined_with_its_certificate(tmp_path):
+    """And left as it was."""
+    place = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "host": "127.0.0.1"}
+    with (
+        certificates(BatchSettings(logs=str(tmp_path))) as secured,
+        LocalCluster(**place, protocol="tls://", dashboard_address=None, **secured) as running,
+    ):
+        (folder,) = tmp_path.iterdir()
+        files = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}
+        address = running.scheduler.address
+        settings = DaskSettings(farm="address", address=address, tls=TlsSettings(**files))
+        for _ in range(2):
+            with open_farm(settings) as client:
+                assert map_parts(client, abs, [-1, 2], label="abs") == [1, 2]
 
 
 def test_a_queue_is_told_by_kinds_and_stuck_jobs_by_number():

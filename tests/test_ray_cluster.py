@@ -87,7 +87,11 @@ def site(study, nodes):
 
 
 def _submit(nodes, *words, **environment):
-    words = [sys.executable, "-m", "jobs.cli", "submit", *map(str, words)]
+    return _run(nodes, "submit", *words, **environment)
+
+
+def _run(nodes, *words, **environment):
+    words = [sys.executable, "-m", "jobs.cli", *map(str, words)]
     clean = {key: value for key, value in nodes.environment().items() if key[:3] != "RAY"}
     return subprocess.Popen(
         words,
@@ -154,6 +158,24 @@ def test_a_bayesian_network_on_two_nodes_equals_one_process_to_rounding(study):
     assert two.keys() == one.keys()
     for name, values in one.items():
         np.testing.assert_allclose(two[name], values, rtol=0, atol=2e-4)
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_client_of_the_cluster_trains_the_same(nodes, study, site):
+    """Through Ray Client, whose driver is this machine's and whose workers are the nodes'."""
+    out = study.parent / "client"
+    out.mkdir()
+    (out / "dataset").symlink_to(study.parent / "local/dataset")
+    words = [study, site, f"output={out}", f"ray.address={nodes.client_address}"]
+    client = _run(nodes, "train", *words, "models.re.epochs=2")
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 0, told
+    assert _weights(out, "bnn") == _weights(study.parent / "cluster", "bnn")
+
+
+def test_training_does_not_take_the_address_of_the_job_server(study, site, capsys):
+    assert main(["train", str(study), str(site), "models.fresh.kind=bnn"]) == 2
+    assert "takes jobs from `topocal submit train` alone" in capsys.readouterr().err
 
 
 def test_a_client_without_the_token_is_refused(nodes, study, site, tmp_path):
