@@ -193,6 +193,7 @@ class _Watch:
     def __init__(self, farm: JobQueueCluster, kind: str, batch: BatchSettings) -> None:
         self._farm, self._ask, self._batch = farm, ASK[kind], batch
         self._joined: set[str] = set()
+        self._all_ended = False
         self._told = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_often, daemon=True)
@@ -220,10 +221,14 @@ class _Watch:
             if jobs and all(job.rejection for job in jobs):
                 msg = f"the batch system rejects the jobs: {jobs[0].rejection}"
                 raise UserError(msg)
-            if time.monotonic() > end:
+            if self._all_ended or time.monotonic() > end:
+                after = (
+                    "all jobs have ended before they were workers"
+                    if self._all_ended
+                    else f"no worker after {patience:g} minutes (dask.batch.patience_minutes)"
+                )
                 msg = (
-                    f"no worker after {patience:g} minutes (dask.batch.patience_minutes): "
-                    f"{describe_jobs(self._states(jobs))}; what jobs print is in "
+                    f"{after}: {describe_jobs(self._states(jobs))}; what jobs print is in "
                     f"{self._batch.logs}"
                 )
                 raise UserError(msg)
@@ -244,7 +249,8 @@ class _Watch:
             self._told = told
             any_stuck = any(state.is_stuck for state in states)
             log.log(logging.WARNING if any_stuck else logging.INFO, "dask: %s", told)
-        ended = {state.number for state in states if state.is_stuck and state.state != "HELD"}
+        self._all_ended = bool(states) and all(state.has_ended for state in states)
+        ended = {state.number for state in states if state.has_ended}
         for job in jobs if self._batch.cores > 1 else ():
             if job.name in self._joined and not job.workers and job.number in ended:
                 self._joined.discard(job.name)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = "UNKNOWN"
 ANSWER_SECONDS = 60.0  # that a busy batch system gets to answer
 CONDOR_STATES = {1: "IDLE", 2: "RUNNING", 3: "REMOVED", 4: "COMPLETED", 5: "HELD"}
 # In which a job can still become, or is, a worker.
 ALIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "IDLE"})
+WAITS_FOR_A_HAND = frozenset({"HELD", UNKNOWN, "OTHER"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class JobState:
     reason: str = ""
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the job will never be a worker."""
+        return self.state not in ALIVE | WAITS_FOR_A_HAND
+
+    @property
     def is_stuck(self) -> bool:
         """Whether the job will not become a worker by waiting alone."""
         return self.state not in ALIVE or "held" in self.reason.lower()
@@ -39,7 +46,7 @@ def ask_slurm(numbers: Sequence[str]) -> list[JobState]:
     """The state of jobs of SLURM, which remembers ended ones for some minutes."""
     told = _ask(["squeue", "--noheader", "--states=all", "--format=%i|%T|%r", "--me"])
     if told is None:
-        return [JobState(number, "UNKNOWN", "squeue does not answer") for number in numbers]
+        return [JobState(number, UNKNOWN, "squeue does not answer") for number in numbers]
     found = {}
     for line in told.splitlines():
         number, state, reason = (word.strip() for word in line.split("|", 2))
@@ -52,7 +59,7 @@ def ask_condor(numbers: Sequence[str]) -> list[JobState]:
     attributes = "ClusterId,ProcId,JobStatus,HoldReason"
     told = _ask(["condor_q", "-json", "-attributes", attributes, *numbers])
     if told is None:
-        return [JobState(number, "UNKNOWN", "condor_q does not answer") for number in numbers]
+        return [JobState(number, UNKNOWN, "condor_q does not answer") for number in numbers]
     found = {}
     for job in json.loads(told or "[]"):
         number = f"{job['ClusterId']}.{job['ProcId']}"

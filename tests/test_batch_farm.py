@@ -207,7 +207,9 @@ def test_a_held_job_is_reported_with_its_reason(system, farm, local, tmp_path, c
     )
 
 
-def test_a_job_that_ends_before_it_is_a_worker_is_reported(system, farm, local, tmp_path, capsys):
+def test_jobs_that_end_before_they_are_workers_are_not_waited_for(
+    system, farm, local, tmp_path, capsys
+):
     farm["batch"] |= {"python": "/nowhere/python"}
     told = _refused(system, farm, local, tmp_path, capsys)
     assert re.search(
@@ -221,9 +223,9 @@ def test_a_rejected_job_ends_at_once_with_the_reason(system, farm, local, tmp_pa
     assert re.search("the batch system rejects the jobs: .*(invalid|Invalid|ERROR)", told)
 
 
-def _refused(system, farm, local, tmp_path, capsys):
+def _refused(system, farm, local, tmp_path, capsys, patience=0.06):
     """What a job tells that cannot have workers."""
-    farm["batch"] |= {"patience_minutes": 0.06}
+    farm["batch"] |= {"patience_minutes": patience}
     assert main(["ingest", str(local / "study.json"), _site(tmp_path, farm)]) == 2
     told = capsys.readouterr().err
     assert "Traceback" not in told

@@ -160,19 +160,6 @@ def test_a_bayesian_network_on_two_nodes_equals_one_process_to_rounding(study):
         np.testing.assert_allclose(two[name], values, rtol=0, atol=2e-4)
 
 
-@pytest.mark.usefixtures("trained")
-def test_a_client_of_the_cluster_trains_the_same(nodes, study, site):
-    """Through Ray Client, whose driver is this machine's and whose workers are the nodes'."""
-    out = study.parent / "client"
-    out.mkdir()
-    (out / "dataset").symlink_to(study.parent / "local/dataset")
-    words = [study, site, f"output={out}", f"ray.address={nodes.client_address}"]
-    client = _run(nodes, "train", *words, "models.re.epochs=2")
-    _, told = client.communicate(timeout=PATIENCE)
-    assert client.returncode == 0, told
-    assert _weights(out, "bnn") == _weights(study.parent / "cluster", "bnn")
-
-
 def test_training_does_not_take_the_address_of_the_job_server(study, site, capsys):
     assert main(["train", str(study), str(site), "models.fresh.kind=bnn"]) == 2
     assert "takes jobs from `topocal submit train` alone" in capsys.readouterr().err
@@ -223,3 +210,16 @@ def test_a_package_with_data_in_it_is_refused(study, site, monkeypatch):
         packed(load_study([str(study), str(site)], [])),
     ):
         pass
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_client_of_the_cluster_trains_the_same(nodes, study, site):
+    """Through Ray Client, whose driver is this machine's and whose workers are the nodes'."""
+    out = study.parent / "client"
+    out.mkdir()
+    (out / "dataset").symlink_to(study.parent / "local/dataset")
+    words = [study, site, f"output={out}", f"ray.address={nodes.client_address}"]
+    client = _run(nodes, "train", *words, "models.re.epochs=2")
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 0, told
+    assert _weights(out, "bnn") == _weights(study.parent / "cluster", "bnn")
