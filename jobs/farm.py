@@ -160,7 +160,8 @@ def open_access(client: Client, settings: DaskSettings, paths: Iterable[str]) ->
 
 def worker_peak_mib(client: Client) -> int:
     """The largest peak of memory of all workers [MiB], since each was started."""
-    return max(client.run(_peak_mib).values(), default=0)
+    peaks = client.run(_peak_mib, on_error="ignore")  # of those that are still there
+    return max(peaks.values(), default=0)
 
 
 def _peak_mib() -> int:
