@@ -77,7 +77,7 @@ def open_batch_farm(
     Raises:
         UserError: No job was taken, or none became a worker in the time that was set.
     """
-    Path(batch.logs).mkdir(parents=True, exist_ok=True)
+    Path(batch.logs or "").mkdir(parents=True, exist_ok=True)
     scheduler = {
         "distributed.scheduler.no-workers-timeout": f"{60 * batch.patience_minutes}s",
         "distributed.scheduler.allowed-failures": LEAVES,
@@ -100,7 +100,7 @@ def certificates(batch: BatchSettings) -> Iterator[dict[str, Any]]:
         log.warning("dask: without TLS, whoever reaches the scheduler runs commands in your name")
         yield {"protocol": "tcp://"}
         return
-    place = batch.certificates or batch.logs
+    place = batch.certificates or batch.logs or ""
     Path(place).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=place, prefix=".topocal-tls-") as folder:
         made = Security.temporary().get_tls_config_for_role("worker")

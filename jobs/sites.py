@@ -73,7 +73,7 @@ class BatchSettings(Record):
     worker_args: tuple[str, ...] = ()
     interface: str = ""
     scheduler_port: Port = 0
-    logs: PathText = ""
+    logs: PathText | None = None
     scratch: str | None = None
     certificates: PathText | None = None
     tls: bool = True

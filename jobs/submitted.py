@@ -14,7 +14,7 @@ from training.ray_session import ray_session
 def main(argv: Sequence[str]) -> int:
     """Look for the client's file, then do the job; its exit status.
 
-    The connection lasts as long as the job, because Ray removes the code when the last one ends.
+    One connection to Ray lasts as long as the job, over all its models.
     """
     ended: list[int] = []
 

@@ -48,7 +48,7 @@ class RayNodes:
         self._start(
             *["--head", "--node-ip-address=127.0.0.1", f"--port={self._port}"],
             *["--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}"],
-            *[f"--ray-client-server-port={self._client}", f"--temp-dir={self.folder / 'ray'}"],
+            f"--ray-client-server-port={self._client}",
         )
         _wait(self._answers, self._nodes[0])
 
@@ -93,7 +93,9 @@ class RayNodes:
                 strict=True,
             )
         ]
-        size = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
+        # of its own, as on a machine of its own: nodes that share one delete each other's code
+        place = f"--temp-dir={self.folder / str(len(self._nodes))}"
+        size = [place, "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
         with (self.folder / f"node-{len(self._nodes)}.log").open("w") as log:
             node = subprocess.Popen(
                 [str(RAY), "start", "--block", *size, *agents, *words],
