@@ -30,10 +30,6 @@ class RayNodes:
     def address(self) -> str:
         return f"http://127.0.0.1:{self._dashboard}"
 
-    @property
-    def client_address(self) -> str:
-        return f"ray://127.0.0.1:{self._client}"
-
     def environment(self) -> dict[str, str]:
         """That of a user who has the token and nothing else of Ray's."""
         others = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}

@@ -87,11 +87,7 @@ def site(study, nodes):
 
 
 def _submit(nodes, *words, **environment):
-    return _run(nodes, "submit", *words, **environment)
-
-
-def _run(nodes, *words, **environment):
-    words = [sys.executable, "-m", "jobs.cli", *map(str, words)]
+    words = [sys.executable, "-m", "jobs.cli", "submit", *map(str, words)]
     clean = {key: value for key, value in nodes.environment().items() if key[:3] != "RAY"}
     return subprocess.Popen(
         words,
@@ -217,16 +213,3 @@ def test_a_package_with_data_in_it_is_refused(study, site, monkeypatch):
         packed(load_study([str(study), str(site)], [])),
     ):
         pass
-
-
-@pytest.mark.usefixtures("trained")
-def test_a_client_of_the_cluster_trains_the_same(nodes, study, site):
-    """Through Ray Client, whose driver is this machine's and whose workers are the nodes'."""
-    out = study.parent / "client"
-    out.mkdir()
-    (out / "dataset").symlink_to(study.parent / "local/dataset")
-    words = [study, site, f"output={out}", f"ray.address={nodes.client_address}"]
-    client = _run(nodes, "train", *words, "models.re.epochs=1")
-    _, told = client.communicate(timeout=PATIENCE)
-    assert client.returncode == 0, told
-    assert_equal(_checkpoint(study, "client", "bnn"), _checkpoint(study, "cluster", "bnn"))
