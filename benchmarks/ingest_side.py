@@ -16,7 +16,8 @@ import uproot
 
 from benchmarks.measure import interleave, ratio
 from jobs.farm import open_farm
-from jobs.study import DaskSettings, Study
+from jobs.sites import DaskSettings
+from jobs.study import Study
 from pipeline.fold import map_parts
 from pipeline.ingest.plan import PartPlan, plan_parts, wanted_columns
 from pipeline.ingest.write import write_parts

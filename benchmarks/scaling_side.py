@@ -4,7 +4,8 @@ import time
 
 from jobs import scaling
 from jobs.launch import Run
-from jobs.study import RaySettings, Study
+from jobs.sites import RaySettings
+from jobs.study import Study
 from pipeline.scaling.points import POINT, PointRecord
 from pipeline.scaling.settings import LadderSettings, ScalingSettings
 

@@ -19,7 +19,7 @@ from distributed import Client
 
 from benchmarks.measure import interleave, ratio
 from jobs.farm import open_farm
-from jobs.study import DaskSettings
+from jobs.sites import DaskSettings
 from pipeline.calibrate import CalibrationPlan, calibrate_part
 from pipeline.fold import fold, map_parts, merge_in_order
 from pipeline.formats.columns import IDENTITY

@@ -20,7 +20,7 @@ from distributed import Client
 from jobs.farm import open_access, open_farm
 from jobs.launch import run_tool
 from jobs.settings import load_settings
-from jobs.study import DaskSettings
+from jobs.sites import DaskSettings
 from pipeline.apply.inputs import Input, RootInput, open_input
 from pipeline.apply.manifest import AppliedFile, AppliedManifest
 from pipeline.apply.rows import Calibration, Reason

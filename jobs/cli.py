@@ -19,6 +19,7 @@ JOBS = {
 # These take no study.
 TOOLS = {
     "apply": "calibrate anybody's clusters with a finished model; every cluster comes back",
+    "submit": "send a job to a Ray cluster, follow it, leave it and pick it up again",
     "describe": "show what is in a dataset or a model as tables, and check its files",
 }
 
@@ -47,6 +48,7 @@ def _help() -> str:
     return "\n".join([
         "usage: topocal JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
         "       topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]",
+        "       topocal submit JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]",
         "       topocal describe FOLDER [--verify]",
         "",
         "Calibrates calorimeter topo-clusters with uncertainties. Jobs:",

@@ -95,7 +95,7 @@ def run_job(
 
     def action() -> None:
         study = load_study(arguments.files, arguments.overrides)
-        _require_output(study)
+        require_output(study)
         given = frozenset(word for word in own if getattr(arguments, word.replace("-", "_")))
         run = Run(redo=arguments.redo, options=given)
         start = time.monotonic()
@@ -132,7 +132,12 @@ def run_tool(name: str, action: Callable[[], None]) -> int:
     return 0
 
 
-def _require_output(study: Study) -> None:
+def require_output(study: Study) -> None:
+    """Make the study's output folder.
+
+    Raises:
+        UserError: It cannot be written to.
+    """
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=study.folder, prefix=TEMPORARY):
@@ -153,11 +158,16 @@ def _parse(name: str, argv: Sequence[str], own: Mapping[str, str]) -> argparse.N
     for option, text in own.items():
         parser.add_argument(f"--{option}", action="store_true", help=text)
     arguments = parser.parse_intermixed_args(argv)
+    parse_words(parser, arguments)
+    return arguments
+
+
+def parse_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Tell the files from the overrides, or print the usage and exit if there are no files."""
     arguments.overrides = [word for word in arguments.words if "=" in word]
     arguments.files = [word for word in arguments.words if "=" not in word]
     if not arguments.files:
         parser.error("name a study file")
-    return arguments
 
 
 def _configure_logging() -> None:

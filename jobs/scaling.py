@@ -31,8 +31,9 @@ from jobs.scaling_plan import (
 )
 from jobs.scaling_rows import StudyRows, make_rows
 from jobs.signals import stop_requests
-from jobs.study import RaySettings, Study
-from jobs.trainers import needing_torch
+from jobs.sites import RaySettings
+from jobs.study import Study
+from jobs.trainers import needing_torch, prepare_ray
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 from pipeline.formats.fingerprint import fingerprint
@@ -80,6 +81,9 @@ def scaling_folder(study: Study) -> Path:
 def main(study: Study, run: Run) -> None:
     """Do the trainings that are not done yet, then the tables."""
     scaling = section_of(study)
+    if study.ray.workers == 0:
+        msg = "ray.workers: 0 leaves the number open; give how many trainings run side by side"
+        raise UserError(msg)
     if "dry-run" in run.options:
         _tell_cost(study, plan_trainings(study, expected_rows(study)))
         return
@@ -185,9 +189,10 @@ def _finished(
             make_point(plan, should_stop)
             yield plan
         return
-    from training.tasks import Needs, run_tasks  # noqa: PLC0415 - Ray takes seconds
-    from training.workers import ray_session  # noqa: PLC0415
+    from training.ray_session import ray_session  # noqa: PLC0415 - Ray takes seconds
+    from training.tasks import Needs, run_tasks  # noqa: PLC0415
 
+    prepare_ray(ray)
     large = [plan for plan in plans if plan.training.rows > large_rows and ray.workers > 1]
     small = [plan for plan in plans if plan not in large]
     needs = Needs(ray.threads, int(ray.gpu))
@@ -212,7 +217,8 @@ def _share_all(
 
 def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -> None:
     """Train one model on several workers, up to its last checkpoint."""
-    from training.workers import fit, most_workers  # noqa: PLC0415 - Ray takes seconds
+    from training.placement import most_workers  # noqa: PLC0415
+    from training.workers import fit  # noqa: PLC0415 - Ray takes seconds
 
     plan.work.mkdir(parents=True, exist_ok=True)
     fit(

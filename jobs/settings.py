@@ -75,6 +75,7 @@ def _parse_override(text: str, model: type[BaseModel]) -> Layer:
 
 def resolve_paths(raw: Any, annotation: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML
     """The raw settings with every path that is relative made absolute from `folder`."""
+    annotation = _optional_type(annotation)
     if _is_model(annotation):
         if not isinstance(raw, Mapping):
             return raw
@@ -90,6 +91,12 @@ def resolve_paths(raw: Any, annotation: Any, folder: Path) -> Any:  # noqa: ANN4
     if isinstance(raw, list | tuple) and get_args(annotation):
         return [resolve_paths(item, get_args(annotation)[0], folder) for item in raw]
     return raw
+
+
+def _optional_type(annotation: Any) -> Any:  # noqa: ANN401 - a type of any kind
+    """What a key has that may also be null; the type itself if it may not."""
+    inner = [each for each in get_args(annotation) if each is not type(None)]
+    return inner[0] if type(None) in get_args(annotation) and len(inner) == 1 else annotation
 
 
 def _resolve_field(value: Any, field: Any, folder: Path) -> Any:  # noqa: ANN401 - raw YAML

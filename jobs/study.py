@@ -3,17 +3,17 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from jobs.settings import load_settings
+from jobs.sites import DaskSettings, RaySettings
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.records import PathText, Record
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
-from pipeline.root.remote import RemoteSettings
 from pipeline.scaling.settings import ScalingSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
@@ -24,53 +24,6 @@ from training.settings import ModelSettings, TaggerSettings
 AnyModelSettings = Annotated[
     ModelSettings | LookupTableSettings | BoostedTreesSettings, Field(discriminator="kind")
 ]
-
-
-class DaskSettings(Record):
-    """Where and how wide Dask runs; changes no result.
-
-    Attributes:
-        workers: Processes of the embedded farm; None: one for each core.
-        read_rows: Clusters that a worker reads from a ROOT file at a time, about.
-        remote: How files on servers are read.
-    """
-
-    farm: Literal["local"] = "local"
-    workers: Annotated[int, Field(gt=0)] | None = None
-    read_rows: Annotated[int, Field(gt=0)] = 131_072
-    remote: RemoteSettings = RemoteSettings()
-
-
-class RaySettings(Record):
-    """Where and how wide training runs.
-
-    On CPUs this changes results by rounding only; a GPU has other random numbers.
-
-    Attributes:
-        address: "local": an embedded Ray of this job alone; "none": this process itself, one
-            worker, which saves some seconds where one is enough.
-        workers: Processes that share the batches of a bnn, or the members of an ensemble; in a
-            scaling study as many small trainings run side by side.
-        threads: Compute threads of a worker, beside the one that makes its noise. Threads that
-            wait for each other within a step lose far more than they win on a shared machine.
-        gpu: Train on GPUs, one a worker.
-        fuse: Let torch compile what lies between the products, on a GPU; takes a C compiler.
-        tensorboard: Write the history for TensorBoard as well, to models/NAME/tensorboard.
-    """
-
-    address: Literal["local", "none"] = "local"
-    workers: Annotated[int, Field(gt=0)] = 1
-    threads: Annotated[int, Field(gt=0)] = 1
-    gpu: bool = False
-    fuse: bool = False
-    tensorboard: bool = False
-
-    @model_validator(mode="after")
-    def _one_process_is_one_worker(self) -> Self:
-        if self.address == "none" and (self.workers > 1 or self.gpu):
-            msg = "address none means one worker on the CPU; use address local for more"
-            raise ValueError(msg)
-        return self
 
 
 class TagSection(TagSettings):

@@ -5,11 +5,13 @@ from contextlib import contextmanager
 
 from jobs.fit_table import fit_lookup_table
 from jobs.signals import stop_requests
+from jobs.sites import RaySettings
 from jobs.task import Task
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.trees.settings import BoostedTreesSettings
+from training.ray_environment import choose_token
 from training.settings import TrainedSettings
 
 
@@ -50,10 +52,24 @@ def needing_torch() -> Iterator[None]:
         raise UserError(msg) from None
 
 
+def prepare_ray(ray: RaySettings) -> None:
+    """Before Ray is started or joined.
+
+    Raises:
+        UserError: Its address takes submitted jobs alone, or there is no usable token.
+    """
+    if ray.address.startswith("http"):
+        msg = f"ray.address: {ray.address} takes jobs from `topocal submit` alone"
+        raise UserError(msg)
+    if ray.address not in {"local", "none"}:
+        choose_token(ray.token)
+
+
 def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
     with needing_torch():
         from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
     ray = task.study.ray
+    prepare_ray(ray)
     with stop_requests() as should_stop:
         card = train_model(
             task.dataset,
@@ -67,7 +83,9 @@ def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
             use_gpu=ray.gpu,
             fuse=ray.fuse,
             tensorboard=ray.tensorboard,
+            workers_per_gpu=ray.workers_per_gpu,
             address=ray.address,
+            interface=ray.interface,
             in_process=ray.address == "none",
             labels=task.labels,
             should_stop=should_stop,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distributed import Client, Semaphore, as_completed
-from distributed.scheduler import KilledWorker
+from distributed.scheduler import KilledWorker, NoWorkerError
 
 from pipeline.formats.errors import UserError
 from pipeline.progress import Shown
@@ -71,10 +71,13 @@ def map_parts(
         for future in _completed(futures, label, sizes, unit):
             by_key[future.key] = future.result()
             _raise_if_refused(by_key[future.key])
+            future.release()  # a worker that leaves takes no result with it that is at hand
     except KilledWorker as error:
         raise _worker_died(error, label) from error
+    except NoWorkerError as error:
+        raise _none_left(error, label) from None
     finally:
-        client.cancel(futures)
+        client.cancel([future for future in futures if future.key not in by_key])
     return [by_key[future.key] for future in futures]
 
 
@@ -118,6 +121,8 @@ def fold(
         merged: Summary = last.result()
     except KilledWorker as error:
         raise _worker_died(error, label) from error
+    except NoWorkerError as error:
+        raise _none_left(error, label) from None
     finally:
         client.cancel([last])
     _raise_if_refused(merged)
@@ -186,3 +191,11 @@ def _worker_died(error: KilledWorker, label: str) -> RuntimeError:
         "most often the memory limit of a worker is too low for dataset.rows_per_part"
     )
     return RuntimeError(msg)
+
+
+def _none_left(error: NoWorkerError, label: str) -> UserError:
+    msg = (
+        f"{label}: no worker was left for {error.timeout / 60:g} minutes; the log says what became "
+        "of the jobs, run again to continue"
+    )
+    return UserError(msg)

@@ -12,7 +12,7 @@ import uproot
 from jobs import ingest
 from jobs.cli import main
 from jobs.farm import open_farm
-from jobs.study import DaskSettings
+from jobs.sites import DaskSettings
 
 
 @pytest.fixture(autouse=True)

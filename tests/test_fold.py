@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.farm import open_farm
-from jobs.study import DaskSettings
+from jobs.sites import DaskSettings
 from pipeline.fold import fold, map_parts, merge_in_order
 from pipeline.formats.errors import UserError
 

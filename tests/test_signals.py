@@ -1,17 +1,32 @@
+"""Signals end every job with status 75 and leave the last complete state; training: see
+test_train_killed.py.
+"""
+
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from conftest import toy_columns, write_tree
+from distributed import Client, LocalCluster
+from ingest_fixtures import contents, wait_for
+from test_apply import FAST
+from test_ingest import DATASET
 
+from jobs import apply, calibrate, evaluate, ingest, simulate
+from jobs.cli import main
 from jobs.signals import stop_requests, stopping_on_signals
 from pipeline.formats.errors import StoppedBySignal
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 60.0
+RELEASED = threading.Event()
 
 
 def test_a_signal_raises_within_the_block_only():
@@ -28,16 +43,112 @@ def test_a_signal_is_a_question_between_steps():
         assert should_stop()
 
 
-def test_a_stopped_job_ends_with_75_and_leaves_nothing_half_done(tmp_path):
-    study = {"name": "a", "output": "out", "simulate": {"num_clusters": 10**8}}
-    (tmp_path / "study.json").write_text(json.dumps(study))
-    words = [sys.executable, "-m", "jobs.cli", "simulate", str(tmp_path / "study.json")]
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob("out/.tmp-simulated/*.root")):
-            assert process.poll() is None
-            time.sleep(0.1)
+@pytest.fixture(scope="module")
+def done(client, tmp_path_factory):
+    """A small study with all its stages done, and a model applied."""
+    folder = tmp_path_factory.mktemp("signals")
+    write_tree(folder / "a.root", toy_columns(3_000), tree="Hits")
+    study = {
+        "name": "signals",
+        "output": "out",
+        "simulate": {"num_clusters": 1000},
+        "dataset": {**DATASET, "inputs": ["a.root"]},
+        "models": {"net": FAST},
+        "evaluate": {"min_rows_per_bin": 20},
+        "dask": {"workers": 1},
+        "ray": {"address": "none"},
+    }
+    (folder / "study.json").write_text(json.dumps(study))
+    with pytest.MonkeyPatch.context() as patch:  # on one farm, which saves its start for each job
+        for job in (simulate, ingest, calibrate, evaluate, apply):
+            patch.setattr(job, "open_farm", lambda _: nullcontext(client))
+        for name in ("simulate", "run"):
+            assert main([name, str(folder / "study.json")]) == 0
+        assert main(_apply(folder)) == 0
+    return folder
+
+
+def _apply(folder):
+    words = [folder / "out/models/net", folder / "a.root", folder / "out/applied"]
+    return ["apply", *map(str, words), "layout={tree: Hits}"]
+
+
+@pytest.fixture
+def busy():
+    """A farm whose only thread waits, so that a job waits in its middle; and its tasks."""
+    RELEASED.clear()
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            host="127.0.0.1",
+            protocol="tcp://",
+            dashboard_address=None,
+        ) as farm,
+        Client(farm) as client,
+    ):
+        waiting = client.submit(_wait)
+        wait_for(lambda: any(client.processing().values()))
+        yield farm.scheduler
+        RELEASED.set()
+        waiting.result()
+
+
+def _wait():
+    RELEASED.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("job", "number"),
+    [
+        ("simulate", signal.SIGTERM),
+        ("ingest", signal.SIGUSR1),
+        ("calibrate", signal.SIGTERM),
+        ("evaluate", signal.SIGUSR1),
+        ("run", signal.SIGTERM),
+        ("apply", signal.SIGUSR1),
+    ],
+)
+def test_a_stopped_job_ends_with_75_and_leaves_the_last_complete_state(done, busy, job, number):
+    before = _complete(done / "out")
+    words = _apply(done) if job == "apply" else [job, str(done / "study.json"), "--redo"]
+    with _start(*words, "dask.farm=address", f"dask.address={busy.address}") as process:
+        wait_for(lambda: len(busy.tasks) > 1 or process.poll() is not None, PATIENCE)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 75, told
+    assert told.splitlines()[-1].endswith(f"stopped by {number.name}; run again to continue")
+    assert "Traceback" not in told
+    assert _complete(done / "out") == before
+
+
+def test_a_stopped_report_leaves_the_last_one(done):
+    before = _complete(done / "out")
+    with _start("report", str(done / "study.json"), "--redo") as process:
+        wait_for((done / "out/.tmp-report").exists, PATIENCE)
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert "stopped by SIGTERM; run again to continue" in told
-    assert list((tmp_path / "out").iterdir()) == []
+        assert process.wait(PATIENCE) == 75
+    assert _complete(done / "out") == before
+
+
+def test_a_stopped_first_job_leaves_nothing_half_done(done, busy):
+    output = done / "first"
+    words = ["simulate", str(done / "study.json"), f"output={output}"]
+    with _start(*words, "dask.farm=address", f"dask.address={busy.address}") as process:
+        wait_for(lambda: len(busy.tasks) > 1 or process.poll() is not None, PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 75
+    assert list(output.iterdir()) == []
+    shutil.rmtree(output)
+
+
+def _start(*words):
+    command = [sys.executable, "-m", "jobs.cli", *words]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def _complete(folder):
+    """What a later job may take for a result: all but what is kept aside for the next run."""
+    found = contents(folder)
+    return {path: content for path, content in found.items() if not path.startswith(".tmp-")}

@@ -22,6 +22,22 @@ def test_shipped_studies_are_valid(path):
     assert study.models or study.dataset.target is None
 
 
+@pytest.mark.parametrize(
+    ("site", "key", "expected"),
+    [
+        ("slurm", ("dask", "batch", "logs"), str(ROOT / "runs/slurm_logs")),
+        ("htcondor_cern", ("dask", "farm"), "htcondor"),
+        ("ray_cluster", ("ray", "address"), "http://127.0.0.1:8265"),
+    ],
+)
+def test_a_shipped_site_moves_a_study(site, key, expected):
+    demo, place = ROOT / "configs/demo.yaml", ROOT / f"configs/sites/{site}.yaml"
+    value = load_study([str(demo), str(place)], [])
+    for word in key:
+        value = getattr(value, word)
+    assert value == expected
+
+
 def test_later_files_and_overrides_win(tmp_path):
     first = _write(tmp_path / "a.yaml", name="a", output="out", seed=1, dask={"workers": 1})
     site = _write(tmp_path / "b.yaml", seed=2, dask={"read_rows": 10})
@@ -34,8 +50,10 @@ def test_paths_count_from_the_file_that_names_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = _write(tmp_path / "x/a.yaml", name="a", output="out", dataset={"inputs": ["c.root"]})
     site = _write(tmp_path / "y/b.yaml", output="../far")
-    study = load_study([first, site], [])
+    study = load_study([first, site], ["ray.token=token", "dask.tls={ca: a, cert: b, key: c}"])
     assert study.output == str(tmp_path / "far")
+    assert study.ray.token == str(tmp_path / "token")
+    assert study.dask.tls.ca == str(tmp_path / "a")
     assert study.dataset.inputs == (str(tmp_path / "x/c.root"),)
     study = load_study([first], ["dataset.inputs=[d.root, '@l', 'root://host//e.root']"])
     here = str(tmp_path)

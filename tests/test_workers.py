@@ -8,9 +8,11 @@ import time
 import psutil
 import pytest
 import torch
+from listeners import EVERYWHERE, answer_to_a_stranger, listening_places
 from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
 from training_processes import assert_equal, train
 
+from pipeline.formats.errors import StoppedBySignal
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data
 from training.history import read_history, showing_progress, write_history
@@ -88,8 +90,9 @@ def test_environment_is_restored(monkeypatch):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
-def test_only_local_workers_are_bound_to_the_loopback_interface():
-    assert worker_environment("local")["GLOO_SOCKET_IFNAME"] in {"lo", "lo0"}
+def test_local_workers_are_bound_to_the_loopback_interface_and_others_to_the_one_that_is_named():
+    assert worker_environment("local", "eth0")["GLOO_SOCKET_IFNAME"] in {"lo", "lo0"}
+    assert worker_environment("auto", "ib0")["GLOO_SOCKET_IFNAME"] == "ib0"
     assert "GLOO_SOCKET_IFNAME" not in worker_environment("auto")
 
 
@@ -198,3 +201,42 @@ def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path
     two = newest_checkpoint(tmp_path / "re", "a")
     assert two.world_size == 2
     assert_equal(two, train(dataset, tmp_path / "one", settings))
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.usefixtures("ray_home")
+def test_what_listens_is_on_loopback_or_asks_for_the_token(tmp_path):
+    from training.ray_session import _nodes_without
+    from training.workers import fit
+
+    folder, answers, blind = tmp_path / "model", {}, []
+
+    def look():
+        if not answers and read_history(folder):
+            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            for place in listening_places(processes):
+                is_outer = place.ip in EVERYWHERE or not place.ip.startswith("127.")
+                answers[place] = answer_to_a_stranger(place) if is_outer else "loopback"
+            blind.extend(_nodes_without(tmp_path / "absent"))
+            assert _nodes_without(tmp_path) == []
+        return bool(answers)
+
+    with pytest.raises(StoppedBySignal):
+        fit(
+            write_tiny_dataset(tmp_path / "dataset"),
+            tiny_settings(epochs=100_000),
+            name="open",
+            seed=1,
+            folder=folder,
+            fingerprint="x",
+            num_workers=2,
+            use_gpu=False,
+            threads_per_worker=1,
+            should_stop=look,
+        )
+    # Ray's pages with metrics, which the README names, are all that a stranger may read; torch's
+    # store would answer nothing of this
+    assert set(answers.values()) == {"loopback", "token", "metrics"}, answers
+    assert len([answer for answer in answers.values() if answer == "token"]) >= 6
+    assert len(blind) == 1

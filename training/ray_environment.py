@@ -3,12 +3,15 @@
 import os
 import secrets
 import signal
+import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.formats.errors import UserError
 
 LOCAL = "local"
 POLL_SECONDS = 0.2
@@ -25,10 +28,17 @@ _WORKERS = {  # glibc would give each activation back to the kernel, 20 % of a s
 }
 
 
-def worker_environment(address: str) -> dict[str, str]:
-    """Environment of the workers; those of a local Ray talk over the loopback interface only."""
-    loopback = "lo0" if sys.platform == "darwin" else "lo"
-    return _WORKERS | ({"GLOO_SOCKET_IFNAME": loopback} if address == LOCAL else {})
+def worker_environment(address: str, interface: str | None = None) -> dict[str, str]:
+    """Environment of the workers.
+
+    Those of a local Ray talk over the loopback interface only, others over the one that is named;
+    without a name each takes the interface of its own host name.
+    """
+    if address == LOCAL:
+        interface = "lo0" if sys.platform == "darwin" else "lo"
+    if interface is None:
+        return dict(_WORKERS)
+    return _WORKERS | {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
 
 
 @contextmanager
@@ -83,6 +93,37 @@ def ensure_token() -> None:
         return
     with os.fdopen(file, "w", encoding="utf-8") as opened:
         opened.write(secrets.token_hex(32))
+
+
+def choose_token(path: str | None) -> None:
+    """Let Ray, which reads it once in a process, find the token of a cluster and send it.
+
+    Args:
+        path: Of the file; None: where Ray looks by itself.
+
+    Raises:
+        UserError: Others can read the file, or it is missing.
+    """
+    if path is not None:
+        _refuse_readable(Path(path))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = path
+    is_there = (Path.home() / ".ray" / "auth_token").exists()
+    if is_there or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ[AUTH_MODE] = "token"
+
+
+def _refuse_readable(path: Path) -> None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        msg = f"ray.token: {path}: {error.strerror}"
+        raise UserError(msg) from None
+    if mode & 0o077:
+        msg = (
+            f"ray.token: {path} has mode {mode:o}, so others can read it and run commands in your "
+            f"name; chmod 600 {path}"
+        )
+        raise UserError(msg)
 
 
 class OwnerChanged:

@@ -43,7 +43,7 @@ def run_tasks(
     needs: Needs,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, Any]]:
-    """Number and result of each item, as they end; within a session of `workers.ray_session`.
+    """Number and result of each item, as they end; within a session of `ray_session`.
 
     Args:
         function: Importable on the workers. It ends soon when it is told to stop, by whatever

@@ -32,7 +32,9 @@ def train_model(  # noqa: PLR0913 - wiring
     num_workers: int,
     threads_per_worker: int,
     use_gpu: bool,
+    workers_per_gpu: int = 1,
     address: str,
+    interface: str | None = None,
     fuse: bool = False,
     tensorboard: bool = False,
     in_process: bool = False,
@@ -48,10 +50,13 @@ def train_model(  # noqa: PLR0913 - wiring
         seed: All random numbers follow from it.
         folder: Of the model; checkpoints of the same fingerprint in it are continued.
         fingerprint: Of settings and data.
-        num_workers: Processes that share each batch, or the members of an ensemble.
+        num_workers: Processes that share each batch, or the members of an ensemble; 0: as many as
+            find a place and have something to do.
         threads_per_worker: Compute threads of each.
-        use_gpu: One GPU for each worker.
+        use_gpu: Whether they train on GPUs.
+        workers_per_gpu: That share one GPU.
         address: Of a Ray cluster; "local" starts one that ends with the training.
+        interface: That the workers of a cluster talk through.
         fuse: Let torch compile what lies between the products, on a GPU.
         tensorboard: Write the history for TensorBoard as well.
         in_process: Train in this process with one worker and without Ray.
@@ -100,7 +105,9 @@ def train_model(  # noqa: PLR0913 - wiring
             num_workers=num_workers,
             use_gpu=use_gpu,
             threads_per_worker=threads_per_worker,
+            workers_per_gpu=workers_per_gpu,
             address=address,
+            interface=interface,
             fuse=fuse,
             tensorboard=tensorboard,
             labels=labels,

@@ -1,4 +1,4 @@
-"""Ray wiring: one training spread over workers.
+"""Ray wiring: one training spread over workers of Ray Train.
 
 A training with address "local" starts a Ray of its own, bound to the loopback interface and
 guarded by a token, and ends it. Our checkpoints are the only truth for resuming; nothing is
@@ -6,16 +6,16 @@ reported to Ray while training.
 """
 
 import logging
+import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import ray
 import torch
 from pydantic import TypeAdapter
 from ray.exceptions import RayError
@@ -32,21 +32,14 @@ from training.epoch import Worker
 from training.faults import LossNotFiniteError
 from training.history import showing_progress, write_history
 from training.loop import train_network
-from training.noise import BLOCK_ROWS
-from training.ray_environment import (
-    LOCAL,
-    POLL_SECONDS,
-    OwnerChanged,
-    ensure_token,
-    own_signals,
-    ray_environment,
-    worker_environment,
-)
-from training.settings import RepulsiveEnsembleSettings, TrainedSettings
+from training.placement import Placement, Wishes, place_workers
+from training.ray_backend import MeetingInFile
+from training.ray_environment import LOCAL, POLL_SECONDS, OwnerChanged
+from training.ray_session import cluster_resources, ray_session, require_shared
+from training.settings import TrainedSettings
 
 OWNER = "checkpoints/owner"  # names the fit whose workers may write; others stop
 STOP_SECONDS = 60.0  # that workers get to reach their next step
-OBJECT_STORE_BYTES = 128 * 2**20  # nothing large is shipped; each worker reads its rows itself
 MAX_FAILURES = 3
 
 RAISED = (LossNotFiniteError, UserError, StoppedBySignal)  # what a worker ends with on purpose
@@ -65,7 +58,9 @@ def fit(  # noqa: PLR0913 - wiring
     num_workers: int,
     use_gpu: bool,
     threads_per_worker: int,
+    workers_per_gpu: int = 1,
     address: str = LOCAL,
+    interface: str | None = None,
     fuse: bool = False,
     tensorboard: bool = False,
     labels: Path | None = None,
@@ -80,10 +75,13 @@ def fit(  # noqa: PLR0913 - wiring
         seed: All random numbers follow from it.
         folder: Of the model; all nodes must see it.
         fingerprint: Of settings and data.
-        num_workers: Processes that share each batch, or the members of an ensemble.
-        use_gpu: One GPU for each worker.
+        num_workers: Processes that share each batch, or the members of an ensemble; 0: as many as
+            find a place and have something to do.
+        use_gpu: Whether workers train on GPUs.
         threads_per_worker: Compute threads and CPUs of each worker.
+        workers_per_gpu: That share one GPU.
         address: Of a Ray cluster; "local" starts one and never joins another.
+        interface: The network interface that the workers of a cluster talk through.
         fuse: Let torch compile what lies between the products, on a GPU.
         tensorboard: Write the history for TensorBoard as well.
         labels: The folder of labels that a tagger is to predict; all nodes must see it.
@@ -94,13 +92,6 @@ def fit(  # noqa: PLR0913 - wiring
         StoppedBySignal: should_stop returned True; run again to continue.
         RuntimeError: The workers failed more often than is retried.
     """
-    _refuse_idle(settings, num_workers)
-    if use_gpu and address == LOCAL and torch.cuda.device_count() < num_workers:
-        msg = (
-            f"ray.gpu: {num_workers} workers want a GPU each, torch sees "
-            f"{torch.cuda.device_count()}; set ray.gpu=false or fewer ray.workers"
-        )
-        raise UserError(msg)
     dataset, folder = dataset.resolve(), folder.resolve()
     done = newest_checkpoint(folder, fingerprint)
     if done is not None and done.epoch >= settings.epochs:
@@ -114,58 +105,71 @@ def fit(  # noqa: PLR0913 - wiring
         "folder": str(folder),
         "fingerprint": fingerprint,
         "threads": threads_per_worker,
+        "use_gpu": use_gpu,
         "fuse": fuse,
         "tensorboard": tensorboard,
         "labels": None if labels is None else str(labels.resolve()),
         "owner": scratch.name,
     }
-    scaling = _scaling(num_workers, threads_per_worker, use_gpu=use_gpu)
+    wishes = Wishes(num_workers, threads_per_worker, use_gpu, workers_per_gpu)
     write_text(folder / OWNER, scratch.name)
     try:
-        with ray_session(address, num_workers * threads_per_worker):
-            trainer = _trainer(config, scaling, scratch)
-            with showing_progress(folder, settings.epochs):
-                _raise_as_was(_run_trainer(trainer, folder, should_stop))
+        if address == LOCAL:
+            here = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+            _fit_here(place_workers(settings, wishes, here), config, scratch, should_stop)
+        else:
+            with ray_session(address, 0, interface):
+                require_shared(dataset)
+                require_shared(folder)
+                placement = place_workers(settings, wishes, cluster_resources())
+                _fit(placement, TorchConfig(placement.backend), config, scratch, should_stop)
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def most_workers(settings: TrainedSettings) -> int:
-    """How many workers can share a training: the blocks of a batch, or the members."""
-    if isinstance(settings, RepulsiveEnsembleSettings):
-        return settings.members
-    return -(-settings.batch_rows // BLOCK_ROWS)
+def _fit_here(
+    placement: Placement, config: dict[str, Any], scratch: Path, should_stop: Callable[[], bool]
+) -> None:
+    """Train on a Ray of this process alone, whose workers meet in a file."""
+    with (
+        ray_session(LOCAL, placement.num_workers * placement.threads),
+        TemporaryDirectory(prefix="topocal-meeting-") as meeting,
+    ):
+        torch_config = MeetingInFile(placement.backend, folder=meeting)
+        _fit(placement, torch_config, config, scratch, should_stop)
 
 
-def _refuse_idle(settings: TrainedSettings, num_workers: int) -> None:
-    most = most_workers(settings)
-    if num_workers > most:
-        shared = (
-            f"{settings.members} members"
-            if isinstance(settings, RepulsiveEnsembleSettings)
-            else f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
-        )
-        msg = (
-            f"ray.workers: {num_workers} workers share {shared}, so {num_workers - most} would "
-            f"idle; set at most {most}"
-        )
-        raise UserError(msg)
+def _fit(
+    placement: Placement,
+    torch_config: TorchConfig,
+    config: dict[str, Any],
+    scratch: Path,
+    should_stop: Callable[[], bool],
+) -> None:
+    settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
+    folder = Path(config["folder"])
+    log.info("train: %s on %s", folder.name, placement.describe(settings))
+    trainer = _trainer(placement, torch_config, config, scratch)
+    with showing_progress(folder, settings.epochs):
+        _raise_as_was(_run_trainer(trainer, folder, should_stop))
 
 
-def _scaling(num_workers: int, threads: int, *, use_gpu: bool) -> ScalingConfig:
-    resources = {"CPU": float(threads)} | ({"GPU": 1.0} if use_gpu else {})
-    return ScalingConfig(num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources)
-
-
-def _trainer(config: dict[str, Any], scaling: ScalingConfig, scratch: Path) -> TorchTrainer:
+def _trainer(
+    placement: Placement, torch_config: TorchConfig, config: dict[str, Any], scratch: Path
+) -> TorchTrainer:
     """The trainer; a worker that dies takes the others with it, and all start again."""
     work: Any = _work  # Ray's annotation leaves out that the function may return a value
+    resources = {"CPU": float(placement.threads), "GPU": placement.gpus}
     return TorchTrainer(
         work,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
-        scaling_config=scaling,
+        torch_config=torch_config,
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers,
+            use_gpu=placement.gpus > 0,
+            resources_per_worker={name: share for name, share in resources.items() if share},
+        ),
         run_config=RunConfig(
             name=scratch.name,
             storage_path=str(scratch),
@@ -233,12 +237,15 @@ def _tail(error: Exception) -> str:
 
 def _work(config: dict[str, Any]) -> dict[str, str]:
     """One worker: the plain loop, with the sum over workers from torch.distributed."""
-    context = get_context()
+    context, device = get_context(), get_device()
+    if config["use_gpu"] and device.type != "cuda":
+        msg = "Ray has given a GPU that torch does not see; is it the CPU build of torch?"
+        return {"ended": UserError.__name__, "message": msg}
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         threads=config["threads"],
-        device=get_device(),
+        device=device,
         fuse=config["fuse"],
         all_reduce=_all_reduce,
     )
@@ -284,27 +291,3 @@ def _read_together(
         )
         raise failed or UserError(msg)
     return data
-
-
-@contextmanager
-def ray_session(address: str, num_cpus: int) -> Iterator[None]:
-    """A connection to Ray; what was started here is ended here."""
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"runtime_env": {"env_vars": worker_environment(address)}}
-    if address == LOCAL:
-        ensure_token()
-        options |= {
-            "num_cpus": num_cpus,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": True,  # without it a helper of Ray complains every second
-            "dashboard_host": "127.0.0.1",
-        }
-    with ray_environment(address):
-        with own_signals():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        try:
-            yield
-        finally:
-            ray.shutdown()

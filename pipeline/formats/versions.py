@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +16,14 @@ def versions_of(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def describe_differences(here: Mapping[str, str], there: Mapping[str, str]) -> Iterator[str]:
+    """What differs between two answers of `versions_of`, a sentence for each package."""
+    for name in sorted(here.keys() | there.keys()):
+        mine, other = here.get(name, "none"), there.get(name, "none")
+        if mine != other:
+            yield f"{name} {other} instead of {mine}"
 
 
 def git_hash() -> str:

@@ -1,0 +1,18 @@
+"""Tasks that the tests let jobs of a farm run; importable there."""
+
+import os
+import time
+
+
+def calibrate_slowly(plan):
+    """So slowly that a job can be cancelled in the middle."""
+    from pipeline.calibrate import calibrate_part  # the other task starts without its seconds
+
+    time.sleep(3.0)
+    return calibrate_part(plan)
+
+
+def sleep_and_name_job(seconds):
+    """The number of the SLURM job that ran it."""
+    time.sleep(seconds)
+    return os.environ["SLURM_JOB_ID"]
