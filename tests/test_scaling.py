@@ -36,7 +36,7 @@ from pipeline.scaling.subsets import Origin, Subset, ranks_of, write_subset
 from pipeline.scaling.table import levels_of
 from training.checkpoint import newest_checkpoint
 from training.data import open_split, read_training_data
-from training.export import networks_of
+from training.export_mixture import networks_of
 from training.history import read_history
 from training.loop import train_network
 from training.noise import StepRows
