@@ -105,6 +105,9 @@ def _make_pool(study: Study, folder: Path, manifest: DatasetManifest, rows: int)
             "no dataset.inputs; take samples_from: training"
         )
         raise UserError(msg)
+    if study.tag is not None:
+        msg = "scaling.samples_from: simulation knows no tag; take samples_from: training"
+        raise UserError(msg)
     first, last = manifest.cut_flow[0], manifest.cut_flow[-1]
     kept = last.after / first.before * POOL_SPLIT.train
     simulated = study.simulate.model_copy(update={"num_clusters": int(rows * SPARE / kept) + 1})

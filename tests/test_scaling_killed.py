@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -105,8 +106,12 @@ def _counts(study, output):
 
 
 def _trainers(process):
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [each for each in children if "ray::make_point" in " ".join(each.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # helpers come and go
+            if "ray::make_point" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_killed_driver_and_worker_leave_the_same_table_and_train_nothing_twice(study):
