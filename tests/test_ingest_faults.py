@@ -84,12 +84,12 @@ FAULTS = [
     (
         _texts,
         r"column angle \(angle\) is not one number a cluster; correct its expression or level in "
-        r"dataset\.layout",
+        r"the layout",
     ),
     (_vectors, r"column angle \(angle\) is not one number a cluster; correct its .*"),
     (_texts_in_a_ttree, r"column angle \(angle\) is not one number a cluster; correct its .*"),
     (_vectors_in_a_ttree, r"column angle \(angle\) is not one number a cluster; correct its .*"),
-    (_another_tree, r"no tree named Hits, it holds Misses; set dataset\.layout"),
+    (_another_tree, r"no tree named Hits, it holds Misses; give its layout"),
     (_damaged_basket, r"entries 65536 to 70000 cannot be read \(.+\)"),
 ]
 

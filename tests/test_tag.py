@@ -184,7 +184,7 @@ def test_a_second_run_keeps_everything(study, capsys):
         ("tag", ["tag.axes={x: {column: nope}}"], "tag.axes.x: the dataset has no column nope"),
         ("tag", ["tag=null", "dataset.drop_tagged=false"], "the study has no section tag"),
         ("tag", ["tag.label.regression=third"], "the study has no model third"),
-        ("calibrate", ["calibrate.models={t: OUT/tag/model}"], "a tagger calibrates nothing"),
+        ("calibrate", ["calibrate.models={second: OUT/tag/model}"], "a tagger calibrates nothing"),
     ],
 )
 def test_what_does_not_fit_is_refused(study, capsys, job, words, message):
