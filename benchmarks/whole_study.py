@@ -63,16 +63,17 @@ def _seconds(path: Path) -> float:
     return float(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"])
 
 
-def _training(folder: Path, rows: int) -> dict[str, float]:
+def _training(folder: Path, rows: int) -> dict[str, float | str]:
     """Steps and seconds of a training, the interrupted runs of it included."""
-    settings = read_card(folder).settings
+    card = read_card(folder)
     history = read_history(folder)
     return {
         "epochs": len(history),
-        "steps": len(history) * -(-rows // settings["batch_rows"]),
+        "steps": len(history) * -(-rows // card.settings["batch_rows"]),
         "seconds": sum(line["seconds"] for line in history),
         "rows_per_second": statistics.median(line["rows_per_second"] for line in history),
         "validation_nll": history[-1]["validation_nll"],
+        "git_hash": card.git_hash,
     }
 
 
