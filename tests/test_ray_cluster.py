@@ -96,6 +96,8 @@ def _submit(nodes, *words, **environment):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # tests that run in the background of a shell ignore it, and so would the client
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
@@ -165,7 +167,7 @@ def test_a_bayesian_network_on_two_nodes_equals_one_process_to_rounding(study, t
 
 def test_training_does_not_take_the_address_of_the_job_server(study, site, capsys):
     assert main(["train", str(study), str(site), "models.fresh.kind=bnn"]) == 2
-    assert "takes jobs from `topocal submit train` alone" in capsys.readouterr().err
+    assert "takes jobs from `topocal submit` alone" in capsys.readouterr().err
 
 
 def test_a_client_without_the_token_is_refused(nodes, study, site, tmp_path):
