@@ -2,8 +2,8 @@
 
 Run: topocal scaling STUDY.yaml [--dry-run]
 Reads <output>/dataset; writes <output>/scaling/trainings/LADDER/rows-*/sample-*-seed-*/, a folder
-for each training, and, last, the tables <output>/scaling/*.parquet and *.csv. A run that was
-stopped goes on where it was. With --dry-run nothing is trained: the cost is told.
+for each training, and, last, <output>/scaling/tables/*.parquet and *.csv. A run that was stopped
+goes on where it was. With --dry-run nothing is trained: the cost is told.
 """
 
 import logging
@@ -196,7 +196,7 @@ def _finished(
     large = [plan for plan in plans if plan.training.rows > large_rows and ray.workers > 1]
     small = [plan for plan in plans if plan not in large]
     needs = Needs(ray.threads, int(ray.gpu))
-    with ray_session(ray.address, ray.workers * ray.threads):
+    with ray_session(ray.address, ray.workers * ray.threads, ray.interface):
         for number, _ in run_tasks(make_point, small, needs, should_stop):
             yield small[number]
         _share_all(ray, large, should_stop)
@@ -231,7 +231,9 @@ def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -
         num_workers=min(ray.workers, most_workers(plan.training.settings)),
         use_gpu=ray.gpu,
         threads_per_worker=ray.threads,
+        workers_per_gpu=ray.workers_per_gpu,
         address=ray.address,
+        interface=ray.interface,
         fuse=ray.fuse,
         should_stop=should_stop,
     )

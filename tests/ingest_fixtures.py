@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import uproot
@@ -112,3 +114,23 @@ def wait_for(claim, seconds: float = 60.0):
 def receipts(folder: Path) -> list[Path]:
     """Of the parts that are finished in the folder where a dataset grows."""
     return sorted(staging_of(folder).glob("receipts/part-*.json"))
+
+
+@contextmanager
+def meanwhile(action):
+    """Something that happens beside the block; its failure is the test's."""
+    failures = []
+
+    def guarded():
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - told below
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    assert not failures

@@ -6,8 +6,7 @@ import re
 import stat
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +18,7 @@ import slurm_farm
 from batch_tasks import calibrate_slowly, sleep_and_name_job
 from conftest import toy_columns, write_tree
 from distributed import Client, LocalCluster, Security
-from ingest_fixtures import contents, wait_for
+from ingest_fixtures import contents, meanwhile, wait_for
 from listeners import listening_places
 from test_apply import FAST
 from test_ingest import DATASET
@@ -117,24 +116,6 @@ def _link_models(local, output):
     (output / "models").symlink_to(local / "local/models")
 
 
-@contextmanager
-def _meanwhile(action):
-    """Something that happens beside the block; its failure is the test's."""
-    failures = []
-
-    def guarded():
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - told below
-            failures.append(error)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    yield
-    thread.join()
-    assert not failures
-
-
 def _processes_of(address):
     """This process and the workers that were started with the address of a scheduler."""
     nannies = [p for p in psutil.process_iter(["cmdline"]) if address in (p.info["cmdline"] or [])]
@@ -175,7 +156,7 @@ def test_a_job_that_is_cancelled_in_the_middle_loses_nothing(
         running = [n for n, s in system.states().items() if n not in before and s == "RUNNING"]
         system.cancel(running[0])
 
-    with _meanwhile(cancel):
+    with meanwhile(cancel):
         assert main(["calibrate", study, site]) == 0
     states = [state for number, state in system.states().items() if number not in before]
     assert len(states) == 3  # two, and one in place of the cancelled one

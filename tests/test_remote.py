@@ -2,16 +2,14 @@
 
 import functools
 import re
-import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from ingest_fixtures import contents, make, receipts, study_file, wait_for, write_toys
+from ingest_fixtures import contents, make, meanwhile, receipts, study_file, wait_for, write_toys
 from test_read import CLUSTERS
 from xrootd_server import PROGRAM, Server
 
@@ -62,26 +60,6 @@ def _dask(**remote):
     return {"workers": 2, "read_rows": 10_000, "remote": {**QUICK, **remote}}
 
 
-@contextmanager
-def _meanwhile(action):
-    """Something that happens beside the block; its failure is the test's."""
-    failures = []
-
-    def guarded():
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - told below
-            failures.append(error)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-    assert not failures
-
-
 def _retries(job_log):
     return [told for told in map(TOLD.match, job_log) if told]
 
@@ -105,7 +83,7 @@ def test_a_server_that_is_lost_and_comes_back(tmp_path, shared, server, job_log,
         wait_for(lambda: _retries(job_log))
         server.start() if way == "killed" else server.go_on()
 
-    with _meanwhile(interrupt):
+    with meanwhile(interrupt):
         make(tmp_path, "out", _urls(server), dask=_dask())
     assert contents(folder, moved=True) == contents(shared[1], moved=True)
     assert {told[2] for told in _retries(job_log)} == {"41"}
@@ -121,7 +99,7 @@ def test_a_server_that_is_dead_for_good_ends_the_job(tmp_path, server, capsys):
         wait_for(lambda: receipts(folder))
         server.kill()
 
-    with _meanwhile(kill):
+    with meanwhile(kill):
         assert run_job("ingest", ingest.main, [path]) == 2
     (told,) = re.findall(r"^topocal ingest: (.*)$", capsys.readouterr().err, re.MULTILINE)
     assert re.match(r"root://127\S+/\d\.root: entries \d+ to \d+ cannot be read \(.+\)$", told)
@@ -146,7 +124,7 @@ def test_what_a_dead_server_has_is_skipped_and_fetched_later(tmp_path, shared, s
         wait_for(lambda: receipts(folder))
         server.kill()
 
-    with _meanwhile(kill):
+    with meanwhile(kill):
         make(tmp_path, "out", _urls(server), **changes)
     missing = read_manifest(folder).missing
     assert 1 <= len(missing) < 12
