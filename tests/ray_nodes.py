@@ -6,10 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+from daemons import free_ports
 
 RAY = Path(sys.executable).parent / "ray"
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ class RayNodes:
         self.token = folder / "token"
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
-        self._port, self._dashboard, self._client = _free_ports(3)
+        self._port, self._dashboard, self._client = free_ports(3)
         self._nodes: list[subprocess.Popen] = []
 
     @property
@@ -85,7 +85,7 @@ class RayNodes:
             f"--{name}-port={port}"
             for name, port in zip(
                 ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export"),
-                _free_ports(3),
+                free_ports(3),
                 strict=True,
             )
         ]
@@ -124,11 +124,3 @@ def _wait(claim, process: subprocess.Popen, seconds: float = 90.0) -> None:
         if time.monotonic() > end or process.poll() is not None:
             raise RuntimeError("the Ray node does not start")
         time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in opened:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in opened]
