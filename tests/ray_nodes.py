@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,14 @@ class RayNodes:
     def address(self) -> str:
         return f"http://127.0.0.1:{self._dashboard}"
 
+    @property
+    def client_address(self) -> str:
+        return f"ray://127.0.0.1:{self._client}"
+
+    @property
+    def gcs_address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
     def environment(self) -> dict[str, str]:
         """That of a user who has the token and nothing else of Ray's."""
         others = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -48,11 +57,16 @@ class RayNodes:
         )
         _wait(self._answers, self._nodes[0])
 
-    def start_node(self) -> subprocess.Popen:
-        """Another node, under an address of its own."""
+    def start_node(self, hidden: Path | None = None) -> subprocess.Popen:
+        """Another node, under an address of its own; as root one that does not see a folder."""
         number = len(self._nodes) + 1
-        words = [f"--address=127.0.0.1:{self._port}", f"--node-ip-address=127.0.0.{number}"]
-        return self._start(*words)
+        words = [f"--address={self.gcs_address}", f"--node-ip-address=127.0.0.{number}"]
+        hide = f'mount -t tmpfs none {hidden} && exec "$@"'
+        return self._start(*words, before=["unshare", "-m", "sh", "-c", hide, ""] if hidden else [])
+
+    def has_joined(self, node: subprocess.Popen) -> bool:
+        log = self.folder / f"node-{self._nodes.index(node)}.log"
+        return "Ray runtime started" in log.read_text()
 
     def kill_node(self, node: subprocess.Popen) -> None:
         """As if the machine were switched off."""
@@ -80,7 +94,7 @@ class RayNodes:
     def log(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("node-*.log"))
 
-    def _start(self, *words: str) -> subprocess.Popen:
+    def _start(self, *words: str, before: Sequence[str] = ()) -> subprocess.Popen:
         agents = [
             f"--{name}-port={port}"
             for name, port in zip(
@@ -94,7 +108,7 @@ class RayNodes:
         size = [place, "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
         with (self.folder / f"node-{len(self._nodes)}.log").open("w") as log:
             node = subprocess.Popen(
-                [str(RAY), "start", "--block", *size, *agents, *words],
+                [*before, str(RAY), "start", "--block", *size, *agents, *words],
                 env=self.environment(),
                 cwd=self.folder,
                 stdout=log,
@@ -112,7 +126,8 @@ class RayNodes:
 
     def _answers(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self._dashboard), timeout=1).close()
+            for port in (self._dashboard, self._client):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             return False
         return True
