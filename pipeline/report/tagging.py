@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pipeline.report.canvas import GREY, Panel, add_legend, new_axes
+from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
 from pipeline.report.headline import HtmlTable
 from pipeline.report.scene import Scene, centres, distinct, select, series
 
@@ -56,7 +56,7 @@ def rate_panels(scene: Scene) -> Iterator[Panel]:
     """The rate of tags against each axis, beside that of the label."""
     views = {view.name: view for view in scene.axes()}
     for axis in distinct(scene.table("tag_rates"), "axis"):
-        label = views[axis].label if axis in views else axis
+        label, is_log = (views[axis].label, views[axis].is_log) if axis in views else (axis, False)
         table = select(scene.table("tag_rates"), axis=axis)
         drawing, axes = new_axes(scene.sample)
         for name in RATES:
@@ -64,10 +64,12 @@ def rate_panels(scene: Scene) -> Iterator[Panel]:
             if not len(rows):
                 continue
             words, colour = WORDS[name]
-            x = centres(rows["low"], rows["high"], log=False)
+            x = centres(rows["low"], rows["high"], log=is_log)
             axes.errorbar(
                 x, rows["rate"], yerr=rows["rate_error"], color=colour, fmt=".-", label=words
             )
+        if is_log:
+            plain_log(axes, "x")
         axes.set_ylim(bottom=0.0)
         axes.set_xlabel(label)
         axes.set_ylabel(SHARE)
