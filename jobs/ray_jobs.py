@@ -71,13 +71,9 @@ def _address_of_job_server(address: str) -> str:
     """
     if not address.startswith(CLIENT):
         return address
-    import ray  # noqa: PLC0415 - optional, slow
-
     try:
         with own_signals(), warnings.catch_warnings(action="ignore"):
-            options: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
-            with ray.init(address, **options) as context:
-                told = context.dashboard_url
+            told = _ask_client_server(address)
     except ConnectionError as error:
         msg = (
             f"{cause_of(error)}; is a Ray Client server running there, and ray.token the file "
@@ -93,6 +89,23 @@ def _address_of_job_server(address: str) -> str:
         )
         raise ConnectionError(msg)
     return f"http://{told}"
+
+
+def _ask_client_server(address: str, trials: int = 3) -> str:
+    """The address of the cluster's job server, without its http.
+
+    A head under load may not start what serves a client in the seconds that Ray gives it.
+    """
+    import ray  # noqa: PLC0415 - optional, slow
+
+    options: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        with ray.init(address, **options) as context:
+            return str(context.dashboard_url)
+    except ConnectionAbortedError:
+        if trials == 1:
+            raise
+    return _ask_client_server(address, trials - 1)
 
 
 def _is_loopback(host: str) -> bool:
