@@ -19,6 +19,7 @@ from distributed import Security
 from distributed.deploy.spec import ProcessInterface
 
 from jobs.batch_queue import ASK, JobState, describe_jobs
+from jobs.closing import closed_at_the_end
 from jobs.sites import BatchSettings
 from pipeline.formats.errors import UserError, cause_of
 
@@ -84,7 +85,7 @@ def open_batch_farm(
     }
     with dask.config.set(scheduler), certificates(batch) as secured:
         options = _OPTIONS[kind](batch) | _options(batch, environment) | secured
-        with _start(options) as farm, _Watch(farm, kind, batch) as watch:
+        with closed_at_the_end(_start(options)) as farm, _Watch(farm, kind, batch) as watch:
             farm.adapt(minimum_jobs=batch.minimum, maximum_jobs=batch.maximum or batch.minimum)
             watch.wait_for_a_worker()
             yield farm

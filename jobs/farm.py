@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import dask
 from distributed import Client, LocalCluster, Security
 
+from jobs.closing import closed_at_the_end
 from jobs.sites import BatchSettings, DaskSettings
 from pipeline.fold import limits
 from pipeline.formats.errors import UserError
@@ -77,17 +78,20 @@ def _open_local(workers: int) -> Iterator[Client]:
     """Processes of this machine, which listen on loopback only and thus need no TLS."""
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}),
-        TemporaryDirectory(prefix="topocal-dask-") as scratch,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            local_directory=scratch,
-            silence_logs="ERROR",
+        # what is left in it by workers that are slow to end is in nobody's way
+        TemporaryDirectory(prefix="topocal-dask-", ignore_cleanup_errors=True) as scratch,
+        closed_at_the_end(
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                local_directory=scratch,
+                silence_logs="ERROR",
+            )
         ) as farm,
-        Client(farm) as client,
+        closed_at_the_end(Client(farm)) as client,
     ):
         yield client
 
@@ -109,7 +113,7 @@ def _join(settings: DaskSettings) -> Iterator[Client]:
     except (OSError, TypeError, ValueError) as error:
         msg = f"dask.address: {settings.address} cannot be reached ({error})"
         raise UserError(msg) from None
-    with client:
+    with closed_at_the_end(client):
         if not _count_workers(client):
             msg = f"dask.address: the farm at {settings.address} has no workers"
             raise UserError(msg)
@@ -123,7 +127,10 @@ def _open_batch(kind: str, batch: BatchSettings) -> Iterator[Client]:
     except ModuleNotFoundError as error:
         msg = f"{error.name} is not installed; a batch farm needs it: pip install 'topocal[farm]'"
         raise UserError(msg) from None
-    with open_batch_farm(kind, batch, WORKER_ENVIRONMENT) as farm, Client(farm) as client:
+    with (
+        open_batch_farm(kind, batch, WORKER_ENVIRONMENT) as farm,
+        closed_at_the_end(Client(farm)) as client,
+    ):
         yield client
 
 

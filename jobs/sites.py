@@ -144,8 +144,8 @@ class RaySettings(Record):
     Attributes:
         address: "local": an embedded Ray of this job alone. "none": this process itself, one
             worker, which saves some seconds where one is enough. "auto": the Ray cluster that
-            this machine is a node of. "http://HOST:8265": a cluster that `topocal submit` sends
-            jobs to.
+            this machine is a node of. "http://HOST:8265", "ray://HOST:10001": a cluster that
+            `topocal submit` sends jobs to, by its job server or its Ray Client server.
         token: The file with the token of a cluster, which only its owner can read; None: what
             Ray finds in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
         python: Of a cluster that jobs are submitted to, as its head node finds it.
@@ -161,7 +161,7 @@ class RaySettings(Record):
         tensorboard: Write the history for TensorBoard as well, to models/NAME/tensorboard.
     """
 
-    address: Annotated[str, Field(pattern=r"^(local|none|auto|https?://.+)$")] = "local"
+    address: Annotated[str, Field(pattern=r"^(local|none|auto|https?://.+|ray://[^/]+)$")] = "local"
     token: PathText | None = None
     python: str = "python"
     interface: str | None = None

@@ -3,12 +3,14 @@
 Run: topocal submit JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]
      topocal submit --follow NUMBER SITE.yaml
      topocal submit --stop NUMBER SITE.yaml
-ray.address is the cluster's http://HOST:8265; dataset and output lie where all nodes see them.
+ray.address is the cluster's http://HOST:8265 or ray://HOST:10001, or auto on one of its nodes;
+dataset and output lie where all nodes see them.
 """
 
 import argparse
 import functools
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.cli import JOBS
 from jobs.launch import parse_words, require_output, run_tool
-from jobs.ray_jobs import follow_job, job_server, stop_job, submit_job
+from jobs.ray_jobs import find_job, follow_job, job_server, stop_job, submit_job
 from jobs.ray_package import packed
 from jobs.settings import load_settings
 from jobs.sites import RaySettings
@@ -48,24 +50,26 @@ def main(argv: Sequence[str]) -> int:
 def _submit(argv: Sequence[str], ended: _Ended) -> None:
     arguments = _parse(argv)
     ray = load_settings(_Site, arguments.files, arguments.overrides).ray
+    words = [*arguments.files, *arguments.overrides]
     with job_server(ray) as server:
         if arguments.stop:
             stop_job(server, arguments.stop)
             log.info("submit: %s is asked to stop", arguments.stop)
         elif arguments.follow:
-            ended.status = _follow(server, arguments.follow, arguments.files)
+            find_job(server, arguments.follow)
+            ended.status = _follow(server, arguments.follow, words)
         else:
             study = load_study(arguments.files, arguments.overrides)
             require_output(study)
-            words = [arguments.job, *(["--redo"] if arguments.redo else [])]
+            job = [arguments.job, *(["--redo"] if arguments.redo else [])]
             with packed(study) as package:
-                number = submit_job(server, words, package, ray.python)
+                number = submit_job(server, job, package, ray.python)
                 log.info("submit: %s runs on %s as %s", arguments.job, ray.address, number)
-                ended.status = _follow(server, number, arguments.files)
+                ended.status = _follow(server, number, words)
 
 
-def _follow(server: object, number: str, files: Sequence[str]) -> int:
-    again = f"topocal submit --follow {number} {' '.join(files)}"
+def _follow(server: object, number: str, words: Sequence[str]) -> int:
+    again = f"topocal submit --follow {number} {shlex.join(words)}"
     try:
         return follow_job(server, number)
     except (KeyboardInterrupt, StoppedBySignal):

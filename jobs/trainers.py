@@ -58,8 +58,11 @@ def prepare_ray(ray: RaySettings) -> None:
     Raises:
         UserError: Its address takes submitted jobs alone, or there is no usable token.
     """
-    if ray.address.startswith("http"):
-        msg = f"ray.address: {ray.address} takes jobs from `topocal submit` alone"
+    if "://" in ray.address:
+        msg = (
+            f"ray.address: {ray.address} takes jobs from `topocal submit` alone, since what leads "
+            "a training has to run on the cluster"
+        )
         raise UserError(msg)
     if ray.address not in {"local", "none"}:
         choose_token(ray.token)

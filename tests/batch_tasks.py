@@ -13,6 +13,6 @@ def calibrate_slowly(plan):
 
 
 def sleep_and_name_job(seconds):
-    """The number of the SLURM job that ran it."""
+    """What the job that ran it has alone: its number in SLURM, its folder in HTCondor."""
     time.sleep(seconds)
-    return os.environ["SLURM_JOB_ID"]
+    return os.environ.get("SLURM_JOB_ID") or os.environ["_CONDOR_SCRATCH_DIR"]

@@ -2,15 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
-PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+from daemons import Daemons, are_installed
+
 # HTCondor runs no jobs of root.
-IS_POSSIBLE = os.geteuid() != 0 and shutil.which("condor_master", path=PATH) is not None
+IS_POSSIBLE = os.geteuid() != 0 and are_installed("condor_master")
 STATES = {1: "PENDING", 2: "RUNNING", 3: "REMOVED", 4: "COMPLETED", 5: "HELD"}
 
 CONFIGURATION = """\
@@ -53,41 +51,33 @@ KILL = False
 """
 
 
-class Condor:
-    """Daemons that were started here, and only these are ended."""
+class Condor(Daemons):
+    """The master, which starts and ends the others."""
 
     kind = "htcondor"
     hold = ("hold = True",)
     hold_reason = "2 HELD (submitted on hold at user's request), such as "
+    rejected = ("universe = nonsense",)
+    ends_by = signal.SIGQUIT  # fast
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        super().__init__(folder)
         self.configuration = folder / "condor_config"
         for name in ("log", "spool", "execute"):
             (folder / name).mkdir()
         self.configuration.write_text(CONFIGURATION.format(folder=folder))
-        self._master: subprocess.Popen | None = None
 
     def variables(self) -> dict[str, str]:
         return {"CONDOR_CONFIG": str(self.configuration)}
 
     def start(self) -> None:
-        program = shutil.which("condor_master", path=PATH)
-        with (self.folder / "master.log").open("w") as log:
-            self._master = subprocess.Popen(
-                [str(program), "-f"], env=os.environ | self.variables(), stdout=log, stderr=log
-            )
-        end = time.monotonic() + 60
-        while "8" not in self.command("condor_status", "-af", "TotalCpus"):
-            if time.monotonic() > end or self._master.poll() is not None:
-                raise RuntimeError(f"HTCondor does not start; see {self.folder}")
-            time.sleep(0.2)
+        self.start_daemon("condor_master", "-f")
+        self.wait_until(lambda: "8" in self.command("condor_status", "-af", "TotalCpus"))
 
     def stop(self) -> None:
+        """End all jobs, then the daemons."""
         self.command("condor_rm", "-all")
-        if self._master is not None:
-            self._master.send_signal(signal.SIGQUIT)  # fast
-            self._master.wait(60)
+        super().stop()
 
     def states(self) -> dict[str, str]:
         """Of all jobs by number, the ended ones among them."""
@@ -99,15 +89,3 @@ class Condor:
 
     def cancel(self, number: str) -> None:
         self.command("condor_rm", number)
-
-    def command(self, *words: str) -> str:
-        """What a command prints; nothing if it fails."""
-        done = subprocess.run(
-            words,
-            env=os.environ | self.variables(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        return done.stdout if done.returncode == 0 else ""

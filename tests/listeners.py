@@ -13,6 +13,7 @@ METHODS = (
     "ObjectManagerService/Push",
     "CoreWorkerService/KillActor",
     "ReporterService/GetTraceback",
+    "RayletDriver/Init",
 )
 EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - looked for, not bound
 
@@ -39,9 +40,13 @@ def _is_outer(address):
 
 def answer_to_a_stranger(place):
     """What a server says without a token: "token", "metrics" or something else."""
-    host = other_address() if place.ip in EVERYWHERE else place.ip
-    answer = _ask_http(host, place.port)
-    return answer if answer != "no HTTP" else _ask_grpc(host, place.port)
+    return answer_at(other_address() if place.ip in EVERYWHERE else place.ip, place.port)
+
+
+def answer_at(host, port):
+    """The same of one address."""
+    answer = _ask_http(host, port)
+    return answer if answer != "no HTTP" else _ask_grpc(host, port)
 
 
 def _ask_http(host, port):

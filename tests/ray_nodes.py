@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from daemons import free_ports
 
 RAY = Path(sys.executable).parent / "ray"
 ROOT = Path(__file__).parent.parent
@@ -23,12 +24,20 @@ class RayNodes:
         self.token = folder / "token"
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
-        self._port, self._dashboard, self._client = _free_ports(3)
+        self._port, self._dashboard, self._client = free_ports(3)
         self._nodes: list[subprocess.Popen] = []
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self._dashboard}"
+
+    @property
+    def client_address(self) -> str:
+        return f"ray://127.0.0.1:{self._client}"
+
+    @property
+    def gcs_address(self) -> str:
+        return f"127.0.0.1:{self._port}"
 
     def environment(self) -> dict[str, str]:
         """That of a user who has the token and nothing else of Ray's."""
@@ -48,11 +57,16 @@ class RayNodes:
         )
         _wait(self._answers, self._nodes[0])
 
-    def start_node(self) -> subprocess.Popen:
-        """Another node, under an address of its own."""
+    def start_node(self, hidden: Path | None = None) -> subprocess.Popen:
+        """Another node, under an address of its own; as root one that does not see a folder."""
         number = len(self._nodes) + 1
-        words = [f"--address=127.0.0.1:{self._port}", f"--node-ip-address=127.0.0.{number}"]
-        return self._start(*words)
+        words = [f"--address={self.gcs_address}", f"--node-ip-address=127.0.0.{number}"]
+        hide = f'mount -t tmpfs none {hidden} && exec "$@"'
+        return self._start(*words, before=["unshare", "-m", "sh", "-c", hide, ""] if hidden else [])
+
+    def has_joined(self, node: subprocess.Popen) -> bool:
+        log = self.folder / f"node-{self._nodes.index(node)}.log"
+        return "Ray runtime started" in log.read_text()
 
     def kill_node(self, node: subprocess.Popen) -> None:
         """As if the machine were switched off."""
@@ -80,12 +94,12 @@ class RayNodes:
     def log(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in self.folder.glob("node-*.log"))
 
-    def _start(self, *words: str) -> subprocess.Popen:
+    def _start(self, *words: str, before: Sequence[str] = ()) -> subprocess.Popen:
         agents = [
             f"--{name}-port={port}"
             for name, port in zip(
                 ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export"),
-                _free_ports(3),
+                free_ports(3),
                 strict=True,
             )
         ]
@@ -94,7 +108,7 @@ class RayNodes:
         size = [place, "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
         with (self.folder / f"node-{len(self._nodes)}.log").open("w") as log:
             node = subprocess.Popen(
-                [str(RAY), "start", "--block", *size, *agents, *words],
+                [*before, str(RAY), "start", "--block", *size, *agents, *words],
                 env=self.environment(),
                 cwd=self.folder,
                 stdout=log,
@@ -112,7 +126,8 @@ class RayNodes:
 
     def _answers(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self._dashboard), timeout=1).close()
+            for port in (self._dashboard, self._client):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             return False
         return True
@@ -124,11 +139,3 @@ def _wait(claim, process: subprocess.Popen, seconds: float = 90.0) -> None:
         if time.monotonic() > end or process.poll() is not None:
             raise RuntimeError("the Ray node does not start")
         time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in opened:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in opened]

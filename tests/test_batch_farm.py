@@ -1,4 +1,4 @@
-"""Jobs of a real SLURM of one node as workers: the same bytes, and what goes wrong in a queue."""
+"""Jobs of a real batch system as workers: the same bytes, and what goes wrong in a queue."""
 
 import json
 import os
@@ -197,7 +197,7 @@ def test_jobs_that_end_before_they_are_workers_are_not_waited_for(
 
 
 def test_a_rejected_job_ends_at_once_with_the_reason(system, farm, local, tmp_path, capsys):
-    farm["batch"] |= {"memory": "900TB", "directives": ["nonsense"]}
+    farm["batch"] |= {"memory": "900TB", "directives": system.rejected}
     told = _refused(system, farm, local, tmp_path, capsys)
     assert re.search("the batch system rejects the jobs: .*(invalid|Invalid|ERROR)", told)
 

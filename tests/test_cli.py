@@ -1,11 +1,15 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import toy_columns, write_tree
 
 from jobs.cli import JOBS, main
+
+ROOT = Path(__file__).parent.parent
 
 
 def _study(tmp_path, **sections):
@@ -78,3 +82,16 @@ def test_a_job_without_a_study_prints_its_usage(capsys):
         main(["train", "seed=3"])
     assert stopped.value.code == 2
     assert "topocal train STUDY.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["pipeline.onnx_session", "training.onnx_file"])
+def test_onnx_runtime_reports_nothing_and_leaves_the_home_folder_alone(tmp_path, module):
+    others = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI"}
+    inherited = {key: value for key, value in os.environ.items() if key not in others}
+    subprocess.run(
+        [sys.executable, "-c", f"import {module}"],
+        env=inherited | {"HOME": str(tmp_path)},
+        cwd=ROOT,
+        check=True,
+    )
+    assert not list(tmp_path.rglob("*onnxruntime*"))

@@ -71,5 +71,7 @@ def test_checksums_are_recomputed(output, capsys):
 
 
 def test_what_is_no_output_is_named(tmp_path, capsys):
-    assert main(["describe", str(tmp_path)]) == 2
-    assert "manifest.json: not found" in capsys.readouterr().err
+    (tmp_path / "study.yaml").touch()
+    for path in (tmp_path, tmp_path / "study.yaml"):
+        assert main(["describe", str(path)]) == 2
+        assert "manifest.json: not found" in capsys.readouterr().err

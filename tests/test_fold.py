@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 
 from jobs.farm import open_farm
 from jobs.sites import DaskSettings
@@ -33,6 +34,20 @@ def test_a_fold_has_the_same_bits_for_any_number_of_workers(client):
     with open_farm(DaskSettings(workers=1)) as single:
         one = fold(single, _values, items, operator.add, label="sum")
     assert here.tobytes() == two.tobytes() == one.tobytes()
+
+
+def test_a_farm_that_does_not_end_in_time_fails_no_finished_work(monkeypatch, job_log):
+    close = LocalCluster.close
+
+    def close_late(farm):
+        close(farm)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", close_late)
+    with open_farm(DaskSettings(workers=1)) as single:
+        found = map_parts(single, abs, [-1], label="abs")
+    assert found == [1]
+    assert "dask: not everything has ended in time (TimeoutError)" in job_log
 
 
 def test_the_merge_tree_is_groups_of_eight():

@@ -1,17 +1,20 @@
 """Training through `topocal submit` on two Ray nodes, one of which is killed in mid-epoch."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import pytest
 import torch
 from conftest import toy_columns, write_tree
 from ingest_fixtures import wait_for
+from listeners import answer_at, other_address
 from ray_nodes import RayNodes
 from test_ingest import DATASET
 from training_processes import assert_equal, train
@@ -114,7 +117,7 @@ def _epochs(site, name):
 def trained(nodes, study, site):
     """What the client and, after it left, the one that picked the job up have printed."""
     node = nodes.start_node()
-    client = _submit(nodes, "train", study, site)
+    client = _submit(nodes, "train", study, site, "ray.threads=1")
     wait_for(lambda: _epochs(site, "re") > 5 or client.poll() is not None, PATIENCE)
     nodes.kill_node(node)
     before = _epochs(site, "re")
@@ -123,7 +126,8 @@ def trained(nodes, study, site):
     assert client.returncode == 75, left + nodes.log()
     nodes.start_node()
     (number,) = set(re.findall(r"--follow (\S+)", left))
-    client = _submit(nodes, "--follow", number, site)
+    elsewhere = {"RAY_ADDRESS": "http://192.0.2.1:8265"}  # is not what the site file says
+    client = _submit(nodes, "--follow", number, site, **elsewhere)
     _, followed = client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, followed + nodes.log()
     return left, followed, before
@@ -142,9 +146,10 @@ def _train_here(study, name, folder):
     return train(dataset, folder, loaded.models[name], seed=loaded.seed)
 
 
-def test_a_job_is_left_and_picked_up_again(trained):
+def test_a_job_is_left_and_picked_up_again(site, trained):
     left, followed, before = trained
     assert "which goes on; pick it up with `topocal submit --follow raysubmit_" in left
+    assert f"{site} ray.threads=1`" in left
     assert 5 < before < EPOCHS
     assert "train: bnn on 2 workers with 1 CPU and a slice of every batch each" in followed
     assert "train: re on 2 workers with 1 CPU and some members each, through gloo" in followed
@@ -165,9 +170,54 @@ def test_a_bayesian_network_on_two_nodes_equals_one_process_to_rounding(study, t
     )
 
 
-def test_training_does_not_take_the_address_of_the_job_server(study, site, capsys):
-    assert main(["train", str(study), str(site), "models.fresh.kind=bnn"]) == 2
-    assert "takes jobs from `topocal submit` alone" in capsys.readouterr().err
+def test_a_job_is_followed_from_a_node(nodes, trained, site):
+    """Which finds its cluster by the address that Ray leaves there."""
+    (number,) = set(re.findall(r"--follow (\S+)", trained[0]))
+    words = ["--follow", number, site, "ray.address=auto"]
+    client = _submit(nodes, *words, RAY_ADDRESS=nodes.gcs_address)
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 0, told
+    assert "train: bnn on 2 workers" in told
+
+
+def test_training_does_not_lead_a_cluster_from_outside(nodes, study, site, capsys):
+    for address in (nodes.address, nodes.client_address):
+        words = [str(study), str(site), "models.fresh.kind=bnn", f"ray.address={address}"]
+        assert main(["train", *words]) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert f"ray.address: {address} takes jobs from `topocal submit` alone" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a folder from a process")
+def test_a_node_that_does_not_see_the_data_is_named_before_the_start(nodes, study, site):
+    node = nodes.start_node(hidden=study.parent)
+    wait_for(lambda: nodes.has_joined(node), PATIENCE)
+    fresh = [f"models.fresh.{key}={value}" for key, value in {"kind": "bnn", "epochs": 1}.items()]
+    client = _submit(nodes, "train", study, site, *fresh)
+    _, told = client.communicate(timeout=PATIENCE)
+    nodes.kill_node(node)
+    assert client.returncode == 2, told
+    assert re.search(r"dataset: not seen by 127\.0\.0\.\d of the Ray cluster; dataset and", told), (
+        told
+    )
+    assert "train: fresh on" not in told
+
+
+def test_a_job_that_is_not_there_is_told(nodes, site):
+    client = _submit(nodes, "--follow", "raysubmit_0", site)
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 2
+    assert "Job raysubmit_0 does not exist" in told.splitlines()[-1]
+
+
+def test_a_ray_client_server_asks_for_the_token_and_tells_the_way_to_the_job_server(nodes, site):
+    outer = urlsplit(nodes.client_address.replace("127.0.0.1", other_address()))
+    assert answer_at(outer.hostname, outer.port) == "token"
+    client = _submit(nodes, "--stop", "raysubmit_0", site, f"ray.address={outer.geturl()}")
+    _, told = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 2
+    way = "listens on its loopback interface alone; lead there with `ssh -N -L "
+    assert way in told.splitlines()[-1]
 
 
 def test_a_client_without_the_token_is_refused(nodes, study, site, tmp_path):

@@ -1,5 +1,6 @@
 """The Ray wiring; one test starts Ray, the others its surroundings."""
 
+import functools
 import os
 import signal
 import stat
@@ -12,7 +13,7 @@ from listeners import EVERYWHERE, answer_to_a_stranger, listening_places
 from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
 from training_processes import assert_equal, train
 
-from pipeline.formats.errors import StoppedBySignal
+from pipeline.formats.errors import StoppedBySignal, UserError
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data
 from training.history import read_history, showing_progress, write_history
@@ -198,6 +199,62 @@ def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path
         threads_per_worker=1,
         address="local",
     )
+    two = newest_checkpoint(tmp_path / "re", "a")
+    assert two.world_size == 2
+    assert_equal(two, train(dataset, tmp_path / "one", settings))
+
+
+def work_on_the_cpu(config):
+    """A worker whose share of a GPU is Ray's declaration alone."""
+    import ray
+
+    from training.workers import _work
+
+    share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+    return _work(config | {"use_gpu": False}) | {"message": f"had {share} GPU"}
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.usefixtures("ray_home")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU is no mere declaration here")
+def test_workers_share_a_declared_gpu_through_gloo(tmp_path, monkeypatch, caplog):
+    """As many as the resources allow, with the bits of one; a torch without CUDA is told."""
+    import ray
+
+    from training import workers
+
+    dataset, settings = write_tiny_dataset(tmp_path / "dataset"), tiny_ensemble()
+    train_there = functools.partial(
+        workers.fit,
+        dataset,
+        settings,
+        name="re",
+        seed=11,
+        folder=tmp_path / "re",
+        fingerprint="a",
+        num_workers=0,
+        use_gpu=True,
+        workers_per_gpu=2,
+        threads_per_worker=1,
+        address="auto",
+    )
+    ensure_token()
+    options = {"num_cpus": 2, "num_gpus": 1, "dashboard_host": "127.0.0.1", "log_to_driver": False}
+    outcomes = []
+    with ray_environment("local"), own_signals():
+        ray.init("local", runtime_env={"env_vars": worker_environment("local")}, **options)
+        try:
+            with pytest.raises(UserError, match="is it the CPU build of torch"):
+                train_there()
+            monkeypatch.setattr(workers, "_work", work_on_the_cpu)
+            monkeypatch.setattr(workers, "_raise_as_was", outcomes.append)
+            with caplog.at_level("INFO"):
+                train_there()
+        finally:
+            ray.shutdown()
+    assert "2 workers with 0.5 GPU and some members each, through gloo" in caplog.text
+    assert outcomes == [{"ended": "", "message": "had 0.5 GPU"}]
     two = newest_checkpoint(tmp_path / "re", "a")
     assert two.world_size == 2
     assert_equal(two, train(dataset, tmp_path / "one", settings))

@@ -237,15 +237,15 @@ def _tail(error: Exception) -> str:
 
 def _work(config: dict[str, Any]) -> dict[str, str]:
     """One worker: the plain loop, with the sum over workers from torch.distributed."""
-    context, device = get_context(), get_device()
-    if config["use_gpu"] and device.type != "cuda":
+    context = get_context()
+    if config["use_gpu"] and not torch.cuda.is_available():  # Ray names a device all the same
         msg = "Ray has given a GPU that torch does not see; is it the CPU build of torch?"
         return {"ended": UserError.__name__, "message": msg}
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         threads=config["threads"],
-        device=device,
+        device=get_device() if config["use_gpu"] else torch.device("cpu"),
         fuse=config["fuse"],
         all_reduce=_all_reduce,
     )

@@ -53,7 +53,7 @@ class Record(BaseModel):
         """
         try:
             return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             msg = f"{path}: not found; it is written by `topocal {made_by}`, run that first"
             raise UserError(msg) from None
         except ValidationError as error:
