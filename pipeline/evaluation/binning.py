@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import exact_kernel
+from pipeline.fastmath import ROUGH_LOG, rough_log
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -15,10 +16,6 @@ OUTSIDE = -1  # the cell of a value that is not a number
 UNSEEN = -2  # the cell of a row that is not asked for
 
 _BLOCK = 512  # values at a time whose logarithms are vector instructions
-_LOG_ERROR = 1e-10  # more than that of `_rough_log`
-_LN2 = 0.6931471805599453
-_SMALLEST, _LARGEST = 2.2250738585072014e-308, 1.7976931348623157e308
-_ROOT_HALF = np.float64(0.5**0.5).view(np.int64)
 
 
 @exact_kernel
@@ -42,11 +39,11 @@ def log_cells(values: Reals, start: float, scale: float, cells: int) -> Numbers:
     """
     out = np.empty(len(values), np.int32)
     steps = np.empty(_BLOCK)
-    margin = _LOG_ERROR * scale
+    margin = ROUGH_LOG * scale
     for first in range(0, len(values), _BLOCK):
         last = min(first + _BLOCK, len(values))
         for i in range(first, last):
-            steps[i - first] = (_rough_log(np.float64(values[i])) - start) * scale + 1.0
+            steps[i - first] = (rough_log(np.float64(values[i])) - start) * scale + 1.0
         for i in range(first, last):
             step = np.floor(steps[i - first])
             rest = steps[i - first] - step
@@ -66,24 +63,6 @@ def _log_cell(value: float, start: float, scale: float, cells: int) -> int:
 
 
 @exact_kernel
-def _rough_log(value: float) -> float:
-    """Natural log to 1e-12, without a branch; NaN unless the value is positive and normal.
-
-    With value = 2^n m and m from sqrt(1/2) to sqrt(2), log m = 2 artanh((m - 1) / (m + 1)).
-    """
-    bits = np.float64(value).view(np.int64)
-    n = (bits - _ROOT_HALF) >> np.int64(52)
-    m = np.int64(bits - (n << np.int64(52))).view(np.float64)
-    s = (m - 1.0) / (m + 1.0)
-    x = s * s
-    series = 1.0 + x * (
-        1 / 3 + x * (1 / 5 + x * (1 / 7 + x * (1 / 9 + x * (1 / 11 + x * (1 / 13 + x / 15)))))
-    )
-    log = n * _LN2 + 2.0 * s * series
-    return log if _SMALLEST <= value <= _LARGEST else np.nan
-
-
-@exact_kernel
 def edge_bins(values: Reals, edges: Floats, is_log: bool) -> Bins:
     """What `numpy.searchsorted(edges, values, side="right")` gives; NaN is above all edges.
 
@@ -99,7 +78,7 @@ def edge_bins(values: Reals, edges: Floats, is_log: bool) -> Bins:
         stop = min(first + _BLOCK, len(values))
         for i in range(first, stop):
             value = np.float64(values[i])
-            steps[i - first] = ((_rough_log(value) if is_log else value) - start) * scale
+            steps[i - first] = ((rough_log(value) if is_log else value) - start) * scale
         for i in range(first, stop):
             value = np.float64(values[i])
             if value < low:
