@@ -65,6 +65,8 @@ def mixtures(kind):
         mean, logit = base + 0.05 * normal(*shape), normal(*shape)
         log_variance = -5 + normal(*shape)
         log_variance[..., 2], logit[..., 2] = 2 * math.log(2.0), -7.0
+    elif kind == "at a bound":  # many centres beyond it, the mode a little inside
+        mean, log_variance, logit = around_a_bound(normal, shape)
     else:  # beyond the range
         mean, logit = 3 + 0.5 * normal(*shape), normal(*shape)
         log_variance = -4 + normal(*shape)
@@ -76,6 +78,14 @@ def mixtures(kind):
     )
 
 
+def around_a_bound(normal, shape):
+    """One tilted peak lies beyond the bound, one inside; their sum is highest between them."""
+    log_variance = -4 + 0.1 * normal(*shape)
+    centre = torch.tensor([-1.15, -0.95, 1.4]) + 0.05 * normal(ROWS, 1, 3) + 0.01 * normal(*shape)
+    mean = centre + LN10 * torch.exp(log_variance)
+    return mean, log_variance, LN10 * centre + torch.tensor([0.0, -0.2, -3.0])
+
+
 @pytest.mark.parametrize(
     ("kind", "share_wrong"),
     [
@@ -84,6 +94,7 @@ def mixtures(kind):
         ("initial", 0.0),
         ("narrow", 0.02),  # hundreds of spikes: their highest may be missed
         ("wide tail", 0.0),
+        ("at a bound", 0.0),
         ("outside", 0.0),
     ],
 )

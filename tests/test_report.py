@@ -30,6 +30,7 @@ from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.card import ModelCard
 from pipeline.report.canvas import Panel, house_style, new_axes, save_panel
+from pipeline.report.densities import shorthand
 from pipeline.report.scene import Scene
 from pipeline.report.scores import nll_panels
 from pipeline.report.settings import ReportSettings
@@ -420,3 +421,15 @@ def test_print_cuts_no_figure_in_two(tab):
     assert set(tab.ask(rules)) == {"avoid"}
     assert tab.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
     tab.call("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (0.98765, 0.0123, "0.988(12)"),
+        (-0.0004321, 0.00034, "\u22120.0004(3)"),
+        (0.98765, 0.000034, "0.98765(3)"),
+    ],
+)
+def test_fitted_errors_are_never_rounded_to_nothing(value, error, words):
+    assert shorthand(value, error) == words

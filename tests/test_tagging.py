@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -16,6 +17,8 @@ from pipeline.generator.features import FEATURES
 from pipeline.generator.response import COMPONENT, COMPONENTS
 from pipeline.generator.sample import draw_clusters
 from pipeline.generator.settings import GeneratorSettings
+from pipeline.report.scene import Scene
+from pipeline.report.settings import ReportSettings
 from pipeline.tagging.labels import describe_label, label_probability, label_rows
 from pipeline.tagging.position import PositionMap
 from pipeline.tagging.rates import TagRows, TagSummary
@@ -213,3 +216,32 @@ def test_settings_name_a_kind_of_label_and_a_model_of_the_study():
         Study.model_validate({**base, "tag": {"label": {"regression": "dnn"}}})
     with pytest.raises(ValidationError, match=r"drop_tagged: the study has no section tag"):
         Study.model_validate({**base, "dataset": {"drop_tagged": True}})
+
+
+def test_panels_of_the_tagger_have_their_numbers_beside_them(tmp_path):
+    canvas = pytest.importorskip("pipeline.report.canvas")
+    panels = pytest.importorskip("pipeline.report.tagging")
+    rows, mu = tag_rows()
+    summary = TagSummary.of(rows, (AXIS,))
+    place = {"x": 10 * mu, "y": 5 * mu, "z": -20 * mu}
+    position = PositionMap.of(place, "xyz", rows.is_tagged, rows.weight, width=100.0).table()
+    tables = {
+        "tag_rates": summary.rate_table(),
+        "tag_roc": summary.roc_table(),
+        "tag_position": position,
+    }
+    with canvas.house_style():
+        scene = Scene(tables, ReportSettings(), TARGET, "sample")
+        drawn = [
+            panel
+            for draw in (panels.rate_panels, panels.curve_panels, panels.position_panels)
+            for panel in draw(scene)
+        ]
+        for panel in drawn:
+            canvas.save_panel(panel, tmp_path, dpi=72)
+    assert [panel.name for panel in drawn] == ["tag-rate-mu", "tag-curve-label", "tag-position"]
+    curve = yaml.safe_load((tmp_path / "tag-curve-label.yaml").read_text(encoding="utf-8"))
+    (loss,) = curve["independent_variables"]
+    assert len(loss["values"]) == len(set(tables["tag_roc"]["loss"].to_pylist()))
+    names = [variable["header"]["name"] for variable in curve["dependent_variables"]]
+    assert names == ["score", "share of clusters with the label"]

@@ -22,9 +22,7 @@ from training.mode import LN10
 
 EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-# Modes whose log densities differ by less are as good as each other. Rounding decides between them
-# where a density is broad, as that of a network after few updates.
-TWIN_PEAKS = 2e-3
+TWIN_PEAKS = 1e-4  # modes whose log densities differ by less are as good as each other
 
 
 def write_onnx(model: ScaledModule, path: Path) -> None:

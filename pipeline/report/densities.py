@@ -1,5 +1,6 @@
 """Panels of distributions: pulls with their fits, probability transforms and uncertainties."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -196,10 +197,16 @@ def _fit_words(fit: Series, look: Look) -> list[tuple[str, str]]:
     if not len(fit):
         return []
     centre, left, right = (
-        f"{fit[name][0]:.3f}({1000 * fit[name + '_error'][0]:.0f})".replace("-", "\u2212")
+        shorthand(float(fit[name][0]), float(fit[f"{name}_error"][0]))
         for name in ("mean", "left", "right")
     )
     return [(f"{look.label}: centre {centre}, left {left}, right {right}", look.colour)]
+
+
+def shorthand(value: float, error: float) -> str:
+    """A value with its error in units of the last digit, as 0.987(12); three digits or more."""
+    digits = 3 if not error > 0 else min(max(3, -math.floor(math.log10(error))), 6)
+    return f"{value:.{digits}f}({error * 10**digits:.0f})".replace("-", "\u2212")
 
 
 def _core(bins: Series, share: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pipeline.report.canvas import GREY, Panel, add_legend, new_axes
+from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
 from pipeline.report.headline import HtmlTable
 from pipeline.report.scene import Scene, centres, distinct, select, series
 
@@ -19,6 +19,7 @@ WORDS = {
     "exact_label": ("exact probability of the label", "#0072b2"),
 }
 RATES = ("tagged", "label", "component", "exact_component")
+SHARE = "share of clusters"
 TRUTHS = {"label": "the label", "component": "the resistant component"}
 
 
@@ -53,7 +54,9 @@ def tables(scene: Scene) -> Iterator[HtmlTable]:
 
 def rate_panels(scene: Scene) -> Iterator[Panel]:
     """The rate of tags against each axis, beside that of the label."""
+    views = {view.name: view for view in scene.axes()}
     for axis in distinct(scene.table("tag_rates"), "axis"):
+        label, is_log = (views[axis].label, views[axis].is_log) if axis in views else (axis, False)
         table = select(scene.table("tag_rates"), axis=axis)
         drawing, axes = new_axes(scene.sample)
         for name in RATES:
@@ -61,16 +64,19 @@ def rate_panels(scene: Scene) -> Iterator[Panel]:
             if not len(rows):
                 continue
             words, colour = WORDS[name]
-            x = centres(rows["low"], rows["high"], log=False)
+            x = centres(rows["low"], rows["high"], log=is_log)
             axes.errorbar(
                 x, rows["rate"], yerr=rows["rate_error"], color=colour, fmt=".-", label=words
             )
+        if is_log:
+            plain_log(axes, "x")
         axes.set_ylim(bottom=0.0)
-        axes.set_xlabel(axis)
-        axes.set_ylabel("share of clusters")
+        axes.set_xlabel(label)
+        axes.set_ylabel(SHARE)
         add_legend(drawing, axes, columns=2)
         caption = f"Share of tagged clusters against {axis}, beside that of what is to be found."
-        yield Panel(f"tag-rate-{axis}", caption, drawing, table)
+        labels = {"low": label, "rate": SHARE}
+        yield Panel(f"tag-rate-{axis}", caption, drawing, table, labels=labels)
 
 
 def curve_panels(scene: Scene) -> Iterator[Panel]:
@@ -84,14 +90,18 @@ def curve_panels(scene: Scene) -> Iterator[Panel]:
                 words, colour = WORDS[name]
                 axes.plot(rows["loss"], rows["efficiency"], color=colour, label=words)
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
-        axes.set_xlabel("share of other clusters above the score")
-        axes.set_ylabel(f"share of clusters with {TRUTHS.get(truth, truth)}")
+        labels = {
+            "loss": "share of other clusters above the score",
+            "efficiency": f"share of clusters with {TRUTHS.get(truth, truth)}",
+        }
+        axes.set_xlabel(labels["loss"])
+        axes.set_ylabel(labels["efficiency"])
         add_legend(drawing, axes, columns=2)
         caption = (
             f"How many clusters with {TRUTHS.get(truth, truth)} are found for how many others: "
             "the tagger, and the exact probability given the features, which is optimal."
         )
-        yield Panel(f"tag-curve-{truth}", caption, drawing, table)
+        yield Panel(f"tag-curve-{truth}", caption, drawing, table, labels=labels)
 
 
 def position_panels(scene: Scene) -> Iterator[Panel]:
@@ -109,10 +119,12 @@ def position_panels(scene: Scene) -> Iterator[Panel]:
     dense[place] = cells["rate"]
     drawing, axes = new_axes(scene.sample)
     mesh = axes.pcolormesh(z, r, dense, vmin=0.0, cmap="viridis", rasterized=True)
-    drawing.colorbar(mesh, ax=axes, label="share of tagged clusters", pad=0.02)
-    axes.set_xlabel("$|z|$ [mm]")
-    axes.set_ylabel("$r$ [mm]")
-    yield Panel("tag-position", "Share of tagged clusters over the detector.", drawing, table)
+    labels = {"low": "$|z|$ [mm]", "r_low": "$r$ [mm]", "rate": "share of tagged clusters"}
+    drawing.colorbar(mesh, ax=axes, label=labels["rate"], pad=0.02)
+    axes.set_xlabel(labels["low"])
+    axes.set_ylabel(labels["r_low"])
+    caption = "Share of tagged clusters over the detector."
+    yield Panel("tag-position", caption, drawing, table, labels=labels)
 
 
 def _figures(table: pa.Table) -> dict[str, float]:
