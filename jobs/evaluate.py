@@ -11,11 +11,12 @@ import logging
 import operator
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from distributed import Client
 from numpy.typing import NDArray
@@ -52,8 +53,11 @@ from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_part
 from pipeline.formats.records import OutputRecord
+from pipeline.parquet import ROW_GROUP
 
 log = logging.getLogger(__name__)
+
+Columns = dict[str, NDArray[Any]]
 
 VERSION = 2  # raised when the same calibrated sets give other figures
 SUMMARY = "summary.json"
@@ -259,7 +263,9 @@ def align_parts(
 def _fill_baseline(
     part: Part, *, dataset: Path, plan: EvaluationPlan, needed: NeededColumns
 ) -> BaselineHistogram:
-    return BaselineHistogram.of(_columns(dataset, part, needed.dataset), plan)
+    table = read_part(dataset, part, needed.dataset)
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    return BaselineHistogram.of(columns, plan)
 
 
 def evaluate_parts(
@@ -270,28 +276,32 @@ def evaluate_parts(
     baseline: BaselineHistogram | None,
 ) -> Evaluation:
     """The evaluation of some parts in order, one of them in memory; runs on a worker."""
-    parts = (_read(part, needed, plan.target) for part in aligned)
-    return Evaluation.of_parts(parts, plan, baseline=baseline)
+    slabs = (slab for part in aligned for slab in _slabs(part, needed, plan.target))
+    return Evaluation.of_parts(slabs, plan, baseline=baseline)
 
 
-def _read(
+def _slabs(
     aligned: AlignedPart, needed: NeededColumns, target: Target
-) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[Any]]]]:
-    table = _columns(aligned.dataset, aligned.part, needed.dataset)
-    calibrated = {
-        name: _columns(folder, part, tuple(n for n in needed.calibrated if n in columns))
+) -> Iterator[tuple[Columns, dict[str, Columns]]]:
+    """The rows of a part, row group by row group: these are views of what is read."""
+    table = read_part(aligned.dataset, aligned.part, needed.dataset)
+    sets = {
+        name: read_part(folder, part, [n for n in needed.calibrated if n in columns])
         for name, (folder, part, columns) in aligned.calibrated.items()
     }
     place = aligned.number, aligned.part
     for name, (given, folders) in aligned.external.items():
         columns = external_columns(name, given, target, folders, place)
-        calibrated[name] = complete(columns, table[target.numerator], target)
-    return table, calibrated
+        columns = complete(columns, table[target.numerator].to_numpy(), target)
+        sets[name] = pa.table(columns)
+    rows = max(each.num_rows for each in (table, *sets.values()))
+    for start in range(0, rows, ROW_GROUP):
+        yield _slab(table, start), {name: _slab(each, start) for name, each in sets.items()}
 
 
-def _columns(folder: Path, part: Part, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    table = read_part(folder, part, names)
-    return {name: table[name].to_numpy() for name in table.column_names}
+def _slab(table: pa.Table, start: int) -> Columns:
+    some = table.slice(start, ROW_GROUP)
+    return {name: some[name].to_numpy() for name in some.column_names}
 
 
 def _reduced_inputs(sources: Sequence[Source]) -> frozenset[str]:

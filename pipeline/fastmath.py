@@ -1,4 +1,4 @@
-"""Branch-free exp and Gaussian tails that LLVM turns into vector instructions, and row loading.
+"""Branch-free exp, log and Gaussian tails that LLVM turns into vectors, and row loading.
 
 With the exp and erfc of libm the loops over components stay scalar, five to ten times slower. The
 exponentials must not be compiled with fastmath's "reassoc": their rounding trick needs (t + c) - c
@@ -21,9 +21,13 @@ Parts32 = tuple[Vector32, Vector32, Vector32]
 Parameters = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 LN10 = math.log(10.0)
+ROUGH_LOG = 1e-10  # more than the error of `rough_log`
 SQRT_2PI = math.sqrt(2.0 * math.pi)
 
 _F = np.float32
+_LN2 = math.log(2.0)
+_SMALLEST, _LARGEST = float(np.finfo(np.float64).tiny), float(np.finfo(np.float64).max)
+_ROOT_HALF = np.float64(0.5**0.5).view(np.int64)
 _CENTRE = 3.75 * math.sqrt(2.0)  # the map (z - c) / (z + c) brings [0, inf) to [-1, 1)
 _ROOT2 = math.sqrt(2.0)
 _LANES = 32  # components of a row are a multiple: four vectors of float64, two of float32
@@ -73,6 +77,24 @@ def exp32(x: np.float32) -> np.float32:
     p = p * r + _F(1.000000037750115)
     p = p * r + _F(1.0)
     return p * np.int32(np.float32(shifted).view(np.int32) << np.int32(23)).view(np.float32)
+
+
+@kernel
+def rough_log(value: float) -> float:
+    """Natural log to 1e-12, without a branch; NaN unless the value is positive and normal.
+
+    With value = 2^n m and m from sqrt(1/2) to sqrt(2), log m = 2 artanh((m - 1) / (m + 1)).
+    """
+    bits = np.float64(value).view(np.int64)
+    n = (bits - _ROOT_HALF) >> np.int64(52)
+    m = np.int64(bits - (n << np.int64(52))).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    x = s * s
+    series = 1.0 + x * (
+        1 / 3 + x * (1 / 5 + x * (1 / 7 + x * (1 / 9 + x * (1 / 11 + x * (1 / 13 + x / 15)))))
+    )
+    log = n * _LN2 + 2.0 * s * series
+    return log if _SMALLEST <= value <= _LARGEST else np.nan
 
 
 @kernel

@@ -17,7 +17,8 @@ from evaluation_fixtures import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.binning import edge_bins
+from pipeline.evaluation import profiles
+from pipeline.evaluation.binning import OUTSIDE, edge_bins
 from pipeline.evaluation.dense import DenseHistogram
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.fine import FineHistogram
@@ -93,7 +94,8 @@ def weights_of(table):
 
 
 @pytest.mark.parametrize("size", [ROWS, 1_000, 777])
-def test_any_partitioning_has_the_same_counts(sample, whole, size):
+def test_any_partitioning_has_the_same_counts(sample, whole, size, monkeypatch):
+    monkeypatch.setattr(profiles, "ROWS_AT_ONCE", 2_500)
     parts, plan = parts_of(sample, size)
     groups = [Evaluation.of_parts(group, plan) for group in batched(parts, 8)]
     merged = merge_in_order(groups, operator.add)
@@ -372,3 +374,17 @@ def test_groups_around_one_are_single_cells_there():
     assert width[near].max() < 2.1e-3
     assert width[(edges[:-1] > 1.9) & (edges[1:] < 2.1)].max() < 5e-3
     assert groups.cells < 2_000
+
+
+def test_cells_next_to_an_edge_are_those_of_the_exact_logarithm():
+    edges = RATIO.edges()[1:-1]
+    near = [np.nextafter(edges, 0.0), edges, np.nextafter(edges, 1e9), edges * (1 + 1e-9)]
+    values = np.concatenate([*near, [0.0, -1.0, 5e-324, 1e-300, 1e300, np.inf, np.nan]])
+    start = math.log(RATIO.low)
+    scale = RATIO.cells / (math.log(RATIO.high) - start)
+    expected = [
+        min(max(math.floor((math.log(x) - start) * scale) + 1, 0), RATIO.cells + 1)
+        for x in values[:-7]
+    ]
+    beyond = [0, 0, 0, 0, RATIO.cells + 1, RATIO.cells + 1, OUTSIDE]
+    np.testing.assert_array_equal(RATIO.index(values), [*expected, *beyond])

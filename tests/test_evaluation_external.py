@@ -8,6 +8,7 @@ import uproot
 from evaluation_fixtures import TOPO, make_calibrated, make_manifest, make_table, take
 from pydantic import ValidationError
 
+from jobs import evaluate
 from jobs.evaluate import AlignedPart, ExternalPart, evaluate_parts
 from pipeline.evaluation import external
 from pipeline.evaluation.evaluation import Evaluation
@@ -57,6 +58,13 @@ def join(dataset, given, folder):
     return chunks, staged
 
 
+@pytest.fixture
+def small_row_groups(monkeypatch):
+    """Parts of several row groups for the evaluation."""
+    monkeypatch.setattr(evaluate, "ROW_GROUP", 900)
+
+
+@pytest.mark.usefixtures("small_row_groups")
 @pytest.mark.parametrize("suffix", [".parquet", ".root"])
 def test_the_figures_are_those_of_the_same_rows_in_place(dataset, tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(external, "CHUNK_ROWS", 2_000)

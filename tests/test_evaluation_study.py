@@ -21,8 +21,8 @@ from scipy.special import ndtr
 
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.keys import Key
 from pipeline.evaluation.plan import plan_evaluation
-from pipeline.evaluation.rows import Key
 from pipeline.evaluation.schemas import SCHEMAS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.evaluation.summary import closure_bins

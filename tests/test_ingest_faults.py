@@ -22,6 +22,7 @@ from jobs import ingest
 from jobs.launch import run_job
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.ingest import write
 
 pytestmark = pytest.mark.usefixtures("shared_farm")
 
@@ -262,3 +263,20 @@ def test_weights_that_allow_no_statistics_are_refused(tmp_path):
     path = write_tree(tmp_path / "a.root", columns, tree="Hits")
     with pytest.raises(UserError, match=r"weights w of the training clusters allow no statistics"):
         make(tmp_path, "out", [path], weight="w")
+
+
+def test_an_earlier_part_is_read_once_for_all_its_blocks(tmp_path, monkeypatch):
+    inputs = write_toys(tmp_path, [200, 300, 150, 250])
+    folder = make(tmp_path, "out", inputs[:3], rows_per_part=10_000)
+    earlier = sorted(part.path for part in read_manifest(folder).parts)
+    read = []
+
+    def read_and_tell(folder, part):
+        read.append(part.path)
+        return read_part(folder, part)
+
+    monkeypatch.setattr(write, "read_part", read_and_tell)
+    monkeypatch.setattr(ingest, "map_parts", lambda _, do, plans, **__: [do(p) for p in plans])
+    make(tmp_path, "out", inputs, rows_per_part=10_000)
+    assert sorted(read) == earlier
+    assert contents(folder) == contents(make(tmp_path, "new", inputs, rows_per_part=10_000))

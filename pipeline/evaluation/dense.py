@@ -6,8 +6,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import Floats, Indices, Occupied, SortedRows, count_rows
+from pipeline.evaluation.binning import Bins, Floats, Indices, Numbers
 from pipeline.evaluation.fine import Cells, FineHistogram
+from pipeline.evaluation.occupied import Occupied, sort_rows
+from pipeline.evaluation.on_axes import count_rows
 
 _NO_WEIGHTS = np.zeros(0)
 
@@ -37,16 +39,17 @@ class DenseHistogram:
         sums = np.zeros((*shape, 2) if weighted else (0, 0, 0))
         return cls(spacing, np.zeros(shape, np.uint32), sums, np.zeros(num_bins, np.int64))
 
-    def fill(self, rows: SortedRows, bins: NDArray[np.int16], weights: Floats | None) -> None:
+    def fill(self, cells: Numbers, bins: Bins, weights: Floats | None) -> None:
         """Adds rows.
 
         Args:
-            rows: From `binning.sort_rows` of the rows' cells.
+            cells: [N] of each row, as `Spacing.index` gives them, or UNSEEN.
             bins: [N, A] bin of each row on each axis, numbered through all axes.
             weights: [N]; 1 if None.
         """
         some = _NO_WEIGHTS if weights is None else weights
-        count_rows(rows, bins, self.counts, self.sums, some)
+        rows = sort_rows(cells, self.spacing.width)
+        count_rows(rows.order, rows.cells, bins, self.counts, self.sums, some)
         missing = bins[rows.outside].ravel()
         self.outside[:] += np.bincount(missing, minlength=len(self.outside))
 

@@ -18,14 +18,14 @@ from pipeline.evaluation.fill import (
     fill_truth,
 )
 from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.keys import Key
 from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.evaluation.profiles import Profiles
 from pipeline.evaluation.rows import (
     AXES,
     UNCALIBRATED,
     Columns,
-    Dense,
-    Key,
     Leaf,
     Rows,
     check_aligned,
@@ -52,7 +52,7 @@ class Evaluation:
     plan: EvaluationPlan
     histograms: dict[Key, FineHistogram]
     moments: dict[Key, BinMoments]
-    dense: Dense
+    dense: dict[Key, DenseHistogram]
 
     @classmethod
     def empty(cls, plan: EvaluationPlan) -> Self:
@@ -102,20 +102,22 @@ class Evaluation:
             ValueError: A calibrated set does not belong to the rows.
         """
         merged: dict[Key, Leaf] = {}
-        dense: Dense = {}
+        profiles = Profiles()
         for table, calibrated in parts:
             for name, columns in calibrated.items():
                 check_aligned(table, name, columns, plan)
             # Values that are no numbers are counted as such.
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                leaves = _leaves(Rows.of(table, plan, dense), calibrated, baseline)
+                leaves = _leaves(Rows.of(table, plan, profiles), calibrated, baseline)
                 for key, leaf in leaves:
                     merged[key] = merged[key] + leaf if key in merged else leaf  # type: ignore[operator]
+            profiles.end_part(len(table[plan.target.name]))
+        profiles.count()
         return cls(
             plan,
             {key: leaf for key, leaf in merged.items() if isinstance(leaf, FineHistogram)},
             {key: leaf for key, leaf in merged.items() if isinstance(leaf, BinMoments)},
-            dense,
+            profiles.histograms,
         )
 
     def __add__(self, other: "Evaluation") -> "Evaluation":

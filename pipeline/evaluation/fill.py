@@ -2,12 +2,16 @@
 
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.binning import Floats, SortedRows, sort_rows
+from pipeline.evaluation.binning import UNSEEN, Floats, Numbers
+from pipeline.evaluation.deviations import deviations, quotients
 from pipeline.evaluation.fine import FineHistogram
+from pipeline.evaluation.keys import Key
 from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
@@ -19,7 +23,6 @@ from pipeline.evaluation.rows import (
     UNCALIBRATED,
     VERSUS,
     Columns,
-    Key,
     Leaf,
     Quantity,
     Rows,
@@ -79,11 +82,13 @@ def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | 
 def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Columns]) -> Leaves:
     """A set's ratio in bins of the relative uncertainty of a set, its own or another's."""
     rank = rows.plan.settings.fine.rank
-    target = rows.plan.target
-    ranking = sets[ranked_by]
-    relative = _quotient(_wide(ranking, "sigma_tot"), _wide(ranking, target.name))
-    # Rows without an uncertainty are dropped first.
-    bins = rank.index(np.nan_to_num(relative, nan=np.inf)).astype(np.int16)
+    if ranked_by not in rows.ranks:
+        ranking = sets[ranked_by]
+        relative = _quotient(_wide(ranking, "sigma_tot"), _wide(ranking, rows.plan.target.name))
+        # Rows without an uncertainty are dropped first.
+        cells = rank.index(np.where(np.isnan(relative), np.inf, relative))
+        rows.ranks[ranked_by] = cells.astype(np.uint16)
+    bins = rows.ranks[ranked_by]
     yield Key("selection", name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
 
 
@@ -128,7 +133,7 @@ def _fill_pair_plane(
     known = [(each > reach.low) & (each < reach.high) for each in values]
     both = np.where(known[0] & known[1], 1.0, np.nan)
     sums = [across * both, up * both, (across + up) * both]
-    bins = np.zeros(len(both), np.int16)
+    bins = np.zeros(len(both), np.uint16)
     leaf = BinMoments.of_several(sums, bins=bins, num_bins=1, weights=rows.weights)
     yield Key(f"correlation_{figure}", name, EVERYWHERE), leaf
 
@@ -144,12 +149,12 @@ def class_spacing(plan: EvaluationPlan) -> Spacing:
     return Spacing(scale="linear", low=0.0, high=float(number), cells=number)
 
 
-def _classify(rows: Rows) -> SortedRows:
+def _classify(rows: Rows) -> Numbers:
     """Rows by their classes: bit i of the cell's number says that a row is in class i."""
     code = np.ones(len(rows.target), np.int32)
     for bit, conditions in enumerate(rows.plan.classes.values()):
         code[select(rows.table, rows.plan, conditions)] += 1 << bit
-    return sort_rows(code, class_spacing(rows.plan).width)
+    return code
 
 
 def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
@@ -160,16 +165,13 @@ def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
     rows.ratios[name] = quantity
     yield from rows.histogram("ratio_in", name, quantity)
     low, high = rows.plan.settings.truncate
-    values = []
-    for delta in (ratio - 1, 1 / ratio - 1):
-        values += [delta, np.where((delta > low) & (delta < high), delta, np.nan)]
-    yield rows.means("ratio_means", name, values)
+    yield rows.means("ratio_means", name, deviations(ratio, low, high))
 
 
 def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
     if rows.plan.plane_axes:
         quantity = Quantity.of(values, rows.plan.plane)
-        rows.add(Key("plane", name, AXES), rows.plan.plane, quantity.rows)
+        rows.add(Key("plane", name, AXES), rows.plan.plane, quantity.cells)
 
 
 def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
@@ -191,9 +193,8 @@ def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
         return
     sigma = columns["sigma_tot"]
     inside = (sigma > window[0]) & (sigma < window[1])
-    order = np.flatnonzero(inside).astype(np.int32)
-    chosen = SortedRows(order, np.ones_like(order), np.zeros(0, np.int32))
-    rows.add(Key("window", name, AXES), Spacing(scale="linear", low=0, high=1, cells=1), chosen)
+    cell = np.where(inside, np.int32(1), np.int32(UNSEEN))
+    rows.add(Key("window", name, AXES), Spacing(scale="linear", low=0, high=1, cells=1), cell)
     yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 
@@ -305,9 +306,12 @@ def _fill_sigmas(rows: Rows, name: str, columns: Columns, reference: Columns | N
 
 def _quotient(above: Floats, below: Floats) -> Floats:
     """The quotient; NaN, which no histogram counts, where the divisor is not positive."""
-    safe = np.where(below > 0, below, np.nan)
-    return np.asarray(above / safe)
+    return quotients(_float64(above), _float64(below))
+
+
+def _float64(values: NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(values, np.float64)
 
 
 def _wide(columns: Columns, name: str) -> Floats:
-    return np.asarray(columns[name], dtype=np.float64)
+    return _float64(columns[name])

@@ -6,24 +6,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import (
-    Floats,
-    Indices,
-    Numbers,
+from pipeline.evaluation.binning import Floats, Indices, Numbers
+from pipeline.evaluation.distribution import Distribution
+from pipeline.evaluation.occupied import (
     Occupied,
     SortedRows,
+    count_cells,
     group_rows,
     merge_occupied,
     sort_rows,
 )
-from pipeline.evaluation.distribution import Distribution
 from pipeline.evaluation.spacing import Grouped, Spacing
 
 Cells = Spacing | Grouped
 Bins = NDArray[np.integer]
 
 _NONE = np.zeros(0)
-_ONE_BIN = np.zeros(0, np.int16)
+_ONE_BIN = np.zeros(0, np.uint16)
+_FEW_CELLS = 1 << 17  # whose counts stay in the second-level cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +76,13 @@ class FineHistogram:
         weights: Floats | None = None,
     ) -> Self:
         """The histogram of rows whose fine cell is known already; the rest as in `of_sorted`."""
-        rows = sort_rows(index.astype(np.int32, copy=False), spacing.width)
-        return cls.of_sorted(rows, spacing, bins=bins, num_bins=num_bins, weights=weights)
+        index = index.astype(np.int32, copy=False)
+        if num_bins * spacing.width > _FEW_CELLS:
+            rows = sort_rows(index, spacing.width)
+            return cls.of_sorted(rows, spacing, bins=bins, num_bins=num_bins, weights=weights)
+        at, some = _arrays(bins, weights)
+        occupied, outside = count_cells(index, at, num_bins, spacing.width, some)
+        return cls(spacing, num_bins, occupied, outside)
 
     @classmethod
     def of_sorted(
@@ -92,16 +97,15 @@ class FineHistogram:
         """The histogram of rows that are sorted already, for use with several axes.
 
         Args:
-            rows: From `binning.sort_rows` of the rows' fine cells.
+            rows: From `occupied.sort_rows` of the rows' fine cells.
             spacing: The fine cells.
             bins: [N] bin of each row in [0, num_bins); all in bin 0 if None.
             num_bins: B.
             weights: [N], of either sign; 1 if None.
         """
-        at = _ONE_BIN if bins is None else bins.astype(np.int16, copy=False)
-        some = _NONE if weights is None else weights
+        at, some = _arrays(bins, weights)
         occupied, outside = group_rows(rows, at, num_bins, spacing.width, some)
-        return cls(spacing, num_bins, Occupied(*occupied), outside)
+        return cls(spacing, num_bins, occupied, outside)
 
     def __add__(self, other: "FineHistogram") -> "FineHistogram":
         if (self.spacing, self.num_bins) != (other.spacing, other.num_bins):
@@ -113,7 +117,7 @@ class FineHistogram:
         one, two = self.occupied, other.occupied
         if len(one.weights) + len(two.weights):
             one, two = _weighted(one), _weighted(two)
-        merged = Occupied(*merge_occupied(one, two))
+        merged = merge_occupied(one, two)
         return FineHistogram(self.spacing, self.num_bins, merged, self.outside + other.outside)
 
     @property
@@ -206,6 +210,12 @@ class FineHistogram:
         width = self.spacing.width
         ends = np.searchsorted(self.cells, [bin_number * width, (bin_number + 1) * width])
         return slice(int(ends[0]), int(ends[1]))
+
+
+def _arrays(bins: Bins | None, weights: Floats | None) -> tuple[NDArray[np.uint16], Floats]:
+    """As kernels take them: empty for none."""
+    at = _ONE_BIN if bins is None else bins.astype(np.uint16, copy=False)
+    return at, _NONE if weights is None else weights
 
 
 def _weighted(occupied: Occupied) -> Occupied:

@@ -7,7 +7,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import Floats, Indices, binned_sums, rough_centres, sums_on_axes
+from pipeline.evaluation.binning import Bins, Floats, Indices
+from pipeline.evaluation.moment_sums import Sums, binned_sums, merge_sums
+from pipeline.evaluation.on_axes import sums_on_axes
 
 ROUNDING = 1e-12  # of a variance: equal values must not seem to have a negative one
 
@@ -66,16 +68,20 @@ class BinMoments:
             table = cls.of_several([values], bins=bins, num_bins=num_bins, weights=weights)
             return cls(*(getattr(table, name)[0] for name in cls.__slots__))
         wide = np.asarray(values, dtype=np.float64)
-        keep = np.isfinite(wide)
-        if not keep.all():
+        total = wide.sum()
+        if not np.isfinite(total):
+            keep = np.isfinite(wide)
             wide = wide[keep]
             weights = None if weights is None else weights[keep]
+            total = wide.sum()
         counts = np.array([len(wide)])
-        centre = np.array([wide.sum() / len(wide) if len(wide) else 0.0])
+        centre = np.array([total / len(wide) if len(wide) else 0.0])
         steps = wide - centre
         if weights is None:
             plain, none = counts.astype(np.float64), np.zeros(1)
-            return cls(counts, plain, plain, centre, none, np.array([(steps**2).sum()]))
+            return cls(
+                counts, plain, plain, centre, none, np.array([np.square(steps, out=steps).sum()])
+            )
         sums = (weights, weights**2, weights * steps, weights * steps**2)
         total, squares, tilt, spread = (np.array([each.sum()]) for each in sums)
         return cls(counts, total, squares, centre, tilt, spread)
@@ -104,14 +110,14 @@ class BinMoments:
     ) -> Self:
         """The same for quantities in the columns of a table [N, Q]."""
         some = _NO_WEIGHTS if weights is None else weights
-        return cls(*binned_sums(table, bins.astype(np.int16, copy=False), num_bins, some))
+        return cls(*binned_sums(table, bins.astype(np.uint16, copy=False), num_bins, some))
 
     @classmethod
     def on_axes(
         cls,
-        table: Floats,
+        values: Sequence[Floats],
         *,
-        bins: NDArray[np.int16],
+        bins: Bins,
         totals: Floats,
         weights: Floats | None = None,
     ) -> Self:
@@ -121,14 +127,13 @@ class BinMoments:
         the spread of most rows, so little of them cancels.
 
         Args:
-            table: [N, Q]; values that are not finite are left out.
+            values: Q times [N]; what is not finite is left out.
             bins: [N, A] bin of each row on each axis, numbered through all axes.
-            totals: [B, 3] from `binning.totals_on_axes`.
+            totals: [B, 3] from `on_axes.totals_on_axes`.
             weights: [N]; 1 if None.
         """
-        centre = rough_centres(table)
         some = _NO_WEIGHTS if weights is None else weights
-        sums = sums_on_axes(table, centre, bins, totals, some).transpose(1, 2, 0)
+        sums, centre = sums_on_axes(values, bins, totals, some)
         counts = sums[0].astype(np.int64)
         centres = np.where(counts > 0, centre[:, None], 0.0)
         if weights is not None:
@@ -139,25 +144,16 @@ class BinMoments:
         return cls(counts, plain, plain, centres + shift, np.zeros_like(plain), spread)
 
     def __add__(self, other: "BinMoments") -> "BinMoments":
-        share = other.counts / np.maximum(self.counts + other.counts, 1)
-        centre = self.centre + (other.centre - self.centre) * share
-        tilt, spread = self._about(centre)
-        other_tilt, other_spread = other._about(centre)
-        is_plain = _is_plain(self) & _is_plain(other)
-        return BinMoments(
-            counts=self.counts + other.counts,
-            weights=self.weights + other.weights,
-            squares=self.squares + other.squares,
-            centre=centre,
-            tilt=np.where(is_plain, 0.0, tilt + other_tilt),
-            spread=spread + other_spread,
-        )
+        sums = merge_sums(self.counts.ravel(), self._sums, other.counts.ravel(), other._sums)
+        shape = self.counts.shape
+        return BinMoments(self.counts + other.counts, *(each.reshape(shape) for each in sums))
 
-    def _about(self, centre: Floats) -> tuple[Floats, Floats]:
-        """Tilt and spread about another centre."""
-        step = np.where(self.counts > 0, self.centre - centre, 0.0)
-        tilt = self.tilt + self.weights * step
-        return tilt, self.spread + 2 * step * self.tilt + self.weights * step**2
+    @property
+    def _sums(self) -> Sums:
+        """All besides the counts, flat."""
+        parts = self.weights, self.squares, self.centre, self.tilt, self.spread
+        one, two, three, four, five = (part.ravel() for part in parts)
+        return one, two, three, four, five
 
     @property
     def mean(self) -> Floats:
@@ -192,12 +188,6 @@ class BinMoments:
     def to_dict(self) -> dict[str, Any]:
         """The state as plain lists."""
         return {name: getattr(self, name).tolist() for name in self.__slots__}
-
-
-def _is_plain(moments: BinMoments) -> NDArray[np.bool_]:
-    """Where all weights are 1, so that no rounding may look like a tilt."""
-    plain = (moments.weights == moments.counts) & (moments.squares == moments.counts)
-    return np.asarray(plain & (moments.tilt == 0))
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:

@@ -1,8 +1,9 @@
 """What an evaluation does on one dataset: settings with every name and range resolved."""
 
+import functools
 import itertools
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from pipeline.evaluation.axes import (
     ResolvedAxis,
@@ -22,6 +23,7 @@ from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
 
 # Figures that have the axes of spectra, and those that have the axes of scores.
+Kind = Literal["others", "spectra", "planes", "scores"]
 SPECTRA = frozenset({"spectrum", "window"})
 SCORES = frozenset({"pull", "pit_in", "score_means"})
 
@@ -78,30 +80,47 @@ class EvaluationPlan(Record):
         """The first axis of the denominator, on which closure and resolution are defined."""
         return next(axis for axis in self.axes if axis.column == self.target.denominator)
 
+    @staticmethod
+    def kind_of(figure: str) -> Kind:
+        """Figures of one kind have the same axes."""
+        if figure in SPECTRA:
+            return "spectra"
+        if figure in SCORES:
+            return "scores"
+        return "planes" if figure == "plane" else "others"
+
     def axes_of(self, figure: str) -> tuple[ResolvedAxis, ...]:
         """The axes in whose bins a figure is."""
-        if figure in SPECTRA:
-            return (*self.axes, *self.spectra)
-        if figure == "plane":
-            return self.plane_axes
-        if figure in SCORES:
-            names = {*self.settings.scored, self.truth_axis.name}
-            return tuple(axis for axis in self.axes if axis.name in names)
-        return self.axes
+        return self._axes[self.kind_of(figure)]
 
     def bins_of(self, figure: str) -> dict[str, slice]:
         """By axis: the numbers of its bins among those of all axes of a figure."""
-        axes = self.axes_of(figure)
-        ends = [0, *itertools.accumulate(axis.num_bins for axis in axes)]
+        return self._bins[self.kind_of(figure)]
+
+    @functools.cached_property
+    def _axes(self) -> dict[Kind, tuple[ResolvedAxis, ...]]:
+        scored = {*self.settings.scored, self.truth_axis.name}
         return {
-            axis.name: slice(*step)
-            for axis, step in zip(axes, itertools.pairwise(ends), strict=True)
+            "others": self.axes,
+            "spectra": (*self.axes, *self.spectra),
+            "planes": self.plane_axes,
+            "scores": tuple(axis for axis in self.axes if axis.name in scored),
         }
+
+    @functools.cached_property
+    def _bins(self) -> dict[Kind, dict[str, slice]]:
+        return {kind: _numbered(axes) for kind, axes in self._axes.items()}
 
     @property
     def plane_axes(self) -> tuple[ResolvedAxis, ...]:
         """The axes against which the target is shown in two dimensions."""
         return tuple(axis for axis in self.axes if axis.name in self.settings.planes)
+
+
+def _numbered(axes: Sequence[ResolvedAxis]) -> dict[str, slice]:
+    ends = [0, *itertools.accumulate(axis.num_bins for axis in axes)]
+    steps = itertools.pairwise(ends)
+    return {axis.name: slice(*step) for axis, step in zip(axes, steps, strict=True)}
 
 
 class NeededColumns(NamedTuple):

@@ -13,7 +13,8 @@ from pipeline.evaluation.columns import Row
 from pipeline.evaluation.distribution import Distribution
 from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
 from pipeline.evaluation.fine import FineHistogram
-from pipeline.evaluation.rows import UNCALIBRATED, Key
+from pipeline.evaluation.keys import Key
+from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.evaluation.summary import ks_distance
 
 if TYPE_CHECKING:

@@ -1,34 +1,37 @@
 """One part's rows as an evaluation needs them, and the accumulators that they fill."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.axes import ResolvedAxis, ResolvedCondition
 from pipeline.evaluation.binning import (
+    OUTSIDE,
+    Bins,
     Floats,
     Indices,
     Numbers,
-    SortedRows,
     edge_bins,
-    sort_rows,
-    totals_on_axes,
+    group_cells,
+    number_bins,
 )
-from pipeline.evaluation.dense import DenseHistogram
 from pipeline.evaluation.fine import Cells, FineHistogram
+from pipeline.evaluation.keys import Key
 from pipeline.evaluation.moments import BinMoments
+from pipeline.evaluation.occupied import SortedRows, sort_rows
+from pipeline.evaluation.on_axes import totals_on_axes
 from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.evaluation.profiles import Profiles
 from pipeline.evaluation.settings import ORACLE
 from pipeline.evaluation.spacing import Grouped, Spacing
 from pipeline.formats.columns import IDENTITY
 
 Columns = Mapping[str, NDArray[Any]]
 Leaf = FineHistogram | BinMoments
-Dense = dict["Key", DenseHistogram]
-Bins = NDArray[np.int16]
 
 UNCALIBRATED = "em"  # the numerator as it is, at the electromagnetic scale
 BASELINE = "histogram"
@@ -41,30 +44,26 @@ RESERVED_SETS = (ORACLE, UNCALIBRATED, BASELINE, TARGET, EVERYWHERE)
 COVERAGES = {"coverage68": ("q16", "q84", 0.68), "coverage95": ("q025", "q975", 0.95)}
 
 
-class Key(NamedTuple):
-    """What an accumulator holds: a figure of a set, by axis or for a population."""
-
-    figure: str
-    name: str
-    where: str
-
-
-class Quantity(NamedTuple):
-    """The fine cells [N] of a quantity, and the rows in their order."""
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """The fine cells [N] of a quantity."""
 
     spacing: Spacing
     cells: Numbers
-    rows: SortedRows
 
     @classmethod
     def of(cls, values: NDArray[np.floating], spacing: Spacing) -> Self:
         """The cells of values [N]."""
-        cells = spacing.index(values)
-        return cls(spacing, cells, sort_rows(cells, spacing.width))
+        return cls(spacing, spacing.index(values))
 
-    def grouped(self, groups: Grouped) -> SortedRows:
-        """The rows by groups of cells, in which they are sorted as well."""
-        return self.rows._replace(cells=groups.of_cells()[self.rows.cells])
+    @functools.cached_property
+    def rows(self) -> SortedRows:
+        """The rows in the order of their cells."""
+        return sort_rows(self.cells, self.spacing.width)
+
+    def grouped(self, groups: Grouped) -> Numbers:
+        """The groups [N] of the cells."""
+        return group_cells(self.cells, groups.of_cells)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,10 +78,11 @@ class Rows:
         denominator: [N].
         weights: [N]; None for 1.
         bins: By axis: [N] bin of each row; the axes of spectra as well.
-        numbered: By axes: [N, A] the same, numbered through them, and the bins' totals.
+        numbered: By kind of figure: [N, A] the same of its axes, numbered through, and totals.
         populations: By name: indices of its rows; None for all rows.
-        dense: What the profiles of the rows are added to.
+        profiles: What the rows are added to in the bins of all axes.
         ratios: By set: calibrated over true values, as far as they are filled.
+        ranks: By set: [N] cell of the relative uncertainty, likewise.
     """
 
     plan: EvaluationPlan
@@ -94,11 +94,12 @@ class Rows:
     bins: dict[str, Bins]
     numbered: dict[str, tuple[Bins, Floats]]
     populations: dict[str, Indices | None]
-    dense: Dense
+    profiles: Profiles
     ratios: dict[str, Quantity]
+    ranks: dict[str, Bins]
 
     @classmethod
-    def of(cls, table: Columns, plan: EvaluationPlan, dense: Dense) -> Self:
+    def of(cls, table: Columns, plan: EvaluationPlan, profiles: Profiles) -> Self:
         """The rows of one part of a dataset."""
         target = plan.target
         bins = {
@@ -116,20 +117,16 @@ class Rows:
             numbered={},
             populations={EVERYWHERE: None}
             | {name: select(table, plan, where) for name, where in plan.regions.items()},
-            dense=dense,
+            profiles=profiles,
             ratios={},
+            ranks={},
         )
 
     def histogram(self, figure: str, name: str, quantity: Quantity) -> Iterator[tuple[Key, Leaf]]:
         """A fine histogram for each population."""
         for population, chosen in self.populations.items():
-            if chosen is None:
-                leaf = FineHistogram.of_sorted(
-                    quantity.rows, quantity.spacing, weights=self.weights
-                )
-            else:
-                some, weights = self._choose(quantity.cells, chosen)
-                leaf = FineHistogram.of_index(some, quantity.spacing, weights=weights)
+            some, weights = self._choose(quantity.cells, chosen)
+            leaf = FineHistogram.of_index(some, quantity.spacing, weights=weights)
             yield Key(figure, name, population), leaf
 
     def moments(self, figure: str, name: str, values: NDArray[Any]) -> Iterator[tuple[Key, Leaf]]:
@@ -142,22 +139,19 @@ class Rows:
         """Adds a quantity, in groups of its cells, to its histogram in the bins of all axes."""
         self.add(Key(figure, name, AXES), groups, quantity.grouped(groups))
 
-    def add(self, key: Key, cells: Cells, rows: SortedRows) -> None:
-        """Adds rows to what is counted in the bins of all axes of a figure."""
+    def add(self, key: Key, spacing: Cells, cells: Numbers) -> None:
+        """Adds rows by their cells [N] to what is counted in the bins of all axes of a figure."""
         bins, totals = self._numbered(key.figure)
-        if key not in self.dense:
-            weighted = self.weights is not None
-            self.dense[key] = DenseHistogram.empty(cells, len(totals), weighted=weighted)
-        self.dense[key].fill(rows, bins, self.weights)
+        self.profiles.add(key, spacing, cells, bins, len(totals), self.weights)
 
     def _numbered(self, figure: str) -> tuple[Bins, Floats]:
         """Bins [N, A] of a figure's axes, numbered through, and their totals [B, 3]."""
-        places = self.plan.bins_of(figure)
-        kind = ",".join(places)
+        kind = self.plan.kind_of(figure)
         if kind not in self.numbered:
-            numbered = np.empty((len(self.target), len(places)), np.int16)
-            for at, (name, place) in enumerate(places.items()):
-                np.add(self.bins[name], np.int16(place.start), out=numbered[:, at])
+            places = self.plan.bins_of(figure)
+            starts = np.array([place.start for place in places.values()], np.uint16)
+            table = np.stack([self.bins[name] for name in places])
+            numbered = number_bins(table, starts)
             num_bins = max(place.stop for place in places.values())
             weights = np.zeros(0) if self.weights is None else self.weights
             self.numbered[kind] = numbered, totals_on_axes(numbered, num_bins, weights)
@@ -179,8 +173,7 @@ class Rows:
     def means(self, figure: str, name: str, values: Sequence[Floats]) -> tuple[Key, Leaf]:
         """Means and spreads [Q, bins] of Q quantities [N] in the bins of all axes."""
         bins, totals = self._numbered(figure)
-        table = np.stack(values, axis=1)
-        leaf = BinMoments.on_axes(table, bins=bins, totals=totals, weights=self.weights)
+        leaf = BinMoments.on_axes(values, bins=bins, totals=totals, weights=self.weights)
         return Key(figure, name, AXES), leaf
 
     def plane(
@@ -188,10 +181,8 @@ class Rows:
     ) -> tuple[Key, Leaf]:
         """Rows in two dimensions; those without either number are in no cell."""
         first, second = spacings
-        known = np.where(across >= 0, up, -1)
-        rows = sort_rows(known.astype(np.int32), second.width)
-        leaf = FineHistogram.of_sorted(
-            rows,
+        leaf = FineHistogram.of_index(
+            np.where(across >= 0, up, np.int32(OUTSIDE)),
             second,
             bins=np.maximum(across, 0),
             num_bins=first.width,

@@ -9,7 +9,8 @@ import numpy as np
 from pipeline.evaluation.columns import Row
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
-from pipeline.evaluation.rows import BASELINE, UNCALIBRATED, Key
+from pipeline.evaluation.keys import Key
+from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
 from pipeline.evaluation.summary import (
     correlation,
     ks_distance,

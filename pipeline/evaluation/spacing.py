@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pipeline.evaluation.binning import OUTSIDE, Floats, Numbers, linear_cells, log_cells
+from pipeline.evaluation.binning import Floats, Numbers, group_cells, linear_cells, log_cells
 from pipeline.formats.records import Record
 
 CORE = 0.2  # |log x| from which on groups of cells around one widen
@@ -97,6 +97,13 @@ class Grouped(Record):
         starts = np.unique(np.clip(kept, 0, base.cells)).astype(int).tolist()
         return cls(base=base, starts=tuple(starts))
 
+    def __eq__(self, other: object) -> bool:
+        # Pydantic would compare the arrays that are kept as well.
+        return isinstance(other, Grouped) and (self.base, self.starts) == (other.base, other.starts)
+
+    def __hash__(self) -> int:
+        return hash((self.base, self.starts))
+
     @property
     def cells(self) -> int:
         """Number of groups."""
@@ -124,9 +131,9 @@ class Grouped(Record):
 
     def index(self, values: NDArray[np.floating]) -> Numbers:
         """The group of each value [N], as `Spacing.index`."""
-        cells = self.base.index(values)
-        return np.where(cells == OUTSIDE, OUTSIDE, self.of_cells()[cells])
+        return group_cells(self.base.index(values), self.of_cells)
 
+    @functools.cached_property
     def of_cells(self) -> Numbers:
         """The group of each cell of the base [base.width], flow cells at both ends."""
         groups = np.searchsorted(self.starts, np.arange(self.base.cells), side="right")

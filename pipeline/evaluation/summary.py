@@ -8,8 +8,9 @@ import numpy as np
 from pipeline.evaluation.binning import Floats, Indices
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.fit import fit_core
+from pipeline.evaluation.keys import Key
 from pipeline.evaluation.moments import BinMoments
-from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS, Key
+from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation

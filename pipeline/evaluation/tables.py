@@ -9,7 +9,8 @@ from pipeline.evaluation import histogram_tables as histograms
 from pipeline.evaluation import profile_tables as profiles
 from pipeline.evaluation import score_tables as scores
 from pipeline.evaluation.columns import Row, table_of_blocks, table_of_rows
-from pipeline.evaluation.rows import EVERYWHERE, Key
+from pipeline.evaluation.keys import Key
+from pipeline.evaluation.rows import EVERYWHERE
 from pipeline.evaluation.schemas import MODEL, REFERENCE, SCHEMAS
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, Part, Split, read_part
 from pipeline.ingest.clean import CleanBlock, clean_block
 from pipeline.ingest.plan import Block, PartPlan
-from pipeline.ingest.receipt import BlockRecord, Earlier, MomentsRecord, Receipt, receipt_path
+from pipeline.ingest.receipt import BlockRecord, MomentsRecord, Receipt, receipt_path
 from pipeline.parquet import part_path, write_part
 from pipeline.root.read import Rows, concatenate, read_rows
 
@@ -101,34 +101,45 @@ Content = tuple[BlockRecord, dict[Split, Arrays]]
 
 def _contents(plan: PartPlan) -> Iterator[tuple[Block, Content | UserError]]:
     """Each block's record and rows by split, or why it is skipped."""
-    known = {
-        block: _read_earlier(plan, plan.earlier.get(plan.key_of(block))) for block in plan.blocks
-    }
-    for (_, is_known), group in groupby(plan.blocks, lambda b: (b.file, known[b] is not None)):
+    known = _read_earlier(plan)
+    for (_, is_known), group in groupby(plan.blocks, lambda b: (b.file, b in known)):
         blocks = list(group)
         if is_known:
-            yield from ((block, known[block]) for block in blocks)  # type: ignore[misc] # not None
+            yield from ((block, known[block]) for block in blocks)
         else:
             yield from _read_blocks(plan, blocks)
 
 
-def _read_earlier(plan: PartPlan, earlier: Earlier | None) -> Content | None:
-    """A block from the parts of an earlier run; none if they are damaged."""
-    if earlier is None:
-        return None
-    rows: dict[Split, Arrays] = {}
-    for split in SPLITS:
-        part, span = earlier.part_of(split), earlier.rows_of(split)
-        if part is None:
-            rows[split] = {c.name: np.zeros(0, _dtype(c.name)) for c in plan.columns}
-            continue
+def _read_earlier(plan: PartPlan) -> dict[Block, Content]:
+    """The blocks that an earlier run has read, without those whose parts are damaged.
+
+    Each part is read once, and is in memory no longer than it takes to copy the blocks' rows.
+    """
+    found = {b: plan.earlier[key] for b in plan.blocks if (key := plan.key_of(b)) in plan.earlier}
+    rows: dict[Block, dict[Split, Arrays]] = {block: {} for block in found}
+    wanted: dict[tuple[Path, str], tuple[Part, list[Block]]] = {}
+    for block, earlier in found.items():
+        for split in SPLITS:
+            part = earlier.part_of(split)
+            if part is None:
+                rows[block][split] = {c.name: np.zeros(0, _dtype(c.name)) for c in plan.columns}
+            else:
+                wanted.setdefault((earlier.folder, part.path), (part, []))[1].append(block)
+    for (folder, _), (part, blocks) in wanted.items():
         try:
-            table = read_part(earlier.folder, part)
+            table = read_part(folder, part)
         except UserError:
-            return None
-        table = table.slice(span.start, span.stop - span.start)
-        rows[split] = {c.name: table[c.name].to_numpy() for c in plan.columns}
-    return earlier.receipt.blocks[earlier.position], rows
+            continue
+        for block in blocks:
+            span = found[block].rows_of(part.split)
+            some = table.slice(span.start, span.stop - span.start)
+            columns = {c.name: np.array(some[c.name].to_numpy()) for c in plan.columns}
+            rows[block][part.split] = columns
+    return {
+        block: (earlier.receipt.blocks[earlier.position], rows[block])
+        for block, earlier in found.items()
+        if len(rows[block]) == len(SPLITS)
+    }
 
 
 def _dtype(name: str) -> type[np.generic]:

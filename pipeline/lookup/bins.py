@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled import kernel
+from pipeline.compiled import exact_kernel, kernel
+from pipeline.fastmath import ROUGH_LOG, rough_log
 from pipeline.lookup.settings import TableAxis
 
 Floats = NDArray[np.float64]
@@ -28,11 +29,13 @@ class Quantities:
 
     Attributes:
         places: By quantity: its row of the values.
-        values_QN: On the scale of the axis: logarithms where the bins are even in them.
+        values_QN: As they are.
+        scaled_QN: On the scale of the axis: rough logarithms where the bins are even in them.
     """
 
     places: Mapping[_Quantity, int]
     values_QN: Floats
+    scaled_QN: Floats
 
     @classmethod
     def of(cls, columns: Columns, axes: Sequence[TableAxis]) -> "Quantities":
@@ -41,13 +44,13 @@ class Quantities:
         for axis in axes:
             places.setdefault(_quantity(axis), len(places))
         num_rows = len(columns[axes[0].of])
-        values_QN = np.empty((len(places), num_rows))
+        values_QN, scaled_QN = np.empty((2, len(places), num_rows))
         for (name, over, absolute, scale), at in places.items():
             above = columns[name]
             below = above if over is None else columns[over]
             flags = (over is not None, absolute, scale == "log")
-            _scaled(np.asarray(above), np.asarray(below), flags, values_QN[at])
-        return cls(places, values_QN)
+            _scaled(np.asarray(above), np.asarray(below), flags, values_QN[at], scaled_QN[at])
+        return cls(places, values_QN, scaled_QN)
 
     def bins(self, axes: Sequence[TableAxis]) -> Indices:
         """The flat bin [N] of each row, the last axis running fastest; UNKNOWN where NaN."""
@@ -56,7 +59,9 @@ class Quantities:
         ends = np.array([_on_scale(axis, axis.high) for axis in axes])
         cells = np.array([axis.bins for axis in axes])
         out = np.empty(self.values_QN.shape[1], np.int64)
-        _flat_bins(self.values_QN, places, (starts, cells / (ends - starts), cells), out)
+        is_log = np.array([axis.scale == "log" for axis in axes])
+        spacing = starts, cells / (ends - starts), cells, is_log
+        _flat_bins(self.values_QN, self.scaled_QN, places, spacing, out)
         return out
 
 
@@ -81,33 +86,65 @@ def _on_scale(axis: TableAxis, value: float) -> float:
 
 @kernel
 def _scaled(
-    above: NDArray[Any], below: NDArray[Any], flags: tuple[bool, bool, bool], out: Floats
+    above: NDArray[Any],
+    below: NDArray[Any],
+    flags: tuple[bool, bool, bool],
+    values_N: Floats,
+    scaled_N: Floats,
 ) -> None:
     is_ratio, is_absolute, is_log = flags
-    for i in range(out.size):
+    for i in range(values_N.size):
         value = np.float64(above[i])
         if is_ratio:
             value /= np.float64(below[i])
         if is_absolute:
             value = abs(value)
-        out[i] = np.log(value) if is_log else value
+        values_N[i] = value
+        scaled_N[i] = rough_log(value) if is_log else value
 
 
 @kernel
 def _flat_bins(
     values_QN: Floats,
+    scaled_QN: Floats,
     places_A: Indices,
-    spacing: tuple[Floats, Floats, Indices],
+    spacing: tuple[Floats, Floats, Indices, NDArray[np.bool_]],
     out: Indices,
 ) -> None:
-    starts_A, steps_A, cells_A = spacing
+    starts_A, steps_A, cells_A, is_log_A = spacing
+    place_N = np.empty(out.size)
     out[:] = 0
     for a in range(places_A.size):
-        values_N, start, step, cells = values_QN[places_A[a]], starts_A[a], steps_A[a], cells_A[a]
+        values_N, scaled_N = values_QN[places_A[a]], scaled_QN[places_A[a]]
+        start, step, cells = starts_A[a], steps_A[a], cells_A[a]
         for i in range(out.size):
-            value = values_N[i]
-            if np.isnan(value) or out[i] < 0:
+            place_N[i] = (scaled_N[i] - start) * step
+        if is_log_A[a]:
+            _settle(values_N, start, step, place_N)
+        for i in range(out.size):
+            if np.isnan(place_N[i]) or out[i] < 0:
                 out[i] = -1
             else:
-                at = min(max((value - start) * step, 0.0), cells - 1.0)
-                out[i] = out[i] * cells + np.int64(at)
+                out[i] = out[i] * cells + np.int64(min(max(place_N[i], 0.0), cells - 1.0))
+
+
+@kernel
+def _settle(values_N: Floats, start: float, step: float, place_N: Floats) -> None:
+    """Exact logarithms where a rough one is too near to an edge, or is none."""
+    near, margin = 0, ROUGH_LOG * step
+    for i in range(place_N.size):
+        near += not margin < place_N[i] - np.floor(place_N[i]) < 1.0 - margin
+    if near == 0:
+        return
+    for i in range(place_N.size):
+        if not margin < place_N[i] - np.floor(place_N[i]) < 1.0 - margin:
+            place_N[i] = (np.log(values_N[i]) - start) * step
+
+
+@exact_kernel
+def values_at(values_B: Floats, bins_N: Indices) -> Floats:
+    """The value of each row's bin [N]; NaN where that is UNKNOWN."""
+    out = np.empty(bins_N.size)
+    for i in range(bins_N.size):
+        out[i] = values_B[np.uint64(bins_N[i])] if bins_N[i] >= 0 else np.nan
+    return out

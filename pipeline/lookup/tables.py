@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from pipeline.formats.errors import UserError
-from pipeline.lookup.bins import UNKNOWN, Columns, Floats, Quantities, edges_of
+from pipeline.lookup.bins import Columns, Floats, Quantities, edges_of, values_at
 from pipeline.lookup.settings import LookupTableSettings, TableAxis
 from pipeline.lookup.sparse import FilledTable, fill_table, mean_of, median_of, share_of
 from pipeline.lookup.sums import TableSums
@@ -72,11 +72,7 @@ class Tables:
 
 
 def _gather(table: Table, quantities: Quantities) -> Floats:
-    bins = quantities.bins(table.axes)
-    values = table.filled.values[bins]
-    if (unknown := bins == UNKNOWN).any():
-        values[unknown] = np.nan
-    return np.asarray(values)
+    return values_at(table.filled.values, quantities.bins(table.axes))
 
 
 def make_tables(sums: TableSums, settings: LookupTableSettings) -> Tables:
