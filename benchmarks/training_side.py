@@ -16,13 +16,14 @@ from jobs.ingest import dataset_folder
 from jobs.study import Study
 from training import network
 from training.data import TrainingData, read_training_data
-from training.epoch import Worker
+from training.epoch import CPU, Worker
 from training.history import read_history
 from training.loop import train_network
 from training.noise import keys_of_epoch
 from training.operations import operations_on
 from training.rows import Rows
 from training.settings import BnnSettings, ModelSettings
+from training.shared_sum import sum_over_workers
 from training.step import Batch
 from training.stream import SHARES
 from training.sub_batches import PlainStep, mixture_loss, rectified
@@ -179,7 +180,8 @@ def _work(
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
     )
-    worker = Worker(rank=rank, world_size=world_size, all_reduce=distributed.all_reduce)
+    add = sum_over_workers(rank, world_size, CPU)
+    worker = Worker(rank=rank, world_size=world_size, all_reduce=add)
     train_network(
         random_data(steps), settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
     )

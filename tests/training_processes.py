@@ -11,9 +11,10 @@ from training_fixtures import tiny_settings
 
 from training.checkpoint import newest_checkpoint
 from training.data import read_training_data
-from training.epoch import Worker
+from training.epoch import CPU, Worker
 from training.history import read_history
 from training.loop import train_network
+from training.shared_sum import sum_over_workers
 
 CLOCK = {"seconds", "rows_per_second", "seconds_left"}
 SPAWN = multiprocessing.get_context("spawn")
@@ -91,6 +92,7 @@ def _work(rank, world_size, port, dataset, folder, settings, slow_from):
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
     )
-    worker = Worker(rank=rank, world_size=world_size, all_reduce=distributed.all_reduce)
+    add = sum_over_workers(rank, world_size, CPU)
+    worker = Worker(rank=rank, world_size=world_size, all_reduce=add)
     train(dataset, folder, settings, worker=worker, should_stop=wait_in_epoch)
     distributed.destroy_process_group()

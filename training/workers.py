@@ -22,7 +22,6 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
-from torch import Tensor, distributed
 
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import write_text
@@ -37,6 +36,7 @@ from training.ray_backend import MeetingInFile
 from training.ray_environment import LOCAL, POLL_SECONDS, OwnerChanged
 from training.ray_session import cluster_resources, ray_session, require_shared
 from training.settings import TrainedSettings
+from training.shared_sum import sum_over_workers
 
 OWNER = "checkpoints/owner"  # names the fit whose workers may write; others stop
 STOP_SECONDS = 60.0  # that workers get to reach their next step
@@ -241,13 +241,15 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
     if config["use_gpu"] and not torch.cuda.is_available():  # Ray names a device all the same
         msg = "Ray has given a GPU that torch does not see; is it the CPU build of torch?"
         return {"ended": UserError.__name__, "message": msg}
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = get_device() if config["use_gpu"] else torch.device("cpu")
     worker = Worker(
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
+        rank=rank,
+        world_size=world_size,
         threads=config["threads"],
-        device=get_device() if config["use_gpu"] else torch.device("cpu"),
+        device=device,
         fuse=config["fuse"],
-        all_reduce=_all_reduce,
+        all_reduce=sum_over_workers(rank, world_size, device),
     )
     settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
     folder = Path(config["folder"])
@@ -265,10 +267,6 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
     except RAISED as error:
         return {"ended": type(error).__name__, "message": str(error)}
     return {"ended": "", "message": ""}
-
-
-def _all_reduce(summed: Tensor) -> None:
-    distributed.all_reduce(summed)
 
 
 def _read_together(
