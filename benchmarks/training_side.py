@@ -5,7 +5,10 @@ import multiprocessing
 import socket
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
@@ -30,7 +33,7 @@ from training.sub_batches import PlainStep, mixture_loss, rectified
 
 STEPS = 16
 FEATURES = 15
-EPOCHS_OF_WORKERS, STARTS_OF_WORKERS = 12, 3
+EPOCHS_OF_WORKERS, STARTS_OF_WORKERS, TURNS_OF_PRODUCTS = 12, 3, 40
 
 
 def measure_bnn_steps() -> dict[str, float]:
@@ -141,8 +144,42 @@ def plain_training() -> Callable[[], None]:
 
 
 def measure_two_workers() -> dict[str, float]:
-    """Rows per second of two single-threaded workers over those of one, each in its process."""
-    return {"bnn.speedup_2_workers": speedup(BnnSettings(epochs=EPOCHS_OF_WORKERS), STEPS)}
+    """Rows per second of two single-threaded workers over those of one, each in its process.
+
+    Beside it what two processes that have nothing to do with each other reach, in products a second.
+    """
+    return {
+        "bnn.speedup_2_workers": speedup(BnnSettings(epochs=EPOCHS_OF_WORKERS), STEPS),
+        "gemm.speedup_2_processes": _speedup_of_products(),
+    }
+
+
+def _speedup_of_products() -> float:
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    spawn = multiprocessing.get_context("spawn")
+    for _ in range(STARTS_OF_WORKERS):
+        for count, found in rates.items():
+            together, seconds = spawn.Barrier(count), spawn.Queue()
+            processes = [
+                spawn.Process(target=_multiply, args=(together, seconds)) for _ in range(count)
+            ]
+            for process in processes:
+                process.start()
+            found.extend(count / seconds.get() for _ in processes)
+            for process in processes:
+                process.join()
+    return statistics.median(rates[2]) / statistics.median(rates[1])
+
+
+def _multiply(together: Barrier, seconds: "Queue[float]") -> None:
+    torch.set_num_threads(1)
+    work = products()
+    work()
+    together.wait()
+    start = time.perf_counter()
+    for _ in range(TURNS_OF_PRODUCTS):
+        work()
+    seconds.put(time.perf_counter() - start)
 
 
 def speedup(settings: ModelSettings, steps: int) -> float:

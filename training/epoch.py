@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 log = logging.getLogger(__name__)
 
 
-def _keep(_summed: Tensor) -> None:
+def keep(_summed: Tensor) -> None:
     """The sum over one worker."""
 
 
@@ -50,7 +50,7 @@ class Worker:
     threads: int = 1
     device: torch.device = CPU
     fuse: bool = False
-    all_reduce: Callable[[Tensor], None] = _keep
+    all_reduce: Callable[[Tensor], None] = keep
 
 
 @dataclass
