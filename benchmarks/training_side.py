@@ -7,9 +7,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed
@@ -30,6 +30,9 @@ from training.shared_sum import sum_over_workers
 from training.step import Batch
 from training.stream import SHARES
 from training.sub_batches import PlainStep, mixture_loss, rectified
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
 
 STEPS = 16
 FEATURES = 15
@@ -146,7 +149,7 @@ def plain_training() -> Callable[[], None]:
 def measure_two_workers() -> dict[str, float]:
     """Rows per second of two single-threaded workers over those of one, each in its process.
 
-    Beside it what two processes that have nothing to do with each other reach, in products a second.
+    Beside it the same of products in processes that have nothing to do with each other.
     """
     return {
         "bnn.speedup_2_workers": speedup(BnnSettings(epochs=EPOCHS_OF_WORKERS), STEPS),
