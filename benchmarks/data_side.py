@@ -44,6 +44,7 @@ def measure_simulation() -> dict[str, float]:
 def measure_calibration(study: Study, name: str, folder: Path) -> dict[str, float]:
     """Calibrating a part against the bare matrix products of its networks."""
     manifest = read_manifest(ingest.dataset_folder(study))
+    study = _without_crps(study)
     card = read_card(study.folder / "models" / name)
     source = calibrate.model_source(study, name, manifest)
     plan = calibrate.plan_parts(study, manifest, source, folder=folder)[0]
@@ -87,9 +88,16 @@ def _products(sizes: list[int], networks: int, rows: int, at_a_time: int) -> Cal
     return multiply
 
 
+def _without_crps(study: Study) -> Study:
+    """The study without the CRPS, which has a number of rows whatever the size of the sample."""
+    settings = study.calibrate.model_copy(update={"crps_rows": 0})
+    return study.model_copy(update={"calibrate": settings})
+
+
 def measure_apply(study: Study, name: str, folder: Path) -> dict[str, float]:
     """Applying a model to a ROOT file against calibrating a part, row for row."""
     manifest = read_manifest(ingest.dataset_folder(study))
+    study = _without_crps(study)
     source = calibrate.model_source(study, name, manifest)
     part = calibrate.plan_parts(study, manifest, source, folder=folder / "part")[0]
     model = study.folder / "models" / name
