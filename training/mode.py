@@ -56,9 +56,10 @@ def linear_mode(
     right = torch.cat([points[:, 1:], points[:, -1:]], dim=1)
     before = torch.cat([value[:, :1], value[:, :-1]], dim=1)
     after = torch.cat([value[:, 1:], value[:, -1:]], dim=1)
-    # Of points that coincide, as many do at a bound, the outer ones alone have a bracket.
-    has_bracket = (points > left) | (points < right)
-    is_peak = (value >= before) & (value >= after) & has_bracket
+    # Of points that coincide, as many do at a bound, the outer ones alone have a bracket; values of
+    # all may differ by rounding.
+    is_first, is_last = points > left, points < right
+    is_peak = (~is_first | (value >= before)) & (~is_last | (value >= after)) & (is_first | is_last)
     score = torch.where(is_peak, value, value - 1e6)
     chosen = torch.topk(score, CANDIDATES, dim=1).indices
     refined = _refine(
