@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.card import ModelCard
 from pipeline.report.canvas import Panel, house_style, new_axes, save_panel
 from pipeline.report.densities import shorthand
+from pipeline.report.paper import panel_letters
 from pipeline.report.scene import Scene
 from pipeline.report.scores import nll_panels
 from pipeline.report.settings import ReportSettings
@@ -433,3 +434,9 @@ def test_print_cuts_no_figure_in_two(tab):
 )
 def test_fitted_errors_are_never_rounded_to_nothing(value, error, words):
     assert shorthand(value, error) == words
+
+
+def test_there_are_letters_for_the_panels_of_any_number_of_models():
+    letters = list(islice(panel_letters(), 60))
+    assert letters[:2] + letters[25:28] + letters[52:53] == ["a", "b", "z", "aa", "ab", "ba"]
+    assert len(set(letters)) == 60

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from pipeline.evaluation.rows import EVERYWHERE
 from pipeline.report.canvas import Panel, new_axes
 from pipeline.report.planes import draw_cells
+from pipeline.report.paper import panel_letters
 from pipeline.report.scene import Scene, distinct, select, series
 
 ETA_RAYS = (0.5, 0.8, 1.0, 1.4, 1.6, 2.0, 2.4)
@@ -65,7 +66,7 @@ LABELS = {
 
 def map_panels(scene: Scene) -> Iterator[Panel]:
     """Radius against |z| of all clusters, and of those in each set's window of sigma_tot."""
-    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    letters = panel_letters()
     for name in distinct(scene.table("map"), "set"):
         table = select(scene.table("map"), set=name)
         cells = series(table)

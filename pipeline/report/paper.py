@@ -1,5 +1,7 @@
 """Which panels of a study are the paper's (arXiv 2412.04370), by the evaluation's axes."""
 
+import itertools
+import string
 from collections.abc import Iterator, Mapping
 
 from pipeline.report.scene import AxisView, Scene
@@ -23,6 +25,12 @@ AXES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sigma_rel": {"9": ("denominator", "numerator", "N_PV", "mu")},
 }
 ELSEWHERE = ""  # in place of a figure: the axes that the paper does not show
+
+
+def panel_letters() -> Iterator[str]:
+    """What tells a figure's panels apart: a to z, then aa, ab and so on; studies have many models."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
 
 
 def axes_of(scene: Scene, kind: str, figure: str) -> Iterator[tuple[str, AxisView]]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pipeline.evaluation.rows import TARGET, VERSUS
 from pipeline.report.canvas import GREY, Panel, new_axes, plain_log
-from pipeline.report.paper import ELSEWHERE, axes_of
+from pipeline.report.paper import ELSEWHERE, axes_of, panel_letters
 from pipeline.report.scene import AxisView, Column, Scene, Series, distinct, select, series
 
 PAIR_FIGURES = {
@@ -22,7 +22,7 @@ SHARE_SHOWN = 2e-4  # of the rows that may lie beyond either end of a pair's pan
 
 def plane_panels(scene: Scene, figure: str) -> Iterator[Panel]:
     """Target, each model's central value and the reference's (Figs. 4 and 5)."""
-    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    letters = panel_letters()
     for _, axis in axes_of(scene, "plane", figure):
         whole = series(scene.table("plane"), axis=axis.name)
         if not len(whole):

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
 from pipeline.report.profiles import as_steps
+from pipeline.report.paper import panel_letters
 from pipeline.report.scene import Scene, Series, series
 
 SHOWN = ("set", "low", "high", "rows", "fraction", "fraction_error")
@@ -23,7 +24,7 @@ def slice_panels(scene: Scene) -> Iterator[Panel]:
     above, below = scene.symbol(scene.target.calibrated), scene.symbol(scene.target.denominator)
     label = rf"{above} / {below} $-$ 1"
     unit = "" if scene.target.calibrated_unit == "1" else f" {scene.target.calibrated_unit}"
-    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    letters = panel_letters()
     for at in np.unique(every["at"]):
         names = [UNCALIBRATED, *scene.sets]
         curves = {name: _only(series(table, set=name), at) for name in names}
