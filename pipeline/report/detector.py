@@ -9,8 +9,8 @@ from matplotlib.patches import Rectangle
 
 from pipeline.evaluation.rows import EVERYWHERE
 from pipeline.report.canvas import Panel, new_axes
-from pipeline.report.planes import draw_cells
 from pipeline.report.paper import panel_letters
+from pipeline.report.planes import draw_cells
 from pipeline.report.scene import Scene, distinct, select, series
 
 ETA_RAYS = (0.5, 0.8, 1.0, 1.4, 1.6, 2.0, 2.4)

@@ -28,7 +28,7 @@ ELSEWHERE = ""  # in place of a figure: the axes that the paper does not show
 
 
 def panel_letters() -> Iterator[str]:
-    """What tells a figure's panels apart: a to z, then aa, ab and so on; studies have many models."""
+    """What tells a figure's panels apart: a to z, then aa, ab and so on."""
     for length in itertools.count(1):
         yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
 

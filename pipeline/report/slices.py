@@ -6,8 +6,8 @@ import numpy as np
 
 from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log
-from pipeline.report.profiles import as_steps
 from pipeline.report.paper import panel_letters
+from pipeline.report.profiles import as_steps
 from pipeline.report.scene import Scene, Series, series
 
 SHOWN = ("set", "low", "high", "rows", "fraction", "fraction_error")
