@@ -17,9 +17,13 @@ from pipeline.formats.columns import Target
 from pipeline.formats.manifest import DatasetManifest, Split
 from pipeline.report.settings import ReportSettings
 
-# Okabe and Ito's palette, told apart with any colour vision; grey and black are not models.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# Okabe and Ito's palette, then Tol's muted one: told apart with any colour vision. Grey and black
+# are not models.
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#882255", "#999933", "#332288", "#44aa99"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 Column = NDArray[Any]
 _POWER = re.compile(r"\^(-?\d+)")  # in a unit
