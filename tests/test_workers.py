@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -242,8 +243,10 @@ def test_workers_share_a_declared_gpu_through_gloo(tmp_path, monkeypatch, caplog
     ensure_token()
     options = {"num_cpus": 2, "num_gpus": 1, "dashboard_host": "127.0.0.1", "log_to_driver": False}
     outcomes = []
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = worker_environment("local") | {"PYTHONPATH": os.pathsep.join(paths)}
     with ray_environment("local"), own_signals():
-        ray.init("local", runtime_env={"env_vars": worker_environment("local")}, **options)
+        ray.init("local", runtime_env={"env_vars": variables}, **options)
         try:
             with pytest.raises(UserError, match="is it the CPU build of torch"):
                 train_there()
