@@ -127,6 +127,7 @@ def main(study: Study, run: Run) -> None:
     """Evaluate every calibrated set of the study in one pass over the test rows."""
     folder = metrics_folder(study)
     manifest = open_dataset(study)
+    manifest.require_target()
     sources = find_sources(study, manifest)
     sets = _open_sets(study, manifest, sources)
     check_names(study.evaluate, sets, RESERVED_SETS)

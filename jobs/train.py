@@ -128,7 +128,7 @@ def _begin(task: Task, job: str) -> None:
         },
     )
     path = folder / RECORD
-    if path.exists():
+    if path.exists() and _holds_work(folder):
         before = TrainingRecord.load(path, made_by="train")
         differences = list(_differences(before.model_dump(), record.model_dump()))
         if differences:
@@ -139,6 +139,11 @@ def _begin(task: Task, job: str) -> None:
             raise UserError(msg)
     claim(folder)
     record.save(path)
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether a training came to its first epoch; before that there is nothing to lose."""
+    return (folder / CARD).exists() or any(folder.glob("checkpoints/*.pt"))
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON

@@ -139,6 +139,15 @@ def test_what_was_made_with_other_settings_is_refused_and_kept(toy, capsys, job,
     assert {p: p.stat().st_mtime_ns for p in (toy / "out").rglob("*") if p.is_file()} == before
 
 
+def test_a_training_that_was_refused_claims_nothing(toy, capsys):
+    for epochs in (1, 2):
+        words = ["models.other.kind=bnn", f"models.other.epochs={epochs}"]
+        words += ["ray.address=http://127.0.0.1:9"]
+        assert main(["train", str(toy / "study.json"), *words]) == 2
+        assert "takes jobs from `topocal submit` alone" in capsys.readouterr().err
+    shutil.rmtree(toy / "out/models/other")
+
+
 def test_a_missing_file_makes_its_stage_run_again(toy, capsys):
     (toy / "out/report/index.html").unlink()
     assert main(["report", str(toy / "study.json")]) == 0
