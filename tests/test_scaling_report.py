@@ -162,3 +162,31 @@ def test_a_study_without_one_has_no_chapter():
         assert not list(make(nothing))
     for make in (scaling_words.spread_tables, scaling_words.size_tables, scaling_words.fit_tables):
         assert not list(make(nothing))
+
+
+def test_single_networks_have_no_sigma_stat():
+    """Their spread is unknown; zeros would draw a line at 10^-300."""
+    import numpy as np
+
+    rng = np.random.default_rng(4)
+    points = []
+    for size in SIZES:
+        for sample, seed in [(0, 0), (0, 1), (1, 0), (2, 0)]:
+            made = point(rng, "single", size, sample, seed)
+            made.rows.update({f"sigma_stat{s}": np.zeros(ROWS, "f4") for s in MEANS})
+            points.append(Point(made.record.model_copy(update={"networks": 1}), made.rows))
+    ladder = {"model": "bnn", "budget": "steps", "steps": 100, "seeds": 2, "samples": 3}
+    tables = make_tables(
+        ScalingSettings.model_validate({"ladders": {"single": ladder}}), points, None
+    )
+    columns = tables["scaling"].column_names
+    assert "spread_over_samples_log10" in columns
+    assert not [name for name in columns if name.startswith("sigma_stat")]
+    assert "sigma_stat_log10" not in tables["scaling_fits"]["quantity"].to_pylist()
+    scene = Scene(tables, ReportSettings(), TOPO, "sample")
+    with house_style():
+        (panel, _) = scaling.size_panels(scene)
+        assert panel.figure.axes[0].get_ylim()[0] > 1e-3
+        assert not list(scaling.spread_panels(scene))
+    assert len(list(scaling_words.size_texts(scene))) == 1
+    assert list(scaling_words.spread_tables(scene))

@@ -57,6 +57,8 @@ def _size_panel(
         look = look_of(scene, name)
         for part, fill in (("syst", look.colour), ("stat", "none")):
             column = f"sigma_{part}{suffix}"
+            if f"{column}_median" not in steps.columns:  # of single networks alone
+                continue
             _points(axes, steps, f"{column}_median", look, fill)
             _fit_line(axes, scene, name, column, look)
         axes.plot([], [], color=look.colour, marker=look.marker, label=look.label)
@@ -108,8 +110,8 @@ def _fit_line(axes: Axes, scene: Scene, ladder: str, quantity: str, look: Look) 
 def spread_panels(scene: Scene) -> Iterator[Panel]:
     """sigma_stat beside the real spread of single networks, for each ladder that has one."""
     for name, steps in ladders_of(scene).items():
-        real = steps.columns.get("spread_over_samples_log10")
-        if real is not None and np.isfinite(real).sum() >= FEWEST_SIZES:
+        ratio = steps.columns.get("sigma_stat_over_spread_over_samples_log10")
+        if ratio is not None and np.isfinite(ratio).sum() >= FEWEST_SIZES:
             yield _spread_panel(scene, name, steps)
 
 

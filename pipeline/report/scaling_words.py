@@ -27,7 +27,7 @@ def size_texts(scene: Scene) -> Iterator[str]:
         if names:
             yield f"{', '.join(names)}: {words}."
     for row in _largest(rows):
-        if row.get("spread_over_samples_log10") is not None:
+        if row.get("sigma_stat_over_spread_over_samples_log10") is not None:
             yield describe_spread(row)
 
 

@@ -57,17 +57,24 @@ def make_tables(
             samples = _select(of_ladder, size, "samples")
             described = _describe(nested, samples, oracle)
             row = {"ladder": name, "budget": ladder.budget, **described}
+            is_several = nested[0].record.networks > 1
             for kind in KINDS:
                 found = _spreads(nested, _select(singles, size, kind))
                 row |= _figures(kind, found)
-                tenths += _tenths({"ladder": name, "rows": size, "over": kind}, found)
-            rows.append(row)
+                place: Row = {"ladder": name, "rows": size, "over": kind}
+                tenths += _tenths(place, found) if is_several else []
+            rows.append(row if is_several else _without_stat(row))
     tables = {
         "scaling": _table(rows),
         "scaling_spread": _table(tenths),
         "scaling_fits": fit_table(rows, scaling.negligible),
     }
     return {name: table for name, table in tables.items() if table.num_rows}
+
+
+def _without_stat(row: Row) -> Row:
+    """The figures of a single network: the spread of one (Eq. 42) is not 0 but unknown."""
+    return {name: value for name, value in row.items() if not name.startswith("sigma_stat")}
 
 
 def _select(points: Sequence[Point], size: int, kind: str) -> list[Point]:
