@@ -180,6 +180,13 @@ def test_two_workers_of_ray_equal_one_without(ray_home, tmp_path, monkeypatch):
     assert not [child for child in children if "ray" in child.name()]
 
 
+def as_an_ensemble(fit, tmp_path):
+    """The fit of a model `re` with what `train` has, which it is compared with."""
+    return functools.partial(
+        fit, name="re", seed=11, folder=tmp_path / "re", fingerprint="a", threads_per_worker=1
+    )
+
+
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.usefixtures("ray_home")
@@ -188,18 +195,7 @@ def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path
 
     dataset = write_tiny_dataset(tmp_path / "dataset", with_weights=True)
     settings = tiny_ensemble(repulsion_scale=1e5)
-    fit(
-        dataset,
-        settings,
-        name="re",
-        seed=11,
-        folder=tmp_path / "re",
-        fingerprint="a",
-        num_workers=2,
-        use_gpu=False,
-        threads_per_worker=1,
-        address="local",
-    )
+    as_an_ensemble(fit, tmp_path)(dataset, settings, num_workers=2, use_gpu=False, address="local")
     two = newest_checkpoint(tmp_path / "re", "a")
     assert two.world_size == 2
     assert_equal(two, train(dataset, tmp_path / "one", settings))
@@ -227,17 +223,12 @@ def test_workers_share_a_declared_gpu_through_gloo(tmp_path, monkeypatch, caplog
 
     dataset, settings = write_tiny_dataset(tmp_path / "dataset"), tiny_ensemble()
     train_there = functools.partial(
-        workers.fit,
+        as_an_ensemble(workers.fit, tmp_path),
         dataset,
         settings,
-        name="re",
-        seed=11,
-        folder=tmp_path / "re",
-        fingerprint="a",
         num_workers=0,
         use_gpu=True,
         workers_per_gpu=2,
-        threads_per_worker=1,
         address="auto",
     )
     ensure_token()

@@ -55,7 +55,7 @@ class SharedSum:
             world_size: How many there are.
 
         """
-        self.rank, self.world_size = rank, world_size
+        self.rank = rank
         heads = torch.frombuffer(memory, dtype=torch.int64, count=LINE * world_size)
         self.arrived_W, self.process_W = heads.view(world_size, LINE)[:, :2].numpy().T
         slots = torch.frombuffer(memory, dtype=torch.uint8, offset=heads.nbytes)
@@ -153,10 +153,8 @@ def _is_alive(process: int) -> bool:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[0] not in {
-        "Z",
-        "X",
-    }  # nobody has taken note of its end
+    is_ended = {"Z", "X"}  # also where nobody has taken note of it
+    return status.rpartition(")")[2].split()[0] not in is_ended
 
 
 def _sum_by_group(summed: Tensor) -> None:

@@ -236,7 +236,7 @@ def _tail(error: Exception) -> str:
 
 
 def _work(config: dict[str, Any]) -> dict[str, str]:
-    """One worker: the plain loop, with the sum over workers from torch.distributed."""
+    """One worker: the plain loop, with the sum over workers that suits their places."""
     context = get_context()
     if config["use_gpu"] and not torch.cuda.is_available():  # Ray names a device all the same
         msg = "Ray has given a GPU that torch does not see; is it the CPU build of torch?"

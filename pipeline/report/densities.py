@@ -1,6 +1,5 @@
 """Panels of distributions: pulls with their fits, probability transforms and uncertainties."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from pipeline.evaluation.rows import EVERYWHERE, VERSUS
 from pipeline.report.canvas import GREY, Panel, add_legend, new_axes, plain_log, write_lines
 from pipeline.report.profiles import as_steps
 from pipeline.report.scene import Column, Look, Scene, Series, distinct, select, series
+from pipeline.report.words import decimals_of
 
 PULL_LABELS = {
     "t_log": r"$t_\mathrm{log}$ = log$_\mathrm{10}$(predicted / true) / $\sigma_\mathrm{log}$",
@@ -205,7 +205,7 @@ def _fit_words(fit: Series, look: Look) -> list[tuple[str, str]]:
 
 def shorthand(value: float, error: float) -> str:
     """A value with its error in units of the last digit, as 0.987(12); three digits or more."""
-    digits = 3 if not error > 0 else min(max(3, -math.floor(math.log10(error))), 6)
+    digits = decimals_of(error, fewest=3, without=3)
     return f"{value:.{digits}f}({error * 10**digits:.0f})".replace("-", "\u2212")
 
 

@@ -1,6 +1,5 @@
 """The tables of the page: headline figures with their meaning, rows, cuts and models."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from pipeline.evaluation.rows import BASELINE, EVERYWHERE, VERSUS
 from pipeline.formats.card import ModelCard
 from pipeline.formats.manifest import SPLITS
 from pipeline.report.scene import Scene
+from pipeline.report.words import decimals_of
 
 MISSING = "\u2013"
 
@@ -230,7 +230,7 @@ def _number(value: float | None, meaning: Meaning) -> str:
 def _with_error(value: float | None, error: float | None) -> str:
     if value is None or error is None:
         return MISSING
-    digits = 4 if error == 0 else min(max(-math.floor(math.log10(error)), 0), 6)
+    digits = decimals_of(error, fewest=0, without=4)
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 

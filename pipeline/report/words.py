@@ -1,6 +1,7 @@
 """Labels with mathematical text as a page, a screen reader and a data file need them."""
 
 import re
+from math import floor, log10
 
 from markupsafe import Markup, escape
 
@@ -31,6 +32,11 @@ def split_unit(label: str) -> tuple[str, str]:
     """A label and the unit in brackets at its end; no unit gives an empty text."""
     found = _UNIT.search(label)
     return (label, "") if found is None else (label[: found.start()], found[1])
+
+
+def decimals_of(error: float, fewest: int, without: int) -> int:
+    """Decimals, at most six, that show an error's first digit; `without` where there is none."""
+    return min(max(-floor(log10(error)), fewest), 6) if error > 0 else without
 
 
 def _formula(math: str) -> Markup:
