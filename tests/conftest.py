@@ -1,7 +1,10 @@
 """Fixtures that several test files share."""
 
+import hashlib
 import json
 import logging
+import pickle
+import uuid
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -57,8 +60,13 @@ def shared_farm(client, monkeypatch):
 
 
 def write_tree(path: Path, columns, tree="ClusterTree", **extra):
-    """A ROOT file with one flat tree."""
-    with uproot.recreate(path) as file:
+    """A ROOT file with one flat tree, of equal identity for equal content.
+
+    A file's rows may be split by its identity, which by default is another one each time.
+    """
+    content = pickle.dumps((path.name, tree, columns, extra))
+    identity = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16])
+    with uproot.recreate(path, uuid_function=lambda: identity) as file:
         file[tree] = columns
         for key, value in extra.items():
             file[key] = value
