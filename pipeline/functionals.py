@@ -26,7 +26,7 @@ Central = Literal["mode_linear", "mode_log10", "median", "mean"]
 Sigma = Literal["moments", "linearised"]
 
 _TINY = 1e-250  # a density below it may have lost components to underflow
-_BLOCK = 128  # rows whose parameters, in float64, stay in the second-level cache
+_BLOCK = 64  # rows whose parameters, in float64, fill half of the second-level cache
 
 
 def summarise(
