@@ -49,7 +49,7 @@ from pipeline.scaling.table import Point, make_tables
 log = logging.getLogger(__name__)
 
 OPTIONS = {"dry-run": "say what it would cost, and train nothing"}
-VERSION = 2  # raised when the same trainings give other tables
+VERSION = 3  # raised when the same trainings give other tables
 OWNER = "owner"  # names the run whose tasks may write; others stop
 TABLES = "tables"
 

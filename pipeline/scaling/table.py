@@ -58,11 +58,11 @@ def make_tables(
             described = _describe(nested, samples, oracle)
             row = {"ladder": name, "budget": ladder.budget, **described}
             is_several = nested[0].record.networks > 1
-            for kind in KINDS:
+            # Spreads are compared in tenths of the predicted one.
+            for kind in KINDS if is_several else ():
                 found = _spreads(nested, _select(singles, size, kind))
                 row |= _figures(kind, found)
-                place: Row = {"ladder": name, "rows": size, "over": kind}
-                tenths += _tenths(place, found) if is_several else []
+                tenths += _tenths({"ladder": name, "rows": size, "over": kind}, found)
             rows.append(row if is_several else _without_stat(row))
     tables = {
         "scaling": _table(rows),
