@@ -2,33 +2,20 @@
 
 import re
 import xml.etree.ElementTree as ET
-from itertools import islice, pairwise
+from itertools import islice
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 import pytest
-from browser import find_browser, open_page
-from evaluation_fixtures import (
-    OTHER,
-    TOPO,
-    add_places,
-    make_calibrated,
-    make_manifest,
-    make_table,
-)
+from evaluation_fixtures import OTHER, TOPO
 from pydantic import ValidationError
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("mplhep")
 pytest.importorskip("jinja2")
 
-from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.plan import plan_evaluation
-from pipeline.evaluation.settings import EvaluateSettings
-from pipeline.formats.card import ModelCard
+from report_fixtures import draw, make_full_inputs, make_inputs
+
 from pipeline.report.canvas import Panel, house_style, new_axes, save_panel
 from pipeline.report.densities import shorthand
 from pipeline.report.paper import panel_letters
@@ -38,74 +25,6 @@ from pipeline.report.settings import ReportSettings
 from pipeline.report.write import write_report
 
 SVG = "{http://www.w3.org/2000/svg}"
-HISTORY = [
-    {
-        "epoch": epoch,
-        "learning_rate": 1e-3 if epoch < 8 else 1e-4,
-        "train_nll": -1.0 + 0.5**epoch,
-        "gradient_norm": 2.0,
-        "gradient_norm_max": 5.0,
-        "kl": 0.01,
-        "validation_nll": -0.9 + 0.5**epoch,
-        "seconds": 1.0,
-    }
-    for epoch in range(12)
-]
-
-RECORD = {
-    "git_hash": "0123456789abcdef",
-    "versions": {"torch": "2.0"},
-    "counts": {"bnn": {"rows": 8000, "epochs": 12}, "cut_flow": [{"rule": "x > 0"}]},
-    "wall_seconds": 12.5,
-    "peak_memory_mib": 300,
-}
-
-
-def make_card(manifest):
-    return ModelCard(
-        name="bnn",
-        kind="bnn",
-        artefacts={},
-        num_networks=50,
-        num_components=3,
-        inputs=manifest.features,
-        input_ranges={},
-        targets=(manifest.target,),
-        target_ranges={},
-        outputs=(),
-        settings={},
-        scores={"nll": -1.2},
-        fingerprint="a",
-        data_fingerprint="b",
-        git_hash="0123456789abcdef+changes",
-        versions={},
-    )
-
-
-def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re"), broken=0):
-    """What a study leaves for its report; the first model gives some rows density 0."""
-    table = add_places(make_table(rows, target=target))
-    manifest = make_manifest(table, target=target)
-    plan = plan_evaluation(EvaluateSettings.model_validate(given or {}), manifest)
-    sets = {
-        name: make_calibrated(table, target=target, shift=0.004 * at, stretch=1.1)
-        for at, name in enumerate(models, 1)
-    }
-    sets[models[0]]["log_density"][:broken] = -np.inf
-    sets["oracle"] = make_calibrated(table, target=target)
-    baseline = BaselineHistogram.of(make_table(rows, seed=2, target=target), plan)
-    evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
-    return {
-        "study_name": "small <study> & more",
-        "manifest": manifest,
-        "summary": evaluation.summary(),
-        "tables": evaluation.tables(),
-        "cards": {"bnn": make_card(manifest)},
-        "histories": {"bnn": HISTORY},
-        "settings": ReportSettings(dpi=72),
-        "records": {"train": RECORD},
-        "study": {"name": "small", "evaluate": {"sigma_window": [0.1, 0.4]}},
-    }
 
 
 def keep_only(tables, *names):
@@ -116,29 +35,12 @@ def keep_only(tables, *names):
 
 @pytest.fixture(scope="module")
 def inputs():
-    return make_inputs(
-        given={
-            "regions": {"low": {"of": "numerator", "to": 3.0}},
-            "pairs": [["re", "bnn"]],
-            "axes": {"denominator": {"of": "denominator"}},
-            "planes": ["denominator"],
-            "closure_min_rows": 100,
-            "sigma_window": [0.1, 0.4],
-            "slices": [2.5],
-        }
-    )
+    return make_full_inputs()
 
 
 @pytest.fixture(scope="module")
 def report(inputs, tmp_path_factory):
-    """The report, drawn from tables that were written and read back."""
-    folder = tmp_path_factory.mktemp("study")
-    tables = {}
-    for name, table in inputs["tables"].items():
-        pq.write_table(table, folder / f"{name}.parquet")
-        tables[name] = pq.read_table(folder / f"{name}.parquet")
-    write_report(folder / "report", **(inputs | {"tables": tables}))
-    return folder / "report"
+    return draw(inputs, tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -348,80 +250,6 @@ def test_a_dataset_without_truth_has_no_report(inputs, tmp_path):
     bare = inputs["manifest"].model_copy(update={"target": None})
     with pytest.raises(ValueError, match="without truth"):
         write_report(tmp_path, **(inputs | {"manifest": bare}))
-
-
-@pytest.fixture(scope="module")
-def tab(report):
-    """The page in a browser, on a laptop's screen."""
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium is installed")
-    with open_page(program) as tab:
-        tab.resize(1280)
-        tab.open(report / "index.html")
-        yield tab
-
-
-# Names of panels with words that reach over the drawing's edge, or without any size.
-CLIPPED = """[...document.querySelectorAll("figure")].filter(figure => {
-  const frame = figure.querySelector("svg").getBoundingClientRect();
-  const words = [...figure.querySelectorAll('g[id*="-text_"], g[id*="-legend_"]')];
-  return frame.height < 100 || words.length < 4 || words.some(word => {
-    const box = word.getBoundingClientRect();
-    return box.width > 0 && (box.left < frame.left - 1 || box.right > frame.right + 1
-      || box.top < frame.top - 1 || box.bottom > frame.bottom + 1);
-  });
-}).map(figure => figure.id)"""
-
-
-def test_a_browser_complains_of_nothing_and_asks_for_nothing(tab, report):
-    assert tab.complaints == []
-    outside = [url for url in tab.requests if not url.startswith("data:")]
-    assert outside == [(report / "index.html").as_uri()]
-
-
-def test_no_panel_is_clipped_in_a_browser(tab):
-    assert tab.ask("document.querySelectorAll('figure svg').length") > 15
-    assert tab.ask(CLIPPED) == []
-    label = """document.querySelector('figure g[id*="-text_"]')"""
-    tab.ask(f"{label}.setAttribute('transform', 'translate(2000 0)')")
-    assert len(tab.ask(CLIPPED)) == 1
-    tab.ask(f"{label}.removeAttribute('transform')")
-
-
-def test_every_link_leads_somewhere_in_a_browser(tab, report):
-    links = tab.ask("[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))")
-    anchors = {link for link in links if link.startswith("#")}
-    assert len(anchors) > 10
-    for anchor in anchors:
-        assert tab.ask(f"document.getElementById('{anchor[1:]}') !== null"), anchor
-    assert all((report / link).is_file() for link in set(links) - anchors)
-
-
-def test_a_phone_shows_it_without_scrolling_sideways(tab):
-    tab.resize(390, 844, is_phone=True)
-    assert tab.ask("document.documentElement.scrollWidth") <= 390
-    assert tab.ask(CLIPPED) == []
-    tab.resize(1280)
-
-
-def test_it_can_be_read_with_the_keyboard_and_aloud(tab):
-    levels = tab.ask("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
-    assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert tab.ask("[...document.querySelectorAll('figure svg')].every(s => s.ariaLabel)")
-    assert tab.ask("[...document.querySelectorAll('th')].every(h => h.scope)")
-    tab.press("Tab")
-    assert tab.ask("document.activeElement.className") == "skip"
-    assert tab.ask("document.activeElement.getBoundingClientRect().left") >= 0
-
-
-def test_print_cuts_no_figure_in_two(tab):
-    tab.call("Emulation.setEmulatedMedia", media="print")
-    rules = "[...document.querySelectorAll('figure, tr')].map(f => getComputedStyle(f).breakInside)"
-    assert set(tab.ask(rules)) == {"avoid"}
-    assert tab.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
-    tab.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.parametrize(
