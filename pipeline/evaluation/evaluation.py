@@ -10,7 +10,6 @@ import pyarrow as pa
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.dense import DenseHistogram
 from pipeline.evaluation.fill import (
-    Leaves,
     fill_baseline,
     fill_pair,
     fill_selection,
@@ -27,6 +26,7 @@ from pipeline.evaluation.rows import (
     UNCALIBRATED,
     Columns,
     Leaf,
+    Leaves,
     Rows,
     check_aligned,
 )

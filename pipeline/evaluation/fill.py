@@ -1,15 +1,13 @@
 """The figures of one part's rows, as pairs of a key and an accumulator."""
 
-import functools
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.binning import UNSEEN, Floats, Numbers
-from pipeline.evaluation.deviations import deviations, quotients
+from pipeline.evaluation.deviations import deviations
+from pipeline.evaluation.fill_scores import fill_scores
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.keys import Key
 from pipeline.evaluation.moments import BinMoments
@@ -17,26 +15,22 @@ from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
     AXES,
     BASELINE,
-    COVERAGES,
     EVERYWHERE,
     TARGET,
     UNCALIBRATED,
     VERSUS,
     Columns,
-    Leaf,
+    Leaves,
     Quantity,
     Rows,
     select,
 )
-from pipeline.evaluation.spacing import Grouped, Spacing
-from pipeline.formats.calibrated import QUANTILES
-
-Leaves = Iterator[tuple[Key, Leaf]]
+from pipeline.evaluation.spacing import Spacing, around_one, evenly
+from pipeline.evaluation.values import quotient, wide
 
 SIGMAS = ("sigma_tot", "sigma_syst", "sigma_stat")
-# Quantities of the accumulators "ratio_means" and "score_means", in their order.
+# Quantities of the accumulator "ratio_means", in their order.
 RATIO_MEANS = ("delta_e", "delta_e_truncated", "delta_r", "delta_r_truncated")
-SCORE_MEANS = ("nll", "excess", "coverage68", "coverage95", "sharpness68", "crps", "crps_excess")
 
 
 def fill_truth(rows: Rows) -> Leaves:
@@ -58,11 +52,11 @@ def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None)
         reference: The set to compare with; None if this is that set or there is none.
     """
     target = rows.plan.target
-    central = _wide(columns, target.name)
-    ratio = _wide(columns, target.calibrated) / rows.denominator
+    central = wide(columns, target.name)
+    ratio = wide(columns, target.calibrated) / rows.denominator
     yield from _fill_ratio(rows, name, ratio)
     _fill_plane(rows, name, central)
-    yield from _fill_scores(rows, name, columns, reference)
+    yield from fill_scores(rows, name, columns, reference)
     if "sigma_tot" in columns:
         yield from _fill_pulls(rows, name, columns, central)
         yield from _fill_sigmas(rows, name, columns, reference)
@@ -76,7 +70,7 @@ def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | 
     nll = -baseline.log_density(rows.numerator, rows.target)
     yield from rows.moments("nll", BASELINE, nll)
     if reference is not None and "log_density" in reference:
-        yield from rows.moments("excess", BASELINE, nll + _wide(reference, "log_density"))
+        yield from rows.moments("excess", BASELINE, nll + wide(reference, "log_density"))
 
 
 def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Columns]) -> Leaves:
@@ -84,7 +78,7 @@ def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Col
     rank = rows.plan.settings.fine.rank
     if ranked_by not in rows.ranks:
         ranking = sets[ranked_by]
-        relative = _quotient(_wide(ranking, "sigma_tot"), _wide(ranking, rows.plan.target.name))
+        relative = quotient(wide(ranking, "sigma_tot"), wide(ranking, rows.plan.target.name))
         # Rows without an uncertainty are dropped first.
         cells = rank.index(np.where(np.isnan(relative), np.inf, relative))
         rows.ranks[ranked_by] = cells.astype(np.uint16)
@@ -97,11 +91,11 @@ def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) 
     name, one, two = f"{first}{VERSUS}{second}", sets[first], sets[second]
     spacing = rows.plan.settings.fine.difference
     central = rows.plan.target.name
-    shift = _quotient(_wide(one, central), _wide(two, central)) - 1
+    shift = quotient(wide(one, central), wide(two, central)) - 1
     moved = Quantity.of(shift, spacing)
     yield rows.on_axis("pair_central", name, moved, rows.plan.truth_axis)
     if "sigma_tot" in one and "sigma_tot" in two:
-        change = _quotient(_wide(one, "sigma_tot"), _wide(two, "sigma_tot")) - 1
+        change = quotient(wide(one, "sigma_tot"), wide(two, "sigma_tot")) - 1
         yield from rows.histogram("pair_sigma", name, Quantity.of(change, spacing))
         yield from _fill_pair_planes(rows, name, one, two)
 
@@ -109,12 +103,12 @@ def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) 
 def _fill_pair_planes(rows: Rows, name: str, one: Columns, two: Columns) -> Leaves:
     """Both sets' relative uncertainties and pulls in two dimensions, and their correlations."""
     fine, central = rows.plan.settings.fine, rows.plan.target.name
-    relative = [_quotient(_wide(each, "sigma_tot"), _wide(each, central)) for each in (two, one)]
+    relative = [quotient(wide(each, "sigma_tot"), wide(each, central)) for each in (two, one)]
     yield from _fill_pair_plane(
         rows, ("sigma_rel", name), relative, (fine.pair_relative, fine.rank)
     )
     if "sigma_tot_log10" in one and "sigma_tot_log10" in two:
-        pulls = [_log_pull(rows, each, _wide(each, central)) for each in (two, one)]
+        pulls = [_log_pull(rows, each, wide(each, central)) for each in (two, one)]
         yield from _fill_pair_plane(rows, ("t_log", name), pulls, (fine.pair_pull, fine.pull))
 
 
@@ -136,11 +130,6 @@ def _fill_pair_plane(
     bins = np.zeros(len(both), np.uint16)
     leaf = BinMoments.of_several(sums, bins=bins, num_bins=1, weights=rows.weights)
     yield Key(f"correlation_{figure}", name, EVERYWHERE), leaf
-
-
-# Made once in a worker: all parts have the same.
-around_one = functools.lru_cache(maxsize=8)(Grouped.around_one)
-evenly = functools.lru_cache(maxsize=8)(Grouped.evenly)
 
 
 def class_spacing(plan: EvaluationPlan) -> Spacing:
@@ -177,8 +166,8 @@ def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
 def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
     if (plan := rows.plan.map) is None:
         return
-    distance = _wide(rows.table, plan.distance)
-    rapidity = _wide(rows.table, plan.rapidity)
+    distance = wide(rows.table, plan.distance)
+    rapidity = wide(rows.table, plan.rapidity)
     if chosen is not None:
         distance = distance * chosen
     r = plan.r.index(distance / np.cosh(rapidity))
@@ -198,88 +187,9 @@ def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
     yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 
-def _fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
-    # Rows to which a density gives no weight at all have an infinite score; they are left out
-    # of the mean, and counted: the moments then hold fewer rows than the population, for which
-    # the summary has no score.
-    scores = dict(_scores_of(rows, columns, reference))
-    for figure, values in scores.items():
-        yield from rows.moments(figure, name, values)
-    if scores:
-        missing = np.full(len(rows.target), np.nan)
-        binned = [np.asarray(scores.get(figure, missing), np.float64) for figure in SCORE_MEANS]
-        yield rows.means("score_means", name, binned)
-    if "pit" in columns:
-        spacing = pit_spacing(rows.plan.settings.fine.pit_cells)
-        # A value of exactly 1 belongs to the last cell, not beyond it.
-        pit = np.minimum(_wide(columns, "pit"), np.nextafter(1.0, 0.0))
-        quantity = Quantity.of(pit, spacing)
-        yield from rows.histogram("pit", name, quantity)
-        rows.profile("pit_in", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
-
-
-def _scores_of(
-    rows: Rows, columns: Columns, reference: Columns | None
-) -> Iterator[tuple[str, Floats]]:
-    """What a set has of the scores; each [N]."""
-    if "log_density" in columns:
-        nll = -_wide(columns, "log_density")
-        yield "nll", nll
-        if reference is not None and "log_density" in reference:
-            yield "excess", nll + _wide(reference, "log_density")
-    for figure, (low, high, content) in COVERAGES.items():
-        if low in columns and high in columns:
-            inside = (rows.target >= columns[low]) & (rows.target <= columns[high])
-            width = np.log10(_quotient(_wide(columns, high), _wide(columns, low)))
-            yield figure, np.where(np.isnan(width), np.nan, inside)
-            yield f"sharpness{round(100 * content)}", width
-    crps = _crps_of(rows, columns)
-    if reference is not None and "crps" in reference:
-        # On the rows that the reference has, so that all sets are scored on the same.
-        excess = crps - _wide(reference, "crps")
-        yield "crps", np.where(np.isnan(excess), np.nan, crps)
-        if "log_density" in columns or len(_quantiles(columns)) < 3:
-            yield "crps_excess", excess
-    else:
-        yield "crps", crps
-
-
-def _quantiles(columns: Columns) -> list[str]:
-    return [name for name in QUANTILES if name in columns]
-
-
-def _crps_of(rows: Rows, columns: Columns) -> Floats:
-    """The continuous ranked probability score in log10 of the target.
-
-    Of quantiles it is twice the mean of their pinball losses, each standing for the probabilities
-    that are nearest to its own: of the five of a calibrated set, 7 per cent less than the score of
-    their Gaussian, so there is no excess over a density's. Of a single number it is the absolute
-    error.
-    """
-    if "crps" in columns or "log_density" in columns:
-        return _wide(columns, "crps") if "crps" in columns else np.full(len(rows.target), np.nan)
-    truth, known = np.log10(rows.target), _quantiles(columns)
-    if len(known) < 3:
-        return np.asarray(np.abs(np.log10(_wide(columns, rows.plan.target.name)) - truth))
-    levels = np.array(sorted(QUANTILES[name] for name in known))
-    ends = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
-    score = np.zeros(len(truth))
-    for name in known:
-        level = QUANTILES[name]
-        step = truth - np.log10(_wide(columns, name))
-        share = np.diff(ends)[np.searchsorted(levels, level)]
-        score += 2 * share * np.maximum(level * step, (level - 1) * step)
-    return score
-
-
-def pit_spacing(cells: int) -> Spacing:
-    """The cells of a probability integral transform."""
-    return Spacing(scale="linear", low=0.0, high=1.0, cells=cells)
-
-
 def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Leaves:
     spacing = rows.plan.settings.fine.pull
-    pull = _quotient(central - rows.target, _wide(columns, "sigma_tot"))
+    pull = quotient(central - rows.target, wide(columns, "sigma_tot"))
     yield from rows.histogram("t_tot", name, Quantity.of(pull, spacing))
     if "sigma_tot_log10" in columns:
         quantity = Quantity.of(_log_pull(rows, columns, central), spacing)
@@ -288,8 +198,8 @@ def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Lea
 
 
 def _log_pull(rows: Rows, columns: Columns, central: Floats) -> Floats:
-    distance = np.log10(_quotient(central, rows.target))
-    return _quotient(distance, _wide(columns, "sigma_tot_log10"))
+    distance = np.log10(quotient(central, rows.target))
+    return quotient(distance, wide(columns, "sigma_tot_log10"))
 
 
 def _fill_sigmas(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
@@ -300,18 +210,5 @@ def _fill_sigmas(rows: Rows, name: str, columns: Columns, reference: Columns | N
             yield Key(figure, name, EVERYWHERE), leaf
     log = "sigma_tot_log10"
     if reference is not None and log in reference and log in columns:
-        change = _quotient(_wide(columns, log), _wide(reference, log))
+        change = quotient(wide(columns, log), wide(reference, log))
         yield from rows.histogram("sigma_ratio", name, Quantity.of(change, fine.relative))
-
-
-def _quotient(above: Floats, below: Floats) -> Floats:
-    """The quotient; NaN, which no histogram counts, where the divisor is not positive."""
-    return quotients(_float64(above), _float64(below))
-
-
-def _float64(values: NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(values, np.float64)
-
-
-def _wide(columns: Columns, name: str) -> Floats:
-    return _float64(columns[name])

@@ -11,7 +11,8 @@ from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.evaluation.binning import Floats, Indices
 from pipeline.evaluation.columns import Row
 from pipeline.evaluation.distribution import Distribution
-from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
+from pipeline.evaluation.fill import RATIO_MEANS
+from pipeline.evaluation.fill_scores import SCORE_MEANS
 from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.keys import Key
 from pipeline.evaluation.rows import UNCALIBRATED

@@ -32,6 +32,7 @@ from pipeline.formats.columns import IDENTITY
 
 Columns = Mapping[str, NDArray[Any]]
 Leaf = FineHistogram | BinMoments
+Leaves = Iterator[tuple[Key, Leaf]]
 
 UNCALIBRATED = "em"  # the numerator as it is, at the electromagnetic scale
 BASELINE = "histogram"
@@ -122,14 +123,14 @@ class Rows:
             ranks={},
         )
 
-    def histogram(self, figure: str, name: str, quantity: Quantity) -> Iterator[tuple[Key, Leaf]]:
+    def histogram(self, figure: str, name: str, quantity: Quantity) -> Leaves:
         """A fine histogram for each population."""
         for population, chosen in self.populations.items():
             some, weights = self._choose(quantity.cells, chosen)
             leaf = FineHistogram.of_index(some, quantity.spacing, weights=weights)
             yield Key(figure, name, population), leaf
 
-    def moments(self, figure: str, name: str, values: NDArray[Any]) -> Iterator[tuple[Key, Leaf]]:
+    def moments(self, figure: str, name: str, values: NDArray[Any]) -> Leaves:
         """Mean and spread of values [N] for each population."""
         for population, chosen in self.populations.items():
             some, weights = self._choose(values, chosen)

@@ -146,3 +146,8 @@ def _edges(scale: str, low: float, high: float, cells: int) -> Floats:
     edges = np.asarray(make(low, high, cells + 1), dtype=np.float64)
     edges.flags.writeable = False
     return edges
+
+
+# Made once in a worker: all parts have the same.
+around_one = functools.lru_cache(maxsize=8)(Grouped.around_one)
+evenly = functools.lru_cache(maxsize=8)(Grouped.evenly)
