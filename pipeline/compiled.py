@@ -1,16 +1,12 @@
-"""Functions compiled by Numba on their first call and kept on disk.
+"""Functions compiled by Numba on their first call and kept on disk."""
 
-Numba's cache looks at the file of the compiled function alone, so after an update of a function
-that it calls it would go on with the old machine code. The kernels are therefore cached in a
-folder named after the contents of all files that hold kernels.
-"""
-
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import numba
+
+from pipeline.formats.kernels import caching_kernels
 
 KERNEL_FILES = (
     "compiled",
@@ -57,21 +53,7 @@ def exact_kernel(function: Callable[_P, _T]) -> Callable[_P, _T]:
     return _compile(function, set())
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept; another one as soon as any kernel changes."""
-    folder = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in KERNEL_FILES:
-        digest.update((folder / f"{name}.py").read_bytes())
-    return folder / "__pycache__" / f"kernels-{digest.hexdigest()[:16]}"
-
-
 def _compile(function: Callable[_P, _T], flags: set[str]) -> Callable[_P, _T]:
-    config = cast("Any", numba.config)  # its attributes are made from the environment
-    before = config.CACHE_DIR
-    config.CACHE_DIR = before or str(cache_folder())  # the user's own choice comes first
-    try:
+    with caching_kernels(numba.config, Path(__file__).parent, KERNEL_FILES):
         compile_it = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)
         return cast("Callable[_P, _T]", compile_it(function))
-    finally:
-        config.CACHE_DIR = before
