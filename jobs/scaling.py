@@ -49,7 +49,7 @@ from pipeline.scaling.table import Point, make_tables
 log = logging.getLogger(__name__)
 
 OPTIONS = {"dry-run": "say what it would cost, and train nothing"}
-VERSION = 3  # raised when the same trainings give other tables
+VERSION = 4  # raised when the same trainings give other tables
 OWNER = "owner"  # names the run whose tasks may write; others stop
 TABLES = "tables"
 
@@ -60,11 +60,13 @@ class ScalingManifest(OutputRecord):
     Attributes:
         dataset: Fingerprint of the dataset.
         settings: The section.
+        trained: Fingerprint of what else in the study the trainings and their figures follow from.
         sizes: Of the files, by path.
     """
 
     dataset: str
     settings: ScalingSettings
+    trained: str
     sizes: dict[str, int]
 
     @property
@@ -118,12 +120,20 @@ def open_tables(study: Study, manifest: DatasetManifest) -> dict[str, pa.Table]:
     if study.scaling is None or not (folder / MANIFEST).exists():
         return {}
     done = ScalingManifest.load(folder / MANIFEST, made_by="scaling")
-    if (done.dataset, done.settings) != (manifest.fingerprint, study.scaling):
+    wanted = (manifest.fingerprint, study.scaling, fingerprint_of_models(study, study.scaling))
+    if (done.dataset, done.settings, done.trained) != wanted:
         msg = f"{folder}: made with other settings or another dataset; run `topocal scaling` again"
         raise UserError(msg)
     done.require_files(folder, made_by="scaling")
     paths = [folder / name for name in done.sizes if name.endswith(".parquet")]
     return {path.stem: pq.read_table(path) for path in paths}
+
+
+def fingerprint_of_models(study: Study, scaling: ScalingSettings) -> str:
+    """Of what the trainings and their figures follow from besides dataset and section."""
+    ladders = scaling.ladders.values()
+    models = {ladder.model: study.models[ladder.model] for ladder in ladders}
+    return fingerprint(models=models, calibrate=study.calibrate, seed=study.seed)
 
 
 def plan_points(
@@ -195,7 +205,7 @@ def _finished(
     prepare_ray(ray)
     large = [plan for plan in plans if plan.training.rows > large_rows and ray.workers > 1]
     small = [plan for plan in plans if plan not in large]
-    needs = Needs(ray.threads, int(ray.gpu))
+    needs = Needs(ray.threads, _gpus_of(ray))
     with ray_session(ray.address, ray.workers * ray.threads, ray.interface):
         for number, _ in run_tasks(make_point, small, needs, should_stop):
             yield small[number]
@@ -204,13 +214,18 @@ def _finished(
             yield large[number]
 
 
+def _gpus_of(ray: RaySettings) -> float:
+    """Of one worker."""
+    return 1.0 / ray.workers_per_gpu if ray.gpu else 0.0
+
+
 def _share_all(
     ray: RaySettings, plans: Sequence[PointPlan], should_stop: Callable[[], bool]
 ) -> None:
     """Train large models, each on several workers, as many at once as there is room for."""
     from training.tasks import Needs, capacity  # noqa: PLC0415 - Ray takes seconds
 
-    together = Needs(ray.threads * ray.workers, ray.workers * int(ray.gpu))
+    together = Needs(ray.threads * ray.workers, ray.workers * _gpus_of(ray))
     with ThreadPoolExecutor(capacity(together)) as pool:
         list(pool.map(lambda plan: _share(ray, plan, should_stop), plans))
 
@@ -267,7 +282,11 @@ def _write_tables(
             pa_csv.write_csv(table, new / f"{name}.csv")
         sizes = {path.name: path.stat().st_size for path in sorted(new.glob("scaling*"))}
         done = ScalingManifest(
-            fingerprint=wanted, dataset=manifest.fingerprint, settings=scaling, sizes=sizes
+            fingerprint=wanted,
+            dataset=manifest.fingerprint,
+            settings=scaling,
+            trained=fingerprint_of_models(study, scaling),
+            sizes=sizes,
         )
         done.save(new / MANIFEST)
     log.info("scaling: tables in %s", folder)

@@ -83,8 +83,8 @@ def map_parts(
 
 def limits(client: Client, places: Iterable[str], leases: int) -> dict[str, Any]:
     """By place: something to enter, on any worker, that at most `leases` hold at a time."""
-    with client.as_current():
-        return {place: Semaphore(leases, name=f"topocal-{place}") for place in places}
+    with client.as_current():  # a farm keeps a semaphore of a name, with its leases
+        return {place: Semaphore(leases, name=f"topocal-{leases}-{place}") for place in places}
 
 
 def fold(
@@ -180,7 +180,7 @@ def _completed(
 
 
 def _raise_if_failed(future: Any) -> None:  # noqa: ANN401 - Dask's
-    """Raises what the function raised, before the rest has run for nothing."""
+    """Raises what the function raised, unless it is a UserError, which comes as a value."""
     if future.status == "error":
         future.result()
 

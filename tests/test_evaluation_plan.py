@@ -48,6 +48,16 @@ def test_given_bins_and_range():
     assert plan.axes[0].edges[0] == pytest.approx(0.01)
 
 
+def test_too_many_bins_to_be_numbered_are_refused():
+    with pytest.raises(ValidationError, match="less than or equal to 1000"):
+        plan_of({"axes": {"e": {"column": "clusterE", "bins": 70_000}}})
+    axes = {f"e{i}": {"column": "clusterE", "bins": 1_000} for i in range(70)}
+    with pytest.raises(
+        UserError, match=r"evaluate: the axes have \d+ bins together, at most 60000"
+    ):
+        plan_of({"axes": axes}).bins_of("delta_e")
+
+
 def test_closure_has_its_axis_whatever_the_axes_are():
     default = plan_of({}).truth_axis
     for axes in ({}, {"f": {"column": "fraction"}}):

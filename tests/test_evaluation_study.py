@@ -244,10 +244,20 @@ def test_without_the_reference_nothing_is_compared_with_it(study):
     assert not [name for name in found if "excess" in name or "oracle" in name or "ratio_m" in name]
 
 
-def test_a_model_with_fewer_features_has_no_excess(whole):
-    found = whole.summary(reduced_inputs=frozenset({"re"}))
-    assert "bnn.nll_excess" in found
-    assert not [name for name in found if name.startswith("re.nll_excess")]
+def test_a_model_with_fewer_features_has_no_excess(study):
+    table, sets, plan, _ = study
+    given = {name: sets[name] for name in ("bnn", "re", "oracle")}
+    evaluation = Evaluation.of(table, given, plan.model_copy(update={"partial": ("re",)}))
+    found = evaluation.summary()
+    assert {"bnn.nll_excess", "re.nll"} <= set(found)
+    assert not [name for name in found if name.startswith("re.") and "excess" in name]
+    for table_name in ("scores", "score_profile"):
+        excess = {"bnn": [], "re": []}
+        for row in evaluation.tables()[table_name].to_pylist():
+            excess.get(row["set"], []).append(row["nll_excess"])
+        assert any(value is not None for value in excess["bnn"])
+        assert excess["re"]
+        assert all(value is None for value in excess["re"])
 
 
 @pytest.mark.parametrize("nothing", [-np.inf, np.nan])

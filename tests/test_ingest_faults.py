@@ -126,6 +126,18 @@ def test_a_bad_input_can_be_skipped(tmp_path, job_log, spoil):
     assert read_manifest(folder).cut_flow[0].before == 300
 
 
+def test_an_input_that_was_skipped_can_be_taken_away(tmp_path):
+    (good,) = write_toys(tmp_path, [200])
+    whole = contents(make(tmp_path, "whole", [good]))
+    _truncated(tmp_path)
+    make(tmp_path, "out", [str(tmp_path / "bad.root"), good], on_error="skip")
+    folder = make(tmp_path, "out", [good], on_error="skip")
+    assert read_manifest(folder).missing == ()
+    assert {p: b for p, b in contents(folder).items() if "part" in p} == {
+        p: b for p, b in whole.items() if "part" in p
+    }
+
+
 def test_if_every_input_is_skipped_there_is_nothing_to_do(tmp_path):
     _empty(tmp_path)
     with pytest.raises(

@@ -9,16 +9,16 @@ import torch
 from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
+from jobs import scaling
 from jobs.cli import main
 from jobs.ingest import dataset_folder, open_dataset
-from jobs.scaling import plan_points
 from jobs.scaling_plan import plan_trainings
 from jobs.scaling_point import make_point
 from jobs.scaling_rows import make_rows
 from jobs.study import load_study
 from pipeline.formats.columns import IDENTITY
-from pipeline.formats.errors import StoppedBySignal
-from pipeline.formats.manifest import read_manifest, read_part
+from pipeline.formats.errors import StoppedBySignal, UserError
+from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
 from pipeline.ingest.identity import uniform_of
 from pipeline.scaling.fits import (
     CONSTANT,
@@ -235,6 +235,25 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(path, capsys):
     assert not (path.parent / "out/scaling").exists()
 
 
+@pytest.mark.parametrize(
+    "word", ["models.net.epochs=4", "calibrate.central=median", "seed=8", "scaling.negligible=0.02"]
+)
+def test_tables_of_other_settings_are_not_shown(path, tmp_path, word):
+    study = load_study([str(path)], [f"output={tmp_path}"])
+    manifest = read_manifest(path.parent / "out/dataset")
+    scaling.ScalingManifest(
+        fingerprint="x",
+        dataset=manifest.fingerprint,
+        settings=study.scaling,
+        trained=scaling.fingerprint_of_models(study, study.scaling),
+        sizes={},
+    ).save(scaling.scaling_folder(study) / scaling.TABLES / MANIFEST)
+    assert scaling.open_tables(study, manifest) == {}
+    changed = load_study([str(path)], [f"output={tmp_path}", word])
+    with pytest.raises(UserError, match="run `topocal scaling` again"):
+        scaling.open_tables(changed, manifest)
+
+
 def test_without_a_section_it_says_so(path, capsys):
     assert main(["scaling", str(path), "scaling=null"]) == 2
     assert "the study has no section scaling" in capsys.readouterr().err
@@ -246,7 +265,7 @@ def test_a_training_goes_on_from_its_last_epoch_and_is_not_done_twice(path, tmp_
     manifest = open_dataset(study)
     trainings = plan_trainings(study, manifest.rows_of("train"))
     rows = make_rows(study, tmp_path / "scaling", manifest, trainings)
-    plan = plan_points(study, tmp_path / "scaling", rows, trainings)[0]
+    plan = scaling.plan_points(study, tmp_path / "scaling", rows, trainings)[0]
     with pytest.raises(StoppedBySignal):
         make_point(plan, lambda: len(read_history(plan.work)) == 1)
     before, seen = read_history(plan.work), []

@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 
@@ -149,6 +150,21 @@ def test_foreign_and_damaged_checkpoints_are_removed(dataset, tmp_path, caplog):
     assert "from other settings or data" in caplog.text
     assert "cannot be read" in caplog.text
     assert len(read_history(tmp_path)) == 1
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_is_kept(dataset, tmp_path, monkeypatch):
+    train(dataset, tmp_path, tiny_settings(epochs=2))
+    before = sorted((tmp_path / CHECKPOINTS).iterdir())
+
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.load", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            train(dataset, tmp_path)
+    assert sorted((tmp_path / CHECKPOINTS).iterdir()) == before
+    assert train(dataset, tmp_path).epoch == 3
 
 
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(dataset, tmp_path):

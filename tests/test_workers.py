@@ -7,11 +7,13 @@ import stat
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
+import training_fixtures
 from listeners import EVERYWHERE, answer_to_a_stranger, listening_places
-from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
+from training_fixtures import ROWS, tiny_ensemble, tiny_settings, write_tiny_dataset
 from training_processes import assert_equal, train
 
 from pipeline.formats.errors import StoppedBySignal, UserError
@@ -178,6 +180,38 @@ def test_two_workers_of_ray_equal_one_without(ray_home, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == handler
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if "ray" in child.name()]
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.usefixtures("ray_home")
+def test_what_one_worker_alone_finds_wrong_ends_all(tmp_path, monkeypatch):
+    """Of streamed rows each worker reads some: the others would wait for it without end."""
+    from training import workers
+
+    monkeypatch.setattr(workers, "MAX_FAILURES", 0)
+    columns = training_fixtures._columns
+
+    def with_a_gap(rng, count, **kwargs):
+        made = columns(rng, count, **kwargs)
+        if count == ROWS["validation"]:
+            made["angle"][3] = np.nan
+        return made
+
+    monkeypatch.setattr(training_fixtures, "_columns", with_a_gap)
+    dataset = write_tiny_dataset(tmp_path / "dataset", group_rows=100)
+    with pytest.raises(UserError, match=r"^[^:]*part-00000.*: row 3: angle = nan is not finite"):
+        workers.fit(
+            dataset,
+            tiny_settings(epochs=2, memory_mib=0.03),
+            name="two",
+            seed=3,
+            folder=tmp_path / "two",
+            fingerprint="x",
+            num_workers=2,
+            use_gpu=False,
+            threads_per_worker=1,
+        )
 
 
 def as_an_ensemble(fit, tmp_path):

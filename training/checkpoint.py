@@ -76,13 +76,13 @@ def save_network(
     """Write one network of a checkpoint that does not exist yet."""
     content = {"fingerprint": fingerprint, **vars(state)}
     with replacing(_network_path(folder, epoch, number)) as temporary:
-        torch.save(content, temporary)
+        _save(content, temporary)
 
 
 def save_index(folder: Path, index: Index) -> None:
     """Let the checkpoint whose networks are written exist; the last two stay."""
     with replacing(folder / CHECKPOINTS / f"{_stem(index.epoch)}.pt") as temporary:
-        torch.save(asdict(index), temporary)
+        _save(asdict(index), temporary)
     for path in _paths(folder)[KEPT:]:
         _remove(path)
 
@@ -145,8 +145,21 @@ def _read(folder: Path, path: Path) -> Checkpoint | None:
                 return None
             networks.append(NetworkState(**content))
         return Checkpoint(**vars(index), networks=networks)
-    except (OSError, EOFError, RuntimeError, TypeError, KeyError, pickle.UnpicklingError):
+    # Another error of the disk or the network says nothing of the file, which is kept.
+    except (
+        FileNotFoundError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        KeyError,
+        pickle.UnpicklingError,
+    ):
         return None
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # torch would hide what the system says of a full disk
+        torch.save(content, file)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -232,7 +232,8 @@ def raise_fault(run: Run, state: State, figures_C: Tensor, step: int) -> None:
     """
     (rows,) = [item for steps in run.chunks for item in steps if item.step == step]
     run.data.train.deal(run.seed, state.epoch)([rows], run.buffers.chunk)
-    columns = name_columns(run.data, run.buffers.chunk, rows.rows, run.worker.all_reduce)
+    add = run.worker.all_reduce if run.learner.shares_rows else keep  # else all have all rows
+    columns = name_columns(run.data, run.buffers.chunk, rows.rows, add)
     loss, norm, *_ = figures_C.tolist()
     what = f"loss is {loss}" if loss - loss != 0.0 else f"norm of the gradient is {norm}"
     msg = (

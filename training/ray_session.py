@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.formats.errors import UserError, cause_of
@@ -108,7 +108,11 @@ def _nodes_without(probe: Path) -> list[str]:
         .remote(str(probe))
         for node in nodes
     ]
-    seen = ray.get(looks, timeout=LOOK_SECONDS)
+    try:
+        seen = ray.get(looks, timeout=LOOK_SECONDS)
+    except GetTimeoutError:
+        msg = f"{probe.parent}: not all nodes of the cluster told whether they see it in time"
+        raise UserError(msg) from None
     return [node["NodeManagerAddress"] for node, sees in zip(nodes, seen, strict=True) if not sees]
 
 

@@ -5,13 +5,12 @@ seconds for each training.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.formats.errors import StoppedBySignal, UserError
 from training.ray_environment import POLL_SECONDS
@@ -30,11 +29,11 @@ class Needs:
 
     Attributes:
         cpus: Cores.
-        gpus: GPUs.
+        gpus: GPUs; a part of one where several tasks share it.
     """
 
     cpus: int = 1
-    gpus: int = 0
+    gpus: float = 0.0
 
 
 def run_tasks(
@@ -86,8 +85,7 @@ def _wait_for(references: list[Any]) -> None:
     """Cancel what has not begun and give the others time to end."""
     for reference in references:
         ray.cancel(reference, force=False, recursive=False)
-    end = time.monotonic() + STOP_SECONDS
-    ray.wait(references, num_returns=len(references), timeout=max(0.0, end - time.monotonic()))
+    ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
 
 
 def _result(reference: Any) -> Any:  # noqa: ANN401 - of any task
@@ -98,6 +96,7 @@ def _result(reference: Any) -> Any:  # noqa: ANN401 - of any task
             raise error.cause from None
         msg = f"a task failed: {error.cause!r}"
         raise RuntimeError(msg) from error
-    except WorkerCrashedError as error:
+    except RayError as error:  # the process or its node is gone, or Ray ended it for its memory
+        log.debug("what Ray tells of a task", exc_info=error)
         msg = f"the process of a task died {RETRIES + 1} times; is there enough memory?"
         raise RuntimeError(msg) from error

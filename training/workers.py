@@ -207,9 +207,16 @@ def _run_trainer(
     try:
         value: Mapping[str, str] = outcome.result().return_value
     except (TrainingFailedError, RayError) as error:
-        msg = f"the training failed {MAX_FAILURES + 1} times: {_last_line(error)}"
-        raise RuntimeError(msg) from error
+        raise _told(error) from error
     return value
+
+
+def _told(error: Exception) -> Exception:
+    """What one worker alone has found wrong, or that the training failed."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    found = (failed for failed in failures if isinstance(failed, UserError))
+    msg = f"the training failed {MAX_FAILURES + 1} times: {_last_line(error)}"
+    return next(found, RuntimeError(msg))
 
 
 def _raise_as_was(outcome: Mapping[str, str]) -> None:
@@ -254,8 +261,12 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
     settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
     folder = Path(config["folder"])
     try:
+        data = _read_together(config, settings, worker)
+    except UserError as error:
+        return _ended(error)
+    try:
         train_network(
-            _read_together(config, settings, worker),
+            data,
             settings,
             seed=config["seed"],
             fingerprint=config["fingerprint"],
@@ -264,9 +275,17 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
             tensorboard=config["tensorboard"],
             should_stop=OwnerChanged(folder / OWNER, config["owner"]),
         )
-    except RAISED as error:
-        return {"ended": type(error).__name__, "message": str(error)}
+    except (LossNotFiniteError, StoppedBySignal) as error:  # of all workers, at the same step
+        return _ended(error)
+    except UserError as error:
+        if world_size == 1:
+            return _ended(error)
+        raise  # the others wait for this worker: of what fails Ray ends all
     return {"ended": "", "message": ""}
+
+
+def _ended(error: Exception) -> dict[str, str]:
+    return {"ended": type(error).__name__, "message": str(error)}
 
 
 def _read_together(

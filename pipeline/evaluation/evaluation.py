@@ -154,14 +154,9 @@ class Evaluation:
         places = self.plan.bins_of(figure)
         return self.moments[Key(figure, name, AXES)].quantity(number, places[axis])
 
-    def summary(self, *, reduced_inputs: frozenset[str] = frozenset()) -> dict[str, float]:
-        """The headline figures, as `{"bnn.nll": -0.98, ...}`.
-
-        Args:
-            reduced_inputs: Models that see fewer features than the exact density is of; an
-                excess over it says nothing about them and is left out.
-        """
-        return summarise(self, reduced_inputs)
+    def summary(self) -> dict[str, float]:
+        """The headline figures, as `{"bnn.nll": -0.98, ...}`."""
+        return summarise(self)
 
     def tables(self) -> dict[str, pa.Table]:
         """By name: the numbers behind every figure."""

@@ -105,11 +105,13 @@ def stage_chunk(chunk: Chunk, dataset: Path, parts: Sequence[Part]) -> Staged:
         first = np.searchsorted(rising, wanted, side="left")
         number = np.searchsorted(rising, wanted, side="right") - first
         if (number > 1).any():
-            raise UserError(_twice(chunk.name, str(chunk.path), wanted[number > 1]))
+            twice = wanted[number > 1]
+            first_of = f"{IDENTITY} {twice[0]}"
+            raise UserError(_twice(chunk.name, str(chunk.path), len(twice), first_of))
         found = np.flatnonzero(number)
         rows.append(found)
         taken.append(order[first[found]])
-    chunk.folder.mkdir(parents=True)
+    chunk.folder.mkdir(parents=True, exist_ok=True)  # a worker may have died here
     ends = np.cumsum([0, *(len(found) for found in rows)])
     np.save(chunk.folder / "ends.npy", ends)
     np.save(chunk.folder / "rows.npy", np.concatenate(rows))
@@ -141,7 +143,9 @@ def external_columns(
         columns[:, rows] = np.load(folder / "values.npy", mmap_mode="r")[:, start:stop]
         seen[rows] += 1
     if (seen > 1).any():
-        raise UserError(_twice(name, "its files", np.flatnonzero(seen > 1)))
+        twice = np.flatnonzero(seen > 1)
+        first_of = f"row {twice[0]} of the dataset's {part.path}"
+        raise UserError(_twice(name, "its files", len(twice), first_of))
     return {ours: columns[at] for at, ours in enumerate(_ours(given, target))}
 
 
@@ -223,8 +227,8 @@ def _read(chunk: Chunk) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     return ids, np.stack([np.asarray(arrays[name], np.float64) for name in names])
 
 
-def _twice(name: str, where: str, some: NDArray[Any]) -> str:
+def _twice(name: str, where: str, count: int, first: str) -> str:
     return (
-        f"evaluate.external.{name}: {len(some)} clusters are in {where} more than once, the first "
-        f"of them {some[0]}; one row a cluster is expected"
+        f"evaluate.external.{name}: {count} clusters are in {where} more than once, the first of "
+        f"them {first}; one row a cluster is expected"
     )

@@ -12,6 +12,7 @@ from pipeline.formats.calibrated import QUANTILES
 
 # Quantities of the accumulator "score_means", in their order.
 SCORE_MEANS = ("nll", "excess", "coverage68", "coverage95", "sharpness68", "crps", "crps_excess")
+EXCESSES = ("excess", "crps_excess")
 
 
 def fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
@@ -19,7 +20,12 @@ def fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | No
     # Rows to which a density gives no weight at all have an infinite score; they are left out
     # of the mean, and counted: the moments then hold fewer rows than the population, for which
     # the summary has no score.
-    scores = dict(_scores_of(rows, columns, reference))
+    is_comparable = name not in rows.plan.partial
+    scores = {
+        figure: values
+        for figure, values in _scores_of(rows, columns, reference)
+        if is_comparable or figure not in EXCESSES
+    }
     for figure, values in scores.items():
         yield from rows.moments(figure, name, values)
     if scores:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pipeline.evaluation.axes import (
@@ -28,6 +28,7 @@ SPECTRA = frozenset({"spectrum", "window"})
 SCORES = frozenset({"pull", "pit_in", "score_means"})
 
 SECTION = "evaluate"
+MOST_BINS = 60_000  # of all axes, numbered in 16 bits
 TRUTH_AXIS = "denominator"  # the name of the axis of closure where the settings give none
 
 # Columns of a calibrated set that are used where the set has them; a set with a density has all.
@@ -61,6 +62,8 @@ class EvaluationPlan(Record):
         plane: Cells of the target in two-dimensional figures.
         baseline_bins: Numerator bins of the baseline.
         baseline_cells: Its cells, in log10 of the target.
+        partial: Sets whose models see fewer features than the exact density is of: an excess over
+            it says nothing about them.
     """
 
     settings: EvaluateSettings
@@ -74,6 +77,7 @@ class EvaluationPlan(Record):
     plane: Spacing
     baseline_bins: Spacing | None
     baseline_cells: Spacing | None
+    partial: tuple[str, ...] = ()
 
     @property
     def truth_axis(self) -> ResolvedAxis:
@@ -119,6 +123,9 @@ class EvaluationPlan(Record):
 
 def _numbered(axes: Sequence[ResolvedAxis]) -> dict[str, slice]:
     ends = [0, *itertools.accumulate(axis.num_bins for axis in axes)]
+    if ends[-1] > MOST_BINS:
+        msg = f"{SECTION}: the axes have {ends[-1]} bins together, at most {MOST_BINS} are possible"
+        raise UserError(msg)
     steps = itertools.pairwise(ends)
     return {axis.name: slice(*step) for axis, step in zip(axes, steps, strict=True)}
 
@@ -130,8 +137,15 @@ class NeededColumns(NamedTuple):
     calibrated: tuple[str, ...]
 
 
-def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> EvaluationPlan:
+def plan_evaluation(
+    settings: EvaluateSettings, manifest: DatasetManifest, partial: Iterable[str] = ()
+) -> EvaluationPlan:
     """The settings applied to one dataset; all that can be wrong with them is found here.
+
+    Args:
+        settings: The section.
+        manifest: Of the dataset.
+        partial: See EvaluationPlan.
 
     Raises:
         UserError: The dataset has no truth or no usable range of its target; the settings name
@@ -154,6 +168,7 @@ def plan_evaluation(settings: EvaluateSettings, manifest: DatasetManifest) -> Ev
         plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=cells),
         baseline_bins=bins,
         baseline_cells=log_cells,
+        partial=tuple(sorted(partial)),
     )
 
 

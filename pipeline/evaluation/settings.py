@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.evaluation.spacing import Spacing
+from pipeline.formats.columns import IDENTITY
 from pipeline.formats.records import PathText, Record
 
 Quantity = Literal["numerator", "denominator", "target"]
@@ -43,7 +44,7 @@ class Axis(Column):
         optional: Left out, instead of refused, where the dataset lacks the column.
     """
 
-    bins: Annotated[int, Field(gt=0)] | None = None
+    bins: Annotated[int, Field(gt=0, le=1_000)] | None = None
     range: tuple[float, float] | None = None
     scale: Literal["log", "linear"] | None = None
     optional: bool = False
@@ -125,7 +126,7 @@ class ExternalSet(Record):
 
     files: tuple[PathText, ...] = Field(min_length=1)
     columns: dict[str, str]
-    identity: str = "cluster_id"
+    identity: str = IDENTITY
     tree: str | None = None
 
     @field_validator("columns")
@@ -167,8 +168,8 @@ class BaselineSettings(Record):
         margin: Added to that range at both ends, in log10.
     """
 
-    bins: Annotated[int, Field(gt=0)] = 30
-    cells: Annotated[int, Field(gt=0)] = 200
+    bins: Annotated[int, Field(gt=0, le=1_000)] = 30
+    cells: Annotated[int, Field(gt=0, le=10_000)] = 200
     margin: Annotated[float, Field(gt=0)] = 0.3
 
 
@@ -197,8 +198,8 @@ class FineSettings(Record):
     sigma: Spacing = Spacing(scale="log", low=1e-5, high=1e4, cells=1_800)
     relative: Spacing = Spacing(scale="log", low=1e-3, high=1e3, cells=14_000)
     difference: Spacing = Spacing(scale="linear", low=-1.0, high=3.0, cells=8_000)
-    pit_cells: Annotated[int, Field(gt=0)] = 2_000
-    plane_cells: Annotated[int, Field(gt=0)] = 120
+    pit_cells: Annotated[int, Field(gt=0, le=60_000)] = 2_000
+    plane_cells: Annotated[int, Field(gt=0, le=1_000)] = 120
     score_group: Annotated[int, Field(gt=0)] = 5
     rank: Spacing = Spacing(scale="log", low=1e-3, high=1e2, cells=250)
     pair_relative: Spacing = Spacing(scale="log", low=1e-2, high=10.0, cells=120)

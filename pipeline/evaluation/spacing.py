@@ -27,7 +27,7 @@ class Spacing(Record):
     scale: Literal["log", "linear"]
     low: float
     high: float
-    cells: int = Field(gt=0)
+    cells: int = Field(gt=0, le=60_000)  # they are numbered in 16 bits
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:

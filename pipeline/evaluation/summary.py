@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Figures = Iterator[tuple[str, float]]
 
 
-def summarise(evaluation: "Evaluation", reduced_inputs: frozenset[str]) -> dict[str, float]:
+def summarise(evaluation: "Evaluation") -> dict[str, float]:
     """`NAME.figure` over all rows and `NAME.figure.REGION`; what does not apply is missing.
 
     A score is missing too where any row has no finite log density, since the mean of the others
@@ -32,10 +32,8 @@ def summarise(evaluation: "Evaluation", reduced_inputs: frozenset[str]) -> dict[
     for name in (*evaluation.sets, BASELINE):
         for population in evaluation.populations:
             suffix = "" if population == EVERYWHERE else f".{population}"
-            figures = dict(_population_figures(evaluation, name, population))
-            if name in reduced_inputs:
-                figures.pop("nll_excess", None)
-            found |= {f"{name}.{figure}{suffix}": value for figure, value in figures.items()}
+            figures = _population_figures(evaluation, name, population)
+            found |= {f"{name}.{figure}{suffix}": value for figure, value in figures}
         found |= {f"{name}.{figure}": value for figure, value in _closure(evaluation, name)}
     for pair in evaluation.plan.settings.pairs:
         name = VERSUS.join(pair)

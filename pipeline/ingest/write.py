@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, Part, Split, read_part
@@ -48,7 +49,10 @@ def _kept_whole(plan: PartPlan) -> Receipt | None:
     complete = tuple(part for part in parts if part is not None)
     if len(complete) < len(parts):
         return None
-    return first.receipt.model_copy(update={"index": plan.index, "parts": complete})
+    blocks = tuple(block for block in first.receipt.blocks if block.failure is None)
+    return first.receipt.model_copy(
+        update={"index": plan.index, "parts": complete, "blocks": blocks}
+    )
 
 
 def _keep(plan: PartPlan, folder: Path, part: Part) -> Part | None:
@@ -143,7 +147,7 @@ def _read_earlier(plan: PartPlan) -> dict[Block, Content]:
 
 
 def _dtype(name: str) -> type[np.generic]:
-    return np.uint64 if name == "cluster_id" else np.float32
+    return np.uint64 if name == IDENTITY else np.float32
 
 
 def _read_blocks(

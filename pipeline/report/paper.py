@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.report.scene import AxisView, Scene
 
-PAPER = "arXiv 2412.04370"
-
 # By kind of panel and figure: the axes in the order of the figure's letters.
 AXES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "spectrum": {
