@@ -51,6 +51,7 @@ from pipeline.root.remote import server_of
 log = logging.getLogger(__name__)
 
 VERSION = 1
+USAGE = "topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]"
 
 
 class AppliedSettings(ApplySettings):
@@ -61,6 +62,10 @@ class AppliedSettings(ApplySettings):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; the exit status of jobs/launch.py."""
+    if set(argv) & {"-h", "--help"}:
+        keys = ", ".join(AppliedSettings.model_fields)
+        sys.stdout.write(f"usage: {USAGE}\n\n{__doc__}\nKeys: {keys}.\n")
+        return 0
     return run_tool("apply", functools.partial(_apply, argv))
 
 
@@ -101,7 +106,7 @@ def _parse(argv: Sequence[str]) -> tuple[Path, list[str], Path, AppliedSettings]
     sites = [word for word in argv if word.endswith((".yaml", ".yml")) and word not in overrides]
     words = [word for word in argv if word not in overrides and word not in sites]
     if len(words) < 3 or words[0].startswith("-"):
-        msg = "usage: topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]"
+        msg = f"MODEL, INPUT and OUTPUT are needed; usage: {USAGE}"
         raise UserError(msg)
     model, *inputs, output = words
     settings = load_settings(AppliedSettings, sites, overrides)
@@ -133,17 +138,26 @@ def _refuse_output(output: Path, model: Path, paths: Sequence[str]) -> None:
     if output.exists() and not output.is_dir():
         msg = f"{output}: a file, which would be lost; {usage}"
         raise UserError(msg)
-    kept = [model, *(Path(path).absolute() for path in paths if server_of(path) is None)]
-    inside = [path for path in kept if path.is_relative_to(output)]
+    kept = [model.resolve(), *(Path(_place_of(path)) for path in paths if server_of(path) is None)]
+    inside = [path for path in kept if path.is_relative_to(output.resolve())]
     if inside:
         msg = f"{output}: holds {inside[0]}, which would be lost; {usage}"
         raise UserError(msg)
     if (output / CLAIM).exists():
         try:
-            AppliedManifest.load(output / MANIFEST, made_by="apply")
+            earlier = AppliedManifest.load(output / MANIFEST, made_by="apply")
         except UserError:
             msg = f"{output}: holds the output of another job, which would be lost; {usage}"
             raise UserError(msg) from None
+        given = {_place_of(path) for path in paths}
+        others = [item.input for item in earlier.inputs if _place_of(item.input) not in given]
+        if others:
+            msg = f"{output}: holds the answers for {others[0]}, which would be lost; {usage}"
+            raise UserError(msg)
+
+
+def _place_of(path: str) -> str:
+    return str(Path(path).resolve()) if server_of(path) is None else path
 
 
 def prepare(

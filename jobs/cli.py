@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 # One line each; the same line heads the job's module.
 JOBS = {
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in {"-h", "--help", "help"}:
         sys.stdout.write(_help())
         return 0 if words else 2
+    if words[0] == "--version":
+        sys.stdout.write(f"topocal {version('topocal')}\n")
+        return 0
     known = JOBS | TOOLS
     if words[0] not in known:
         sys.stderr.write(f"topocal: no job named {words[0]}; the jobs are {', '.join(known)}\n")

@@ -11,6 +11,7 @@ import dask
 from distributed import Client, LocalCluster, Security
 
 from jobs.closing import closed_at_the_end
+from jobs.signals import deaf_to_interrupts
 from jobs.sites import BatchSettings, DaskSettings
 from pipeline.fold import limits
 from pipeline.formats.errors import UserError
@@ -80,20 +81,23 @@ def _open_local(workers: int) -> Iterator[Client]:
         dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}),
         # what is left in it by workers that are slow to end is in nobody's way
         TemporaryDirectory(prefix="topocal-dask-", ignore_cleanup_errors=True) as scratch,
-        closed_at_the_end(
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                local_directory=scratch,
-                silence_logs="ERROR",
-            )
-        ) as farm,
+        closed_at_the_end(_start_local(workers, scratch)) as farm,
         closed_at_the_end(Client(farm)) as client,
     ):
         yield client
+
+
+def _start_local(workers: int, scratch: str) -> LocalCluster:
+    with deaf_to_interrupts():
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            local_directory=scratch,
+            silence_logs="ERROR",
+        )
 
 
 @contextmanager

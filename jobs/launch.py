@@ -68,6 +68,7 @@ class Run:
             return False
         record = kind.load(path, made_by=stage.partition("/")[0])
         if record.fingerprint != wanted:
+            log.info("%s: %s is of other settings or data, made again", stage, path.parent)
             return False
         missing = record.missing_from(path.parent)
         if missing:

@@ -45,7 +45,7 @@ def load_settings(
 
 def _read_layer(path: str, model: type[BaseModel]) -> Layer:
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        mapping = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - safe
     except FileNotFoundError:
         msg = f"{path}: no such study file"
         raise UserError(msg) from None
@@ -56,6 +56,22 @@ def _read_layer(path: str, model: type[BaseModel]) -> Layer:
         msg = f"{path}: a study is a mapping of sections, got {type(mapping).__name__}"
         raise UserError(msg)
     return path, resolve_paths(mapping, model, Path(path).absolute().parent)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML has the last one win, and the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} is there twice", key.start_mark
+                )
+            if key.tag != "tag:yaml.org,2002:merge":
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _parse_override(text: str, model: type[BaseModel]) -> Layer:

@@ -1,4 +1,4 @@
-"""Wall time and preemption: what a job does about SIGTERM and SIGUSR1."""
+"""Wall time, preemption and Ctrl-C: what a job does about signals."""
 
 import signal
 import threading
@@ -8,14 +8,19 @@ from types import FrameType
 
 from pipeline.formats.errors import StoppedBySignal
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Within the block a signal raises StoppedBySignal, so that what is half done is cleared."""
+    """Within the block a signal raises StoppedBySignal, so that what is half done is cleared.
+
+    Further ones, of impatience, change nothing: the clearing goes on.
+    """
 
     def stop(number: int, _frame: FrameType | None) -> None:
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
         msg = f"stopped by {signal.Signals(number).name}; run again to continue"
         raise StoppedBySignal(msg)
 
@@ -37,9 +42,27 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    # What a shell has started in the background ignores Ctrl-C, and goes on to do so.
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """What is started within does not hear Ctrl-C, which a terminal sends to all of a job.
+
+    The job itself hears it afterwards, and ends what it has started.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other may say what becomes of signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -171,7 +171,7 @@ def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCar
         manifest = open_ingested(study)
     if card.fingerprint != _fingerprint(study, study.models[name], manifest):
         msg = f"{folder}: trained with other settings or on another dataset; "
-        raise UserError(msg + "run `topocal train` again")
+        raise UserError(msg + "run `topocal train --redo`, or train under another name")
     card.require_files(folder, made_by="train")
     return card
 

@@ -248,6 +248,17 @@ def test_bad_input_gets_one_sentence(toy, tmp_path, capsys, words, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_answers_for_other_inputs_are_not_replaced(toy, tmp_path, capsys):
+    words = [tmp_path / "out", "layout={tree: Hits}", "columns=[energy]"]
+    flat = toy[0] / "flat.root"
+    assert _apply(toy, flat, *words) == 0
+    (tmp_path / "other.root").write_bytes(flat.read_bytes())
+    assert _apply(toy, tmp_path / "other.root", *words) == 2
+    assert f"holds the answers for {flat}, which would be lost" in capsys.readouterr().err
+    assert (tmp_path / "out/flat.topocal.root").exists()
+    assert _apply(toy, os.path.relpath(flat), *words) == 0
+
+
 def test_it_needs_neither_torch_nor_ray(toy, flat, tmp_path):
     folder = toy[0]
     packages = bare_environment.make(tmp_path / "packages")

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_help_needs_no_heavy_library():
     code = "import sys, jobs.cli; jobs.cli.main(['--help']); print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_tools_have_their_help_and_the_command_its_version(capsys):
+    assert main(["apply", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "MODEL INPUT [INPUT ...] OUTPUT" in told
+    assert "Keys: " in told
+    assert "layout" in told
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"topocal {version('topocal')}\n"
 
 
 def test_an_unknown_job_is_refused(capsys):

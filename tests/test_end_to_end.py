@@ -123,8 +123,8 @@ def test_a_second_run_keeps_every_stage(toy):
     [
         ("train", "dataset.split.seed=5", "run `topocal ingest` again"),
         ("calibrate", "dataset.split.seed=5", "run `topocal ingest` again"),
-        ("calibrate", "models.net.epochs=3", "run `topocal train` again"),
-        ("evaluate", "models.net.epochs=3", "run `topocal train` again"),
+        ("calibrate", "models.net.epochs=3", "run `topocal train --redo`"),
+        ("evaluate", "models.net.epochs=3", "run `topocal train --redo`"),
         ("evaluate", "calibrate.central=median", "run `topocal calibrate` again"),
         ("report", "calibrate.central=median", "run `topocal calibrate` again"),
         ("report", "evaluate.min_rows_per_bin=50", "run `topocal evaluate` again"),

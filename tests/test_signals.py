@@ -43,6 +43,42 @@ def test_a_signal_is_a_question_between_steps():
         assert should_stop()
 
 
+def test_a_second_signal_does_not_disturb_the_clearing():
+    cleared = []
+
+    def work_and_clear():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            cleared.append(True)
+
+    with pytest.raises(StoppedBySignal, match="SIGINT"), stopping_on_signals():
+        work_and_clear()
+    assert cleared
+
+
+def test_interrupting_at_a_terminal_ends_a_job_in_one_sentence(tmp_path):
+    """A terminal sends Ctrl-C to all processes of a job, its workers among them."""
+    words = [f"output={tmp_path}/out", "simulate.num_clusters=3_000_000", "dask.workers=2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "simulate", "configs/demo.yaml", *words],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as job:
+        assert "dask: 2 workers" in job.stderr.readline()
+        for _ in range(2):
+            os.killpg(job.pid, signal.SIGINT)
+        rest = job.stderr.read()
+        assert job.wait(PATIENCE) == 75
+    assert rest.splitlines()[-1] == "topocal simulate: stopped by SIGINT; run again to continue"
+    assert "Traceback" not in rest
+    assert not list((tmp_path / "out").rglob("*.root"))
+
+
 @pytest.fixture(scope="module")
 def done(client, tmp_path_factory):
     """A small study with all its stages done, and a model applied."""

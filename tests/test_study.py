@@ -120,7 +120,12 @@ def test_wrong_overrides_are_explained(tmp_path, override, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "cannot be read as YAML"), ("- 1\n", "a mapping of sections, got list")],
+    [
+        ("a: [", "cannot be read as YAML"),
+        ("- 1\n", "a mapping of sections, got list"),
+        ("models:\n  a: {}\nmodels:\n  b: {}\n", r"the key models is there twice .*line 3"),
+        ("models: {a: 1, b: 2, a: 3}\n", "the key a is there twice"),
+    ],
 )
 def test_files_that_are_no_study(tmp_path, text, message):
     path = tmp_path / "a.yaml"
