@@ -98,7 +98,14 @@ def _apply(argv: Sequence[str]) -> None:
         ).save(new / MANIFEST)
     rows = sum(file.rows for file in files)
     good = sum(file.reasons["calibrated"] for file in files)
-    log.info("apply: %d clusters of %d files, %d calibrated: %s", rows, len(files), good, output)
+    outside = sum(file.outside for file in files)
+    told = "apply: %d clusters of %d files, %d calibrated (%d outside the training ranges): %s"
+    log.info(told, rows, len(files), good, outside, output)
+    if 2 * outside > good:
+        log.warning(
+            "apply: most clusters have a feature outside the range that the model was trained on; "
+            "are the units those of the input (unit in a layout)?"
+        )
 
 
 def _parse(argv: Sequence[str]) -> tuple[Path, list[str], Path, AppliedSettings]:

@@ -172,7 +172,16 @@ def test_what_cannot_be_calibrated_says_why(toy, tmp_path):
         "not_positive": 2,
         "cut": 1,
     }
+    assert manifest["inputs"][0]["outside"] == 1
     assert manifest["bits"] == ["e_raw", "depth", "width", "angle"]
+
+
+def test_clusters_in_other_units_are_noticed(toy, tmp_path, capsys):
+    columns = toy_columns(50)
+    columns["e_raw"] *= 1000.0
+    path = write_tree(tmp_path / "mev.root", columns, tree="Hits")
+    assert _apply(toy, path, tmp_path / "out", "layout={tree: Hits}") == 0
+    assert "are the units those of the input" in capsys.readouterr().err
 
 
 def test_parquet_gives_parquet(toy, tmp_path):
@@ -227,6 +236,7 @@ def test_memory_does_not_grow_with_the_input(toy, tmp_path, suffix):
     ("words", "message"),
     [
         (["{0}/absent.root", "{1}", "layout={{tree: Hits}}"], "absent.root: no such file"),
+        (["{0}/absent.root", "{1}"], "apply: {0}/absent.root: no such file"),
         (["{0}/flat.root", "{1}", "layout={{tree: Nope}}"], "no tree named Nope, it holds Hits"),
         (["{0}/flat.root", "{1}"], "no shipped layout fits (cluster_tree, event_tree, xaod)"),
         (["{0}/events.root", "{1}", "layout={{tree: Events}}"], "lacks the model's e_raw, depth"),
@@ -244,7 +254,7 @@ def test_memory_does_not_grow_with_the_input(toy, tmp_path, suffix):
 )
 def test_bad_input_gets_one_sentence(toy, tmp_path, capsys, words, message):
     assert _apply(toy, *(word.format(toy[0], tmp_path / "out") for word in words)) == 2
-    assert message in capsys.readouterr().err
+    assert message.replace("{0}", str(toy[0])) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

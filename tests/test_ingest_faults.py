@@ -80,7 +80,7 @@ FAULTS = [
     (
         _without_a_branch,
         r"tree Hits lacks features depth; truth e_true; name their branches in a layout of your "
-        r"own, or leave them out of dataset\.features",
+        r"own, or leave them out of the study",
     ),
     (
         _texts,

@@ -160,7 +160,7 @@ def test_a_checkpoint_that_the_disk_does_not_give_is_kept(dataset, tmp_path, mon
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("torch.load", fail)
+        patch.setattr("pathlib.Path.read_bytes", fail)
         with pytest.raises(OSError, match="Input/output error"):
             train(dataset, tmp_path)
     assert sorted((tmp_path / CHECKPOINTS).iterdir()) == before

@@ -7,6 +7,7 @@ and any other number continue.
 Shape letters: P parameters.
 """
 
+import io
 import logging
 import pickle
 from dataclasses import asdict, dataclass
@@ -146,14 +147,7 @@ def _read(folder: Path, path: Path) -> Checkpoint | None:
             networks.append(NetworkState(**content))
         return Checkpoint(**vars(index), networks=networks)
     # Another error of the disk or the network says nothing of the file, which is kept.
-    except (
-        FileNotFoundError,
-        EOFError,
-        RuntimeError,
-        TypeError,
-        KeyError,
-        pickle.UnpicklingError,
-    ):
+    except (FileNotFoundError, _DamagedError, TypeError, KeyError):
         return None
 
 
@@ -163,5 +157,13 @@ def _save(content: dict[str, Any], path: Path) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return content
+    content = io.BytesIO(path.read_bytes())
+    try:
+        loaded: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise _DamagedError from error
+    return loaded
+
+
+class _DamagedError(Exception):
+    """A file's content is no checkpoint."""

@@ -163,6 +163,8 @@ def guess_layout(path: str, access: Access) -> str:
             told = "%s: fits the layouts %s; %s is taken, layout=NAME takes another"
             log.warning(told, path, ", ".join(fitting), fitting[0])
         return fitting[0]
+    if len(set(reasons)) == 1:  # it lies with the file, whatever the layout
+        raise UserError(reasons[0])
     trees = [reason for reason in reasons if "no tree named" not in reason]
     told = trees[0] if trees else reasons[0]
     msg = f"no shipped layout fits ({', '.join(names)}): {told}; give one with layout=FILE.yaml"

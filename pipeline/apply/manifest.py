@@ -15,6 +15,7 @@ class AppliedFile(Record):
         rows: Clusters; each is in the output.
         outputs: Files of the output and their sizes in bytes.
         reasons: Rows by reason; "calibrated" those that are.
+        outside: Of these, rows with a feature outside its training range.
     """
 
     input: str
@@ -22,6 +23,7 @@ class AppliedFile(Record):
     rows: int
     outputs: dict[str, int]
     reasons: dict[str, int]
+    outside: int = 0
 
 
 class AppliedManifest(OutputRecord):

@@ -21,6 +21,7 @@ from pipeline.root.files import Access
 
 ENTRY = "entry"
 PARTS = "parts"
+OUTSIDE = "outside"
 
 Columns = dict[str, NDArray[Any]]
 
@@ -104,14 +105,20 @@ def plan_input(  # noqa: PLR0913 - wiring
 
 
 def apply_chunk(plan: ChunkPlan) -> Mapping[str, int]:
-    """Calibrate a chunk and write it as Parquet; rows by reason. Runs on a worker."""
-    counts = np.zeros(len(Reason), np.int64)
+    """Calibrate a chunk and write it as Parquet. Runs on a worker.
+
+    Returns:
+        Rows by reason, and those calibrated with a feature outside its training range.
+    """
+    counts, outside = np.zeros(len(Reason), np.int64), 0
     writer: pq.ParquetWriter | None = None
     with replacing(plan.path, flush=False) as temporary:
         try:
             for piece in plan.source.read(plan.start, plan.stop, plan.access):
                 columns = apply_to_rows(plan.calibration, piece.columns)
                 counts += np.bincount(columns["reason"], minlength=len(Reason))
+                is_calibrated = columns["reason"] == Reason.CALIBRATED
+                outside += int(np.count_nonzero(columns["outside"][is_calibrated]))
                 kept = {name: columns[name] for name in plan.columns}
                 extra = {ENTRY: piece.entry} if plan.is_joined else {}
                 table = pa.table({IDENTITY: piece.ids, **extra, **kept})
@@ -120,7 +127,7 @@ def apply_chunk(plan: ChunkPlan) -> Mapping[str, int]:
         finally:
             if writer is not None:
                 writer.close()
-    return {reason.name.lower(): int(counts[reason]) for reason in Reason}
+    return {reason.name.lower(): int(counts[reason]) for reason in Reason} | {OUTSIDE: outside}
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -153,6 +160,7 @@ def describe_input(
         rows=plan.source.rows,
         outputs={str(path.relative_to(folder)): path.stat().st_size for path in outputs},
         reasons={name: sum(counts[chunk.path][name] for chunk in plan.chunks) for name in names},
+        outside=sum(counts[chunk.path][OUTSIDE] for chunk in plan.chunks),
     )
 
 

@@ -153,7 +153,7 @@ def _explain_missing(path: str, layout: Layout, wanted: Wanted, missing: Sequenc
         text = name if first == name else f"{name} ({' or '.join(layout.expressions_of(name))})"
         by_purpose.setdefault(wanted.needed[name], []).append(text)
     listed = "; ".join(f"{purpose} {', '.join(names)}" for purpose, names in by_purpose.items())
-    advice = "name their branches in a layout of your own, or leave them out of dataset.features"
+    advice = "name their branches in a layout of your own, or leave them out of the study"
     if set(by_purpose) == {"truth"}:
         advice = "set dataset.target=null to ingest clusters without truth, for calibration only"
     if set(by_purpose) == {MODEL_PURPOSE}:
