@@ -49,7 +49,8 @@ def run_tasks(
             means the caller has.
         items: What it is called with; the first are started first.
         needs: Of each.
-        should_stop: Asked several times a second; True waits for what is running and raises.
+        should_stop: Asked several times a second; True interrupts what is running, waits
+            until it has ended, and raises.
 
     Raises:
         UserError: What a task raised.
@@ -82,7 +83,7 @@ def capacity(needs: Needs) -> int:
 
 
 def _wait_for(references: list[Any]) -> None:
-    """Cancel what has not begun and give the others time to end."""
+    """Cancel what has not begun, interrupt the others and give them time to end."""
     for reference in references:
         ray.cancel(reference, force=False, recursive=False)
     ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
