@@ -145,7 +145,7 @@ def _refuse_output(output: Path, model: Path, paths: Sequence[str]) -> None:
     if output.exists() and not output.is_dir():
         msg = f"{output}: a file, which would be lost; {usage}"
         raise UserError(msg)
-    kept = [model.resolve(), *(Path(_place_of(path)) for path in paths if server_of(path) is None)]
+    kept = [model.resolve(), *(Path(path).resolve() for path in paths if server_of(path) is None)]
     inside = [path for path in kept if path.is_relative_to(output.resolve())]
     if inside:
         msg = f"{output}: holds {inside[0]}, which would be lost; {usage}"

@@ -72,7 +72,7 @@ def _follow(server: object, number: str, words: Sequence[str]) -> int:
     again = f"topocal submit --follow {number} {shlex.join(words)}"
     try:
         return follow_job(server, number)
-    except (KeyboardInterrupt, StoppedBySignal):
+    except StoppedBySignal:
         msg = f"left {number}, which goes on; pick it up with `{again}`"
         raise StoppedBySignal(msg) from None
     except (OSError, RuntimeError) as error:

@@ -123,9 +123,6 @@ class EvaluationPlan(Record):
 
 def _numbered(axes: Sequence[ResolvedAxis]) -> dict[str, slice]:
     ends = [0, *itertools.accumulate(axis.num_bins for axis in axes)]
-    if ends[-1] > MOST_BINS:
-        msg = f"{SECTION}: the axes have {ends[-1]} bins together, at most {MOST_BINS} are possible"
-        raise UserError(msg)
     steps = itertools.pairwise(ends)
     return {axis.name: slice(*step) for axis, step in zip(axes, steps, strict=True)}
 
@@ -156,7 +153,7 @@ def plan_evaluation(
     assert target is not None  # noqa: S101 - _target_range has refused that
     cells = settings.fine.plane_cells
     bins, log_cells = _baseline_spacings(settings, manifest)
-    return EvaluationPlan(
+    plan = EvaluationPlan(
         settings=settings,
         target=target,
         weight=next((c.name for c in manifest.columns if c.role == "weight"), None),
@@ -170,6 +167,11 @@ def plan_evaluation(
         baseline_cells=log_cells,
         partial=tuple(sorted(partial)),
     )
+    num_bins = sum(axis.num_bins for axis in plan.axes_of("spectrum"))  # the others are among them
+    if num_bins > MOST_BINS:
+        msg = f"{SECTION}: the axes have {num_bins} bins together, at most {MOST_BINS} are possible"
+        raise UserError(msg)
+    return plan
 
 
 def check_names(
