@@ -9,6 +9,7 @@ import numba
 from pipeline.formats.kernels import caching_kernels
 
 KERNEL_FILES = (
+    "blocks",
     "compiled",
     "crps",
     "evaluation/binning",

@@ -9,9 +9,10 @@ takes some hundred values of F.
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.blocks import NetworkOutputs, blocks_of
 from pipeline.compiled import kernel
-from pipeline.fastmath import Parts, Parts32, Vector, Vector32, empty_rows, load_rows
-from pipeline.masses import centred_mass32, cut_row, mass64, rough_moments, row_of
+from pipeline.fastmath import Parts, Parts32, Vector, Vector32, aligned, aligned32, row_of
+from pipeline.masses import centred_mass32, cut_row, mass64, rough_moments
 from pipeline.mixture import Floats, Mixtures
 from pipeline.quantiles import shrink
 
@@ -42,7 +43,7 @@ _GAUSS = np.array([
 ])
 
 
-def crps_of(mixtures: Mixtures, points: Floats) -> NDArray[np.float64]:
+def crps_of(mixtures: Mixtures | NetworkOutputs, points: Floats) -> NDArray[np.float64]:
     """The score of each row's density at one l [N], to 1e-5 in l.
 
     Args:
@@ -51,11 +52,7 @@ def crps_of(mixtures: Mixtures, points: Floats) -> NDArray[np.float64]:
     """
     bounds = np.asarray(mixtures.lower, np.float64), np.asarray(mixtures.upper, np.float64)
     at, out = np.asarray(points, np.float64), np.full(len(mixtures.lower), np.nan)
-    parameters = (mixtures.log_weights, mixtures.means, mixtures.sigmas)
-    room = empty_rows(parameters, _BLOCK)
-    for first in range(0, len(out), _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        block = load_rows(parameters, first, first + _BLOCK, room)
+    for rows, block in blocks_of(mixtures, _BLOCK):
         _score_rows(block, (bounds[0][rows], bounds[1][rows]), at[rows], out[rows])
     return out
 
@@ -63,9 +60,9 @@ def crps_of(mixtures: Mixtures, points: Floats) -> NDArray[np.float64]:
 @kernel
 def _score_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> None:
     num_rows, _, size = block.shape
-    room = np.empty(size), np.empty(size), np.empty(size)
-    small = (np.empty(size, _F), np.empty(size, _F), np.empty(size, _F))
-    small_offsets = (np.empty(size, _F), np.empty(size, _F))
+    wide, short = aligned(3, size), aligned32(5, size)
+    room = wide[0], wide[1], wide[2]
+    small, small_offsets = (short[0], short[1], short[2]), (short[3], short[4])
     for i in range(num_rows):
         lower, upper, point = bounds[0][i], bounds[1][i], points[i]
         if not np.isfinite(point) or np.isnan(block[i, 0, 0]) or not lower < upper:

@@ -1,4 +1,4 @@
-"""Branch-free exp, log and Gaussian tails that LLVM turns into vectors, and row loading.
+"""Branch-free exp, log and Gaussian tails that LLVM turns into vectors, and room for them.
 
 With the exp and erfc of libm the loops over components stay scalar, five to ten times slower. The
 exponentials must not be compiled with fastmath's "reassoc": their rounding trick needs (t + c) - c
@@ -16,9 +16,8 @@ from pipeline.compiled import kernel
 Vector = NDArray[np.float64]
 Vector32 = NDArray[np.float32]
 Parts = tuple[Vector, Vector, Vector]  # log weights, means, 1 / sigma of the components of a row
-Row = tuple[Vector, Vector, Vector, Vector, Vector]  # of load_rows
+Row = tuple[Vector, Vector, Vector, Vector, Vector]  # of a block, see blocks
 Parts32 = tuple[Vector32, Vector32, Vector32]
-Parameters = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
 
 LN10 = math.log(10.0)
 ROUGH_LOG = 1e-10  # more than the error of `rough_log`
@@ -30,11 +29,8 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float64).tiny), float(np.finfo(np.float6
 _ROOT_HALF = np.float64(0.5**0.5).view(np.int64)
 _CENTRE = 3.75 * math.sqrt(2.0)  # the map (z - c) / (z + c) brings [0, inf) to [-1, 1)
 _ROOT2 = math.sqrt(2.0)
-_LANES = 32  # components of a row are a multiple: four vectors of float64, two of float32
 LOWEST32 = np.int32(-0x7FFFFFFF)  # keys below those of all finite numbers
 LOWEST64 = np.int64(-0x7FFFFFFFFFFFFFFF)
-_FAINTEST = -1e4  # log weight of a component without weight
-_ABSENT = -1e300  # log weight of the components that fill up a row
 
 
 @kernel
@@ -204,67 +200,28 @@ def copy_into(values: NDArray[Any], out: NDArray[Any]) -> None:
         out[c] = values[c]
 
 
-def load_rows(
-    parameters: Parameters, first: int, last: int, room: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """Some rows of the parameters, float64 and contiguous; the other kernels start from it.
-
-    It is the only one compiled for each type and layout that comes in.
+@kernel
+def aligned(count: int, size: int) -> Vector:
+    """Room for arrays [count, size] in which none of a vector's loads crosses a cache line.
 
     Args:
-        parameters: log weights, means, sigmas, each [S, N, K], float32 or float64, of any strides.
-        first: first row.
-        last: one past the last row.
-        room: for the answer, as from empty_rows.
-
-    Returns:
-        Log weight, mean, 1 / sigma, sigma and weight, [rows, 5, C]: the first components of all
-        networks, the second ones, and so on, then components without weight up to whole vectors.
-        NaN in rows with a mean that is not finite, a sigma that is not positive and finite, or a
-        log weight that is NaN or infinity; a weight of zero, log weight -inf, counts as exp(-1e4).
+        count: of arrays.
+        size: of each, in whole vectors.
     """
-    last = max(first, min(last, parameters[0].shape[1]))
-    block = (empty_rows(parameters, last - first) if room is None else room)[: last - first]
-    _load_rows(parameters, first, block)
-    return block
-
-
-def empty_rows(parameters: Parameters, rows: int) -> NDArray[np.float64]:
-    """Room for so many rows of load_rows; taken once, since fresh memory is slow to write to."""
-    networks, _, components = parameters[0].shape
-    return np.empty((rows, 5, -(-networks * components // _LANES) * _LANES))
+    room = np.empty(count * size + 8)
+    skipped = (-room.ctypes.data % 64) // 8
+    return room[skipped : skipped + count * size].reshape(count, size)
 
 
 @kernel
-def _load_rows(parameters: Parameters, first: int, block: Vector) -> None:
-    log_weights, means, sigmas = parameters
-    networks, _, components = log_weights.shape
-    for s in range(networks):  # rows within networks: memory is read in the order in which it lies
-        for i in range(len(block)):
-            for k in range(components):
-                c = k * networks + s
-                block[i, 0, c] = max(log_weights[s, first + i, k], _FAINTEST)
-                block[i, 1, c] = means[s, first + i, k]
-                block[i, 3, c] = sigmas[s, first + i, k]
-    used = networks * components
-    for i in range(len(block)):
-        row = block[i]
-        row[0, used:] = _ABSENT
-        row[1, used:] = row[1, 0]
-        row[3, used:] = row[3, 0]
-        if not _complete(row[0], row[1], row[2], row[3], row[4]):
-            block[i] = np.nan
+def aligned32(count: int, size: int) -> Vector32:
+    """The same in float32."""
+    room = np.empty(count * size + 16, _F)
+    skipped = (-room.ctypes.data % 64) // 4
+    return room[skipped : skipped + count * size].reshape(count, size)
 
 
 @kernel
-def _complete(a: Vector, m: Vector, inverse: Vector, sigma: Vector, weight: Vector) -> bool:
-    """Adds what follows from the parameters, and tells whether all are usable."""
-    faults = 0
-    for c in range(a.size):  # comparisons with NaN are false
-        is_good = (a[c] < np.inf) & (abs(m[c]) < np.inf)
-        faults += 1 - int(is_good & (sigma[c] > 1e-300) & (sigma[c] < np.inf))
-    for c in range(a.size):
-        inverse[c] = 1.0 / sigma[c]
-    for c in range(a.size):
-        weight[c] = exp64(a[c])
-    return faults == 0
+def row_of(block: Vector, i: int) -> Row:
+    """Views of a row of blocks.blocks_of."""
+    return block[i, 0], block[i, 1], block[i, 2], block[i, 3], block[i, 4]

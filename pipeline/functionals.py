@@ -5,21 +5,21 @@ The definitions are those of pipeline/mixture.py, of which this is the compiled 
 of each other; a row with a parameter that is not finite gives NaN.
 """
 
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from pipeline.blocks import NetworkOutputs, blocks_of
 from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import LN10, SQRT_2PI, Parts, Vector, empty_rows, exp64, load_rows
+from pipeline.fastmath import LN10, SQRT_2PI, Parts, Vector, aligned, exp64, row_of
 from pipeline.formats.calibrated import QUANTILES
-from pipeline.masses import cut_row, mass64, row_of
+from pipeline.masses import cut_row, mass64, moments_of_rows
 from pipeline.mixture import Doubles, Floats, Mixtures
 from pipeline.mixture_moments import moment_rows
-from pipeline.modes import find_both_modes
-from pipeline.quantiles import quantile_rows
+from pipeline.modes import mode_rows
+from pipeline.quantiles import Levels, quantile_rows
 
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 Central = Literal["mode_linear", "mode_log10", "median", "mean"]
@@ -30,7 +30,7 @@ _BLOCK = 64  # rows whose parameters, in float64, fill half of the second-level 
 
 
 def summarise(
-    mixtures: Mixtures,
+    mixtures: Mixtures | NetworkOutputs,
     low: float | Floats,
     high: float | Floats,
     central: Central = "mode_linear",
@@ -72,18 +72,18 @@ def summarise(
     search = np.maximum(low, lower), np.minimum(high, upper)
     probabilities = np.array(list(QUANTILES.values()))
     levels = probabilities, ndtri(probabilities)
-    modes, at_bound = np.empty((2, num_rows)), np.empty((2, num_rows), bool)
+    modes, at_bound = np.full((2, num_rows), np.nan), np.zeros((2, num_rows), bool)
     quantiles = np.full((len(probabilities), num_rows), np.nan)
     moments = np.full((6, num_rows), np.nan)
     densities = np.full((2, num_rows), np.nan)
-    at = None if points is None else np.asarray(points, np.float64)
-    for rows, block, networks in _blocks(mixtures):
+    at = np.full(num_rows, np.nan) if points is None else np.asarray(points, np.float64)
+    for rows, block in blocks_of(mixtures, _BLOCK):
         bounds, range_ = (lower[rows], upper[rows]), (search[0][rows], search[1][rows])
-        modes[:, rows], at_bound[:, rows], sketches = find_both_modes(block, *range_)
-        quantile_rows(block, bounds, levels, sketches, quantiles[:, rows])
-        moment_rows(block, range_, networks, moments[:, rows])
-        if at is not None:
-            _density_rows(block, bounds, at[rows], densities[:, rows])
+        out = modes[:, rows], at_bound[:, rows], quantiles[:, rows], moments[:, rows]
+        every = (*bounds, *range_)
+        _summarise_rows(
+            (block, mixtures.num_networks), every, at[rows], levels, (*out, densities[:, rows])
+        )
     columns = _columns_of(modes, at_bound, quantiles, moments)
     if sigma == "linearised":
         for name in ("sigma_syst", "sigma_stat", "sigma_tot"):
@@ -93,38 +93,8 @@ def summarise(
     return columns
 
 
-def density_at(
-    mixtures: Mixtures, points: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Natural log of the density of l = log10 R, and the distribution function, at one l per row.
-
-    Args:
-        mixtures: N rows.
-        points: [N], in l; NaN gives NaN.
-
-    Returns:
-        log_density [N], -inf outside [lower, upper]; pit [N].
-    """
-    lower, upper = _bounds(mixtures)
-    at = np.asarray(points, np.float64)
-    out = np.full((2, len(at)), np.nan)
-    for rows, block, _ in _blocks(mixtures):
-        _density_rows(block, (lower[rows], upper[rows]), at[rows], out[:, rows])
-    return out[0], out[1]
-
-
-def _bounds(mixtures: Mixtures) -> Bounds:
+def _bounds(mixtures: Mixtures | NetworkOutputs) -> Bounds:
     return np.asarray(mixtures.lower, np.float64), np.asarray(mixtures.upper, np.float64)
-
-
-def _blocks(mixtures: Mixtures) -> Iterator[tuple[slice, NDArray[np.float64], int]]:
-    """Rows, their parameters and the number of networks; one empty block if there are no rows."""
-    parameters = (mixtures.log_weights, mixtures.means, mixtures.sigmas)
-    networks, num_rows, _ = mixtures.means.shape
-    room = empty_rows(parameters, _BLOCK)
-    for first in range(0, max(num_rows, 1), _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        yield rows, load_rows(parameters, first, first + _BLOCK, room), networks
 
 
 def _columns_of(
@@ -145,9 +115,29 @@ def _columns_of(
 
 
 @kernel
+def _summarise_rows(
+    rows: tuple[Vector, int],
+    bounds: tuple[Vector, Vector, Vector, Vector],
+    points: Vector,
+    levels: Levels,
+    out: tuple[Vector, NDArray[np.bool_], Vector, Vector, Vector],
+) -> None:
+    """Each step for all rows, and not row by row: so the code of one stays in the caches."""
+    block, networks = rows
+    lower, upper, low, high = bounds
+    modes, at_bound, quantiles, moments, densities = out
+    rough = moments_of_rows(block)
+    sketches = mode_rows(block, rough, (low, high), (modes, at_bound))
+    quantile_rows(block, rough, (lower, upper), levels, sketches, quantiles)
+    moment_rows(block, rough, (low, high), networks, moments)
+    _density_rows(block, (lower, upper), points, densities)
+
+
+@kernel
 def _density_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> None:
     num_rows, _, size = block.shape
-    room = np.empty(size), np.empty(size), np.empty(size)
+    wide = aligned(3, size)
+    room = wide[0], wide[1], wide[2]
     for i in range(num_rows):
         lower, upper, point = bounds[0][i], bounds[1][i], points[i]
         if np.isnan(point) or np.isnan(block[i, 0, 0]) or not lower < upper:

@@ -15,6 +15,7 @@ from pipeline.fastmath import (
     exp32,
     exp64,
     key64,
+    row_of,
     tail32,
     tail64,
     value64,
@@ -26,12 +27,8 @@ _F = np.float32
 
 Offsets = tuple[Vector, Vector]
 Room = tuple[Vector, Vector, Vector]
-
-
-@kernel
-def row_of(block: Vector, i: int) -> Row:
-    """Views of a row of load_rows."""
-    return block[i, 0], block[i, 1], block[i, 2], block[i, 3], block[i, 4]
+Five = tuple[np.float32, np.float32, np.float32, np.float32, np.float32]
+CutRow = tuple[Parts, Offsets, tuple[float, float, float, float]]  # of cut_row
 
 
 @summing_kernel
@@ -48,6 +45,15 @@ def rough_moments(row: Row) -> tuple[float, float, float]:
 
 
 @kernel
+def moments_of_rows(block: Vector) -> Vector:
+    """Rough moments of each row, [N, 3]."""
+    moments = np.empty((len(block), 3))
+    for i in range(len(block)):
+        moments[i, 0], moments[i, 1], moments[i, 2] = rough_moments(row_of(block, i))
+    return moments
+
+
+@kernel
 def largest_inside(row: Row, lower: float, upper: float) -> float:
     """Largest value of a - z^2 / 2 within the bounds, of all components."""
     a, m, inverse, _, _ = row
@@ -60,9 +66,7 @@ def largest_inside(row: Row, lower: float, upper: float) -> float:
 
 
 @kernel
-def cut_row(
-    row: Row, bounds: tuple[float, float], room: Room
-) -> tuple[Parts, Offsets, tuple[float, float, float, float]]:
+def cut_row(row: Row, bounds: tuple[float, float], room: Room) -> CutRow:
     """Prepares the mass between lower and a point, for mass64 and mass32.
 
     Log weights are shifted so that the largest value within the bounds is one: nothing underflows
@@ -71,20 +75,21 @@ def cut_row(
     subtracted from tails and never one from one.
 
     Args:
-        row: of load_rows.
+        row: of a block.
         bounds: lower and upper, in l; may be infinite.
         room: where the shifted log weights and the offsets may be kept.
 
     Returns:
-        Components, offsets, and four numbers: lower and upper, infinite ones replaced by far
-        points, the mass between them, and the shift that was taken from the log weights.
+        Components, offsets, and four numbers: lower and upper, an infinite one replaced by a far
+        point unless both are, the mass between them, and the shift that was taken from the log
+        weights.
     """
     lower, upper = bounds
     shifted, above, below = room
-    start, end = finite_bounds(row, lower, upper)
     if lower == -np.inf and upper == np.inf:
         below[:] = 0.0
-        return (row[0], row[1], row[2]), (row[4], below), (start, end, sum_of(row[4]), 0.0)
+        return (row[0], row[1], row[2]), (row[4], below), (lower, upper, sum_of(row[4]), 0.0)
+    start, end = finite_bounds(row, lower, upper)
     top = largest_inside(row, lower, upper)
     for c in range(shifted.size):
         shifted[c] = row[0][c] - top
@@ -173,6 +178,32 @@ def centred_mass32(parts: Parts32, weights: Vector32, x: np.float32) -> float:
     for c in range(m.size):
         mass += weights[c] * centred32((x - m[c]) * inverse[c])
     return float(mass)
+
+
+@kernel
+def centred_masses32(parts: Parts32, weights: Vector32, points: Vector, out: Vector) -> None:
+    """The same at several points, five in one pass over the components."""
+    last = len(points) - 1
+    for first in range(0, len(points), 5):
+        x0, x1, x2 = points[first], points[min(first + 1, last)], points[min(first + 2, last)]
+        x3, x4 = points[min(first + 3, last)], points[min(first + 4, last)]
+        masses = _five_masses(parts, weights, (_F(x0), _F(x1), _F(x2), _F(x3), _F(x4)))
+        for j in range(first, min(first + 5, last + 1)):
+            out[j] = masses[j - first]
+
+
+@summing_kernel
+def _five_masses(parts: Parts32, weights: Vector32, points: Five) -> Five:
+    _, m, inverse = parts
+    x0, x1, x2, x3, x4 = points
+    f0, f1, f2, f3, f4 = _F(0.0), _F(0.0), _F(0.0), _F(0.0), _F(0.0)
+    for c in range(m.size):
+        f0 += weights[c] * centred32((x0 - m[c]) * inverse[c])
+        f1 += weights[c] * centred32((x1 - m[c]) * inverse[c])
+        f2 += weights[c] * centred32((x2 - m[c]) * inverse[c])
+        f3 += weights[c] * centred32((x3 - m[c]) * inverse[c])
+        f4 += weights[c] * centred32((x4 - m[c]) * inverse[c])
+    return f0, f1, f2, f3, f4
 
 
 @summing_kernel

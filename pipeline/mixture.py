@@ -40,6 +40,11 @@ class Mixtures:
     lower: Floats
     upper: Floats
 
+    @property
+    def num_networks(self) -> int:
+        """S."""
+        return len(self.means)
+
     def of_rows(self, rows: NDArray[np.int64]) -> "Mixtures":
         """Some of the rows."""
         return Mixtures(

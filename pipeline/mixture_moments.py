@@ -8,19 +8,26 @@ only those that an edge touches pay for their tails.
 import numpy as np
 
 from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import LN10, Row, Vector, copy_into, exp64
-from pipeline.masses import Room, finite_bounds, rough_moments, row_of
+from pipeline.fastmath import LN10, Row, Vector, aligned, copy_into, exp64, row_of
+from pipeline.masses import Room, finite_bounds
 from pipeline.moment_edges import Sums, cut_components
 
+# Of the networks: shares of the averaged density, one over them, and the means of four powers.
+Averages = tuple[Vector, Vector, Vector, Vector, Vector, Vector]
+
 _FAINT = -300.0  # log of the largest value of a network from which on it is scaled
+_NEAR = 20.0  # sigmas outside the range at which a network is far from being so faint
 
 
 @kernel
-def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out: Vector) -> None:
+def moment_rows(
+    block: Vector, moments: Vector, bounds: tuple[Vector, Vector], networks: int, out: Vector
+) -> None:
     """Moments of R = 10^l and of l within the bounds of each row.
 
     Args:
-        block: [N, 5, C], as from fastmath.load_rows.
+        block: [N, 5, C], of blocks.blocks_of.
+        moments: [N, 3], of moments_of_rows.
         bounds: low [N] and high [N], in l.
         networks: number of networks S.
         out: [6, N]; gets the mean of R in the averaged density, then for R and for l the mean over
@@ -28,18 +35,20 @@ def moment_rows(block: Vector, bounds: tuple[Vector, Vector], networks: int, out
             mean of l. Rows that are NaN, or whose range is empty, are left as they are.
     """
     num_rows, _, size = block.shape
-    sums = (np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-    room = (np.empty(size), np.empty(size), np.empty(size))
-    edges = (np.empty(size), np.empty(size), np.empty(size), np.empty(size))
-    tops, five = np.empty(networks), np.empty((5, networks))
-    averages = (five[0], five[1], five[2], five[3], five[4])
+    wide = aligned(12, size)
+    sums = (wide[0], wide[1], wide[2], wide[3], wide[4])
+    room = (wide[5], wide[6], wide[7])
+    edges = (wide[8], wide[9], wide[10], wide[11])
+    tops, six = np.empty(networks), aligned(6, -(-networks // 8) * 8)
+    n = networks
+    averages = (six[0][:n], six[1][:n], six[2][:n], six[3][:n], six[4][:n], six[5][:n])
     for i in range(num_rows):
         low, high = bounds[0][i], bounds[1][i]
         if np.isnan(block[i, 0, 0]) or not low < high:
             continue
         row = row_of(block, i)
         low, high = finite_bounds(row, low, high)
-        reference = min(max(rough_moments(row)[0], low), high)
+        reference = min(max(moments[i, 0], low), high)
         row = _shift(row, (low, high, reference), tops, room)
         low, high = low - reference, high - reference
         _whole(row, sums)
@@ -65,6 +74,9 @@ def _shift(row: Row, at: tuple[float, float, float], tops: Vector, room: Room) -
     means, shifted, scaled = room
     for c in range(a.size):
         means[c] = m[c] - reference
+    if _all_within(row, low, high, _NEAR):
+        tops[:] = 0.0
+        return a, means, inverse, s, weights
     tops[:] = -np.inf
     for first in range(0, a.size - tops.size + 1, tops.size):
         _raise_tops(a[first:], m[first:], inverse[first:], (low, high), tops)
@@ -77,6 +89,16 @@ def _shift(row: Row, at: tuple[float, float, float], tops: Vector, room: Room) -
         scaled[c] = exp64(shifted[c])
     tops -= tops.max()
     return shifted, means, inverse, s, scaled
+
+
+@kernel
+def _all_within(row: Row, low: float, high: float, reach: float) -> bool:
+    """Whether no component has its centre more than so many sigmas outside the range."""
+    _, m, inverse, _, _ = row
+    count = 0
+    for c in range(m.size):
+        count += int(max(low - m[c], m[c] - high) * inverse[c] > reach)
+    return count == 0
 
 
 @summing_kernel
@@ -114,52 +136,52 @@ def _whole(row: Row, sums: Sums) -> None:
 
 
 @kernel
-def _average(sums: Sums, tops: Vector, averages: Sums, found: Vector) -> None:
+def _average(sums: Sums, tops: Vector, averages: Averages, found: Vector) -> None:
     """Means of the averaged density; mean variance and variance of the means, for R and for l."""
-    for j in range(5):
-        _add_components(sums[j], averages[j])
-    _divide(averages)
-    shares, means, squares, log_means, log_squares = averages
+    shares, inverse, means, squares, log_means, log_squares = averages
+    inverse[:] = 1.0
+    _add_components(sums[0], inverse, shares)
+    for s in range(inverse.size):
+        inverse[s] = 1.0 / shares[s]
+    _add_components(sums[1], inverse, means)
+    _add_components(sums[2], inverse, squares)
+    _add_components(sums[3], inverse, log_means)
+    _add_components(sums[4], inverse, log_squares)
     if tops.min() < 0.0:
         for s in range(tops.size):
             shares[s] *= exp64(tops[s])
-    found[0] = _mean(means, shares)
+    found[0], found[5] = _means(shares, means, log_means)
     found[1], found[2] = _spread(means, squares)
     found[3], found[4] = _spread(log_means, log_squares)
-    found[5] = _mean(log_means, shares)
 
 
 @kernel
-def _add_components(values: Vector, out: Vector) -> None:
-    """Sums over the components of each network."""
-    copy_into(values, out)
-    for first in range(out.size, values.size - out.size + 1, out.size):
-        others = values[first : first + out.size]
-        for s in range(out.size):
+def _add_components(values: Vector, by: Vector, out: Vector) -> None:
+    """Sums over the components of each network, times a number each."""
+    count, size = values.size // out.size, out.size
+    last = values[(count - 1) * size :]
+    if count == 1:
+        for s in range(size):
+            out[s] = values[s] * by[s]
+        return
+    copy_into(values[:size], out)
+    for k in range(1, count - 1):
+        others = values[k * size : (k + 1) * size]
+        for s in range(size):
             out[s] += others[s]
-
-
-@kernel
-def _divide(averages: Sums) -> None:
-    """By the first, which is brought back afterwards."""
-    by = averages[0]
-    for s in range(by.size):
-        by[s] = 1.0 / by[s]
-    for j in range(1, 5):
-        values = averages[j]
-        for s in range(by.size):
-            values[s] *= by[s]
-    for s in range(by.size):
-        by[s] = 1.0 / by[s]
+    for s in range(size):
+        out[s] = (out[s] + last[s]) * by[s]
 
 
 @summing_kernel
-def _mean(values: Vector, shares: Vector) -> float:
-    total, weight = 0.0, 0.0
-    for s in range(values.size):
-        total += shares[s] * values[s]
+def _means(shares: Vector, means: Vector, log_means: Vector) -> tuple[float, float]:
+    """Of R and of l in the averaged density."""
+    weight, first, second = 0.0, 0.0, 0.0
+    for s in range(shares.size):
         weight += shares[s]
-    return total / weight
+        first += shares[s] * means[s]
+        second += shares[s] * log_means[s]
+    return first / weight, second / weight
 
 
 @summing_kernel

@@ -19,6 +19,7 @@ _RUN = 16  # points from one exponential to the next
 _F = np.float32
 
 Small = tuple[Vector32, Vector32, Vector32, Vector32]  # log weights, means, 1 / sigma, sigma
+Tilted = tuple[float, Vector32, float]  # tilt, heights of the components, the highest
 Extent = tuple[float, float, float, float]  # left, right, largest 1 / s that counts, and of all
 Grid = tuple[float, float, float, int]  # first point, last point, step, number of cells
 Cells = tuple[Vector32, Vector32, Vector32]  # density at the points; per cell see mark_narrow
@@ -76,21 +77,31 @@ def _largest(values: Vector32) -> float:
 
 
 @kernel
-def find_extent(small: Small, half: float, tilt: float, heights: Vector32, peak: float) -> Extent:
-    """The hull of the centres that count, and the largest 1 / s of two groups of components."""
+def find_extent(small: Small, half: float, tilted: tuple[Tilted, Tilted]) -> Extent:
+    """The hull of the centres that count, and the largest 1 / s of two groups of components.
+
+    Args:
+        small: the components.
+        half: half the length of the range.
+        tilted: two tilts, the components' heights and the highest; what counts in one of them does.
+    """
     _, m, inverse, s = small
-    hull, width, narrow = _F(_HULL * peak), _F(_WIDTH * peak), _F(_NARROW * peak)
-    slope, edge, nothing = _F(tilt), _F(-half), _F(0.0)
+    (tilt0, heights0, peak0), (tilt1, heights1, peak1) = tilted
+    hull0, wide0, faint0 = _F(_HULL * peak0), _F(_WIDTH * peak0), _F(_NARROW * peak0)
+    hull1, wide1, faint1 = _F(_HULL * peak1), _F(_WIDTH * peak1), _F(_NARROW * peak1)
+    slope0, slope1, edge, nothing = _F(tilt0), _F(tilt1), _F(-half), _F(0.0)
     left, right, steepest, narrowest = LOWEST32, LOWEST32, LOWEST32, LOWEST32
-    for c in range(heights.size):
-        centre = m[c] - slope * s[c] * s[c]
-        key = key32(-centre if heights[c] > hull else edge)
+    for c in range(m.size):
+        height0, height1 = heights0[c], heights1[c]
+        centre0, centre1 = m[c] - slope0 * s[c] * s[c], m[c] - slope1 * s[c] * s[c]
+        is_in0, is_in1 = height0 > hull0, height1 > hull1
+        key = key32(max(-centre0 if is_in0 else edge, -centre1 if is_in1 else edge))
         left = max(left, key)
-        key = key32(centre if heights[c] > hull else edge)
+        key = key32(max(centre0 if is_in0 else edge, centre1 if is_in1 else edge))
         right = max(right, key)
-        key = key32(inverse[c] if heights[c] > width else nothing)
+        key = key32(inverse[c] if (height0 > wide0) | (height1 > wide1) else nothing)
         steepest = max(steepest, key)
-        key = key32(inverse[c] if heights[c] > narrow else nothing)
+        key = key32(inverse[c] if (height0 > faint0) | (height1 > faint1) else nothing)
         narrowest = max(narrowest, key)
     hull_of = -float(value32(left)), float(value32(right))
     return (*hull_of, float(value32(steepest)), float(value32(narrowest)))
@@ -199,12 +210,10 @@ def evaluate_densities(small: Small, grid: Grid, values: Vector32) -> None:
 @kernel
 def tilt_densities(values: Vector32, grid: Grid, tilt: float, out: Vector32) -> float:
     """Density at the points times exp(-tilt x); returns the largest."""
-    left, _, step, cells = grid
-    best = _F(0.0)
-    for i in range(cells + 1):
-        out[i] = values[i] * exp32(_F(-tilt * (left + i * step)))
-        best = max(best, out[i])
-    return float(best)
+    left, step, points = _F(tilt * grid[0]), _F(tilt * grid[2]), grid[3] + 1
+    for i in range(points):
+        out[i] = values[i] * exp32(-(left + _F(i) * step))
+    return _largest(out[:points])
 
 
 @kernel

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import kernel
-from pipeline.fastmath import LN10, Row, Vector, Vector32, copy_into
-from pipeline.masses import largest_inside, rough_moments, row_of
+from pipeline.fastmath import LN10, Row, Vector, Vector32, aligned, aligned32, row_of
+from pipeline.masses import largest_inside
 from pipeline.mode_grid import (
     CELLS,
     Cells,
@@ -32,74 +32,63 @@ from pipeline.mode_grid import (
 )
 from pipeline.mode_peaks import KEPT, Frame, best_of
 
-Floats = NDArray[np.floating]
-
 TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_grid
 
-_REACH = 2.2  # standard deviations about the mean that the grid covers, for the quantiles' sake
-_SKEWED = 1.3  # above the mean more: the response has its long tail there
+_REACH = 2.6  # standard deviations about the mean that the grid covers, for the quantiles' sake
+_SKEWED = 1.4  # above the mean more: the response has its long tail there
 _SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
 _F = np.float32
 
-Bounds = tuple[Floats, Floats]
 Found = tuple[Vector, NDArray[np.bool_]]
 # Of each row: first point, step and number of cells of its grid (zero if it is too coarse), and
 # what the values at the points, which follow, are to be multiplied by.
 Sketches = tuple[NDArray[np.float64], NDArray[np.float32]]
 
 
-def find_modes(
-    block: NDArray[np.float64], low: Floats, high: Floats, *, linear: bool
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Most probable l = log10 R of each row within [low, high].
+@kernel
+def mode_rows(
+    block: Vector, moments: Vector, bounds: tuple[Vector, Vector], out: Found
+) -> Sketches:
+    """Most probable l = log10 R of each row within its bounds, of the densities of l and of R.
+
+    The density of R has its maximum where p(l) 10^-l has.
 
     Args:
-        block: as from fastmath.load_rows.
-        low: [N], in l.
-        high: [N], in l.
-        linear: search the maximum of the density of R, which is that of p(l) 10^-l, instead of
-            that of p(l).
+        block: of blocks.blocks_of.
+        moments: [N, 3], of moments_of_rows.
+        bounds: low [N] and high [N], in l.
+        out: l [2, N], and whether it is one of the bounds [2, N]; left as they are in rows that
+            are NaN or whose range is empty.
 
     Returns:
-        l [N], and [N] whether it is one of the bounds. NaN and False where the row is NaN or the
-        range is empty.
+        What the grids have seen of the densities of l, for the search of quantiles.
     """
-    tilts = np.array(TILTS[1:] if linear else TILTS[:1])
-    modes, at_bound, _ = _search(block, (low, high), tilts)
-    return modes[0], at_bound[0]
-
-
-def find_both_modes(
-    block: NDArray[np.float64], low: Floats, high: Floats
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], Sketches]:
-    """The modes of the densities of l and of R, [2, N], and whether each is a bound, [2, N].
-
-    Also what the grid has seen of the density of l, for the search of quantiles.
-    """
-    if not np.any(high - low > _SHARED):
-        return _search(block, (low, high), np.array(TILTS))
-    plain, linear = (_search(block, (low, high), np.array([tilt])) for tilt in TILTS)
-    return np.vstack([plain[0], linear[0]]), np.vstack([plain[1], linear[1]]), plain[2]
-
-
-def _search(
-    block: NDArray[np.float64], bounds: Bounds, tilts: Vector
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], Sketches]:
-    shape = (len(tilts), len(block))
-    modes, at_bound = np.full(shape, np.nan), np.zeros(shape, np.bool_)
     sketches = np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F)
-    _search_rows(block, bounds, tilts, (modes, at_bound), sketches)
-    return modes, at_bound, sketches
+    longest = np.max(bounds[1] - bounds[0]) if len(block) else 0.0
+    rows = (block, moments, bounds)
+    if longest > _SHARED:
+        _search_rows(rows, (1, 2), out, sketches)
+        _search_rows(rows, (0, 1), out, sketches)
+    else:
+        _search_rows(rows, (0, 2), out, sketches)
+    return sketches
 
 
 @kernel
 def _search_rows(
-    block: Vector, bounds: Bounds, tilts: Vector, out: Found, sketches: Sketches
+    rows: tuple[Vector, Vector, tuple[Vector, Vector]],
+    which: tuple[int, int],
+    out: Found,
+    sketches: Sketches,
 ) -> None:
+    """The modes of the densities of some tilts from one grid a row."""
+    block, moments, bounds = rows
     num_rows, _, size = block.shape
-    small, runs = _four(size), _four(size)
-    a, m, peaks = np.empty(size), np.empty(size), np.empty(tilts.size)
-    heights = np.empty((tilts.size, size), _F)
+    tilts = np.array(TILTS)[which[0] : which[1]]
+    wide, short = aligned(2, size), aligned32(8 + tilts.size, size)
+    small = short[0], short[1], short[2], short[3]
+    runs = short[4], short[5], short[6], short[7]
+    a, centres, peaks, heights = wide[0], wide[1], np.empty(tilts.size), short[8:]
     cells = (np.empty(CELLS + 1, _F), np.empty(CELLS, _F), np.empty(CELLS, _F))
     found = np.empty((2 * size + 8, 6))
     for i in range(num_rows):
@@ -107,23 +96,19 @@ def _search_rows(
         if np.isnan(block[i, 0, 0]) or not low < high:
             continue
         row, values = row_of(block, i), sketches[1][i]
-        top = _tilt(row, tilts[0], (low, high), (a, m))
+        top, m = _tilt(row, tilts[0], (low, high), (a, centres))
         frame = (low, high, 0.5 * (low + high))
         shrink_row((a, m, row[2], row[3], row[4]), frame[2], small)
-        core = _core(row, frame)
+        core = _core((moments[i, 0], moments[i, 1]), frame)
         grid, is_fine = _place_grid(small, core, tilts, heights, peaks)
-        if is_fine:
-            fill_densities(small, grid, runs, values)
-            _note(sketches[0][i], grid, frame[2], top)
-        else:
-            evaluate_densities(small, grid, values)
+        _draw((small, runs), (grid, is_fine), (frame[2], top), (sketches[0][i], values))
         for j in range(tilts.size):
             tilt = tilts[j] - tilts[0]
             view = (grid, is_fine, tilt, peaks[j], 0.5 * (high - low))
             count = _find_peaks(small, view, heights[j], values, cells, found)
             mode = best_of((a, m, row[2]), frame, tilt, found[:count])
-            out[0][j, i] = mode
-            out[1][j, i] = mode in (low, high)
+            out[0][which[0] + j, i] = mode
+            out[1][which[0] + j, i] = mode in (low, high)
 
 
 @kernel
@@ -157,24 +142,20 @@ def _find_peaks(
 
 
 @kernel
-def _four(size: int) -> Small:
-    return np.empty(size, _F), np.empty(size, _F), np.empty(size, _F), np.empty(size, _F)
-
-
-@kernel
-def _tilt(row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]) -> float:
+def _tilt(
+    row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]
+) -> tuple[float, Vector]:
     """Log weights and means of p(l) exp(-tilt l), the largest value within the bounds being one.
 
     Returns:
-        The log of that value before.
+        The log of that value before, and the means.
     """
     a, m, inverse, s, weights = row
     if tilt == 0.0:
-        copy_into(m, out[1])
         top = largest_inside(row, *bounds)
         for c in range(a.size):
             out[0][c] = a[c] - top
-        return top
+        return top, m
     for c in range(a.size):
         out[0][c] = a[c] - tilt * m[c] + 0.5 * (tilt * s[c]) * (tilt * s[c])
     for c in range(a.size):
@@ -182,25 +163,42 @@ def _tilt(row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector,
     top = largest_inside((out[0], out[1], inverse, s, weights), *bounds)
     for c in range(a.size):
         out[0][c] -= top
-    return top
+    return top, out[1]
 
 
 @kernel
-def _core(row: Row, frame: Frame) -> tuple[float, float, float]:
+def _core(moments: tuple[float, float], frame: Frame) -> tuple[float, float, float]:
     """Half the length of the range, and where most of the mass is, relative to the middle."""
     low, high, middle = frame
-    centre, spread, _ = rough_moments(row)
+    centre, spread = moments
     half, reach = 0.5 * (high - low), _REACH * spread
     left = min(max(centre - reach - middle, -half), half)
     return half, left, max(min(centre + _SKEWED * reach - middle, half), left)
 
 
 @kernel
-def _note(sketch: Vector, grid: Grid, middle: float, top: float) -> None:
-    """What makes densities of l of the values at the points."""
+def _draw(
+    rows: tuple[Small, Small],
+    placed: tuple[Grid, bool],
+    of_row: tuple[float, float],
+    sketch: tuple[Vector, Vector32],
+) -> None:
+    """The densities at the points, and what makes densities of l of them.
+
+    Args:
+        rows: the components, and room.
+        placed: the grid, and whether it is fine.
+        of_row: middle of the range, and the log of what the densities were divided by.
+        sketch: see Sketches.
+    """
+    (small, runs), (grid, is_fine), (middle, top), (scale, values) = rows, placed, of_row, sketch
     left, _, step, cells = grid
-    sketch[0], sketch[1], sketch[2] = middle + left, step, cells
-    sketch[3] = np.exp(top)
+    if is_fine:
+        fill_densities(small, grid, runs, values)
+        scale[0], scale[1], scale[2], scale[3] = middle + left, step, cells, np.exp(top)
+    else:
+        evaluate_densities(small, grid, values)
+        scale[2] = 0.0
 
 
 @kernel
@@ -212,15 +210,14 @@ def _place_grid(
     peaks: Vector,
 ) -> tuple[Grid, bool]:
     """One grid for all tilts; heights of the components and their maxima go to the last two."""
-    half = core[0]
-    left, right, steepest, narrowest = half, -half, 0.0, 0.0
+    half, last = core[0], tilts.size - 1
     for j in range(tilts.size):
-        tilt = tilts[j] - tilts[0]
-        peaks[j] = find_heights(small, half, tilt, heights[j])
-        extent = find_extent(small, half, tilt, heights[j], peaks[j])
-        left, right = min(left, extent[0]), max(right, extent[1])
-        steepest, narrowest = max(steepest, extent[2]), max(narrowest, extent[3])
-    return choose_grid((left, right, steepest, narrowest), core)
+        peaks[j] = find_heights(small, half, tilts[j] - tilts[0], heights[j])
+    first_and_last = (
+        (0.0, heights[0], peaks[0]),
+        (tilts[last] - tilts[0], heights[last], peaks[last]),
+    )
+    return choose_grid(find_extent(small, half, first_and_last), core)
 
 
 @kernel

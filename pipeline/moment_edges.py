@@ -45,14 +45,15 @@ def _any_below(values: Vector, limit: float) -> bool:
 
 
 @kernel
-def _nearest(parts: Sums, edge: Edge) -> float:
-    """Smallest distance in sigmas of any component, times R to some power, from an edge."""
+def _nearest(parts: Sums, bounds: tuple[float, float], tilt: float) -> tuple[float, float]:
+    """Smallest distances in sigmas of any component, times R to some power, from both edges."""
     m, inverse, s, _, _ = parts
-    at, side, tilt = edge
-    nearest = LOWEST64
+    low, high = LOWEST64, LOWEST64
     for i in range(m.size):
-        nearest = max(nearest, key64(side * ((at - m[i]) * inverse[i] - tilt * s[i])))
-    return -value64(nearest)
+        shift = tilt * s[i]
+        low = max(low, key64((bounds[0] - m[i]) * inverse[i] - shift))
+        high = max(high, key64(shift - (bounds[1] - m[i]) * inverse[i]))
+    return -value64(low), -value64(high)
 
 
 @kernel
@@ -91,7 +92,7 @@ def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vect
     """Turns each component's integral of R^power over all l into that over the range."""
     m, inverse, s, e0, e1 = parts
     low, high = (bounds[0], 1.0, tilt), (bounds[1], -1.0, tilt)
-    to_low, to_high = _nearest(parts, low), _nearest(parts, high)
+    to_low, to_high = _nearest(parts, bounds, tilt)
     # With its centre beyond one edge a component has little left that the other might take.
     if max(to_low, to_high) < _TOUCHED or min(to_low, to_high) < 0.0:
         _take_tails(parts, bounds, tilt, out)

@@ -22,36 +22,39 @@ def guess_quantiles(
             probabilities of a step of the values.
         values: densities at the points, but for a factor.
         probabilities: ascending.
-        found: gets the guesses; the first or last point for quantiles outside.
-        rates: gets the densities there; zero near the ends, where they are not to be trusted.
+        found: gets the guesses.
+        rates: gets the densities there; zero for quantiles outside.
     """
     left, step, low, scale = grid
     last = len(values) - 1
     j = 0
     while j < len(found) and probabilities[j] <= low:
-        found[j], rates[j] = left, 0.0
+        rates[j] = 0.0
         j += 1
     for i in range(last):
-        cell = _cell(values, i)
-        high = low + scale * _integral(cell, 1.0)
+        high = low + scale * _whole(_cell(values, i))
         while j < len(found) and probabilities[j] <= high:
-            u, rate = _invert(cell, (probabilities[j] - low) / scale)
-            found[j] = left + step * (i + u)
-            rates[j] = rate * scale / step if 0 < i < last - 1 else 0.0
+            found[j], rates[j] = i, (probabilities[j] - low) / scale
             j += 1
         if j == len(found):
-            return
+            break
         low = high
-    while j < len(found):
-        found[j], rates[j] = left + step * last, 0.0
-        j += 1
+    for rest in range(j, len(found)):
+        rates[rest] = 0.0
+    for j in range(len(found)):
+        if rates[j] > 0.0:
+            cell = int(found[j])
+            u, rate = _invert(_cell(values, cell), rates[j])
+            found[j] = left + step * (cell + u)
+            rates[j] = rate * scale / step
 
 
 @kernel
 def _cell(values: Vector32, i: int) -> Cell:
     """The cubic of the density between two points: values and slopes by central differences."""
-    before, after = values[max(i - 1, 0)], values[min(i + 2, len(values) - 1)]
     f0, f1 = float(values[i]), float(values[i + 1])
+    before = values[i - 1] if i > 0 else 2.0 * f0 - f1
+    after = values[i + 2] if i + 2 < len(values) else 2.0 * f1 - f0
     return f0, 0.5 * (f1 - before), f1, 0.5 * (after - f0)
 
 
@@ -82,13 +85,18 @@ def _integral(cell: Cell, u: float) -> float:
 
 
 @kernel
+def _whole(cell: Cell) -> float:
+    """The integral over all of the cell."""
+    f0, d0, f1, d1 = cell
+    return 0.5 * (f0 + f1) + (d0 - d1) / 12.0
+
+
+@kernel
 def _invert(cell: Cell, wanted: float) -> tuple[float, float]:
-    """Where in the cell the integral is as wanted, by two Newton steps, and the density there."""
-    u = wanted / _integral(cell, 1.0)
+    """Where in the cell the integral is as wanted, by Newton steps, and the density there."""
+    u = wanted / _whole(cell)
     rate = 0.0
-    for _ in range(3):
+    for _ in range(2):
         rate = _density(cell, u)
-        if not rate > 0.0:
-            return u, 0.0
         u = min(max(u + (wanted - _integral(cell, u)) / rate, 0.0), 1.0)
     return u, rate

@@ -8,7 +8,7 @@ from scipy.special import erfcx
 from scipy.stats import truncnorm
 
 from pipeline import fastmath
-from pipeline.functionals import density_at, summarise
+from pipeline.functionals import summarise
 from pipeline.mixture import (
     Mixtures,
     cdf,
@@ -44,6 +44,11 @@ def single(mean, sigma, lower=-np.inf, upper=np.inf):
     return Mixtures(*parameters, np.array([lower]), np.array([upper]))
 
 
+def density_at(mixtures, points):
+    columns = summarise(mixtures, LOW, HIGH, points=points)
+    return columns["log_density"], columns["pit"]
+
+
 def rows_of(mixtures, rows):
     parameters = (a[:, rows] for a in (mixtures.log_weights, mixtures.means, mixtures.sigmas))
     return Mixtures(*parameters, mixtures.lower[rows], mixtures.upper[rows])
@@ -72,13 +77,12 @@ def test_density_and_pit_of_both_twins(mixtures):
         np.testing.assert_allclose(pit, cdf(mixtures, x), atol=1e-9)
 
 
-def test_summary_with_points_holds_the_density_there(mixtures):
+def test_points_add_two_columns_and_change_nothing(mixtures):
     points = np.random.default_rng(4).normal(0, 0.3, len(mixtures.lower))
-    columns = summarise(mixtures, LOW, HIGH, points=points)
-    log_densities, pit = density_at(mixtures, points)
-    np.testing.assert_array_equal(columns["log_density"], log_densities)
-    np.testing.assert_array_equal(columns["pit"], pit)
-    assert columns.keys() - summarise(mixtures, LOW, HIGH).keys() == {"log_density", "pit"}
+    columns, plain = summarise(mixtures, LOW, HIGH, points=points), summarise(mixtures, LOW, HIGH)
+    assert columns.keys() - plain.keys() == {"log_density", "pit"}
+    for name, values in plain.items():
+        np.testing.assert_array_equal(columns[name], values)
 
 
 def test_quantiles_of_both_twins(mixtures):
@@ -90,6 +94,14 @@ def test_quantiles_of_both_twins(mixtures):
         is_flat = log_density(mixtures, exact) < np.log(0.05)
         is_exact = np.abs(cdf(mixtures, found) - p) < 1e-6
         assert np.all(is_close | (is_flat & is_exact))
+
+
+def test_quantiles_near_the_ends_of_the_grid():
+    """Single wide components: the density changes a lot from one point of the grid to the next."""
+    mixtures = build(np.random.default_rng(102), 3, 2000, 1, scatter=0.2, widths=(0.1, 1.0))
+    columns = summarise(mixtures, LOW, HIGH)
+    for name, p in LEVELS.items():
+        np.testing.assert_allclose(np.log10(columns[name]), quantile(mixtures, p), atol=1e-5)
 
 
 def test_moments_of_both_twins(mixtures):

@@ -5,15 +5,30 @@ import pytest
 
 from pipeline import mode_grid
 from pipeline import modes as finder
-from pipeline.fastmath import load_rows
+from pipeline.blocks import blocks_of
+from pipeline.masses import moments_of_rows
+from pipeline.mixture import Mixtures
 
 LN10 = np.log(10.0)
 LOW, HIGH = -1.3, 2.2
 
 
+def block_of(parameters):
+    edge = np.full(parameters[0].shape[1], np.inf)
+    ((_, block),) = blocks_of(Mixtures(*parameters, -edge, edge), 2000)
+    return block
+
+
+def find_both_modes(parameters, low, high):
+    block = block_of(parameters)
+    modes, at_bound = np.full((2, len(low)), np.nan), np.zeros((2, len(low)), bool)
+    finder.mode_rows(block, moments_of_rows(block), (low, high), (modes, at_bound))
+    return modes, at_bound
+
+
 def find_modes(parameters, low, high, *, linear):
-    block = load_rows(parameters, 0, len(low))
-    return finder.find_modes(block, low, high, linear=linear)
+    modes, at_bound = find_both_modes(parameters, low, high)
+    return modes[int(linear)], at_bound[int(linear)]
 
 
 def normalised(log_weights):
@@ -254,16 +269,21 @@ def test_no_rows():
 def test_both_modes_from_one_grid_are_those_found_one_by_one(case, length):
     """Also where the range is too long for one grid in float32."""
     parameters, low, high = case(np.random.default_rng(6), 300)
-    block = load_rows(parameters, 0, 300)
-    both, at_bound, _ = finder.find_both_modes(block, low - length, high + length)
-    for i, linear in enumerate((False, True)):
-        modes, is_bound = finder.find_modes(block, low - length, high + length, linear=linear)
+    low, high = low - length, high + length
+    both, at_bound = find_both_modes(parameters, low, high)
+    block = block_of(parameters)
+    alone, is_bound = np.full_like(both, np.nan), np.zeros_like(at_bound)
+    rows, out = (block, moments_of_rows(block), (low, high)), (alone, is_bound)
+    sketches = np.zeros((300, 4)), np.empty((300, mode_grid.CELLS + 8), np.float32)
+    for i in range(2):
+        finder._search_rows(rows, (i, i + 1), out, sketches)
+    for i, modes in enumerate(alone):
         is_close = np.abs(both[i] - modes) < 1e-6
         for row in np.flatnonzero(~is_close):  # two peaks of the same height, or a flat top
             one = [a[:, row] for a in parameters]
-            value = brute_force(one, low[row], high[row], LN10 if linear else 0.0)[2]
+            value = brute_force(one, low[row], high[row], LN10 * i)[2]
             np.testing.assert_allclose(*value(np.array([both[i, row], modes[row]])), atol=1e-6)
-        np.testing.assert_array_equal(at_bound[i][is_close], is_bound[is_close])
+        np.testing.assert_array_equal(at_bound[i][is_close], is_bound[i][is_close])
 
 
 def test_densities_by_recurrence_are_those_of_the_exponentials():
@@ -271,7 +291,7 @@ def test_densities_by_recurrence_are_those_of_the_exponentials():
     parameters, _, _ = adversarial(rng, 50, networks=50, components=3)
     parameters = parameters[0], parameters[1], np.maximum(parameters[2], 0.05)
     grid = (-1.5, 1.5, 0.025, 120)
-    block = load_rows(parameters, 0, 50)
+    block = block_of(parameters)
     size = block.shape[2]
     small, runs = (tuple(np.empty(size, np.float32) for _ in range(4)) for _ in range(2))
     for row in block:
