@@ -21,7 +21,7 @@ from pipeline.formats.seeds import generator
 
 ROWS = (1, 64, 1024)  # calibrated together
 AT_LEAST = 64  # rows of one measurement
-OUTPUTS = {"model": ["central", "sigma_syst", "sigma_stat"], "mixture": ["mixture"]}
+OUTPUTS = {"model": ["central", "sigma_syst", "sigma_stat"], "networks": ["networks"]}
 
 
 def measure_onnx(folder: Path) -> dict[str, float]:

@@ -50,7 +50,7 @@ from pipeline.root.remote import server_of
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 USAGE = "topocal apply MODEL INPUT [INPUT ...] OUTPUT [SITE.yaml ...] [key=value ...]"
 
 

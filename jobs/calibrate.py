@@ -43,7 +43,7 @@ from pipeline.summariser import Summariser
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # raised when the same model and data give other columns
+VERSION = 4  # raised when the same model and data give other columns
 ORACLE = "oracle"
 SCALE = "scale"
 
@@ -120,7 +120,7 @@ def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
 def card_source(name: str, folder: Path, card: ModelCard, settings: SummarySettings) -> Source:
     """A finished model, ready for rows."""
     # The file's checksum: a model that was trained again may differ under equal settings.
-    identity = fingerprint(card=card.fingerprint, file=bulk_artefact(card).sha256)
+    identity = fingerprint(card=card.fingerprint, file=bulk_artefact(folder, card).sha256)
     return Source(name, card.kind, identity, open_calibrator(folder, card, settings))
 
 

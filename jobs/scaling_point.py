@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.scaling_plan import PointPlan
-from pipeline.density import mixtures_of
+from pipeline.blocks import NetworkOutputs
 from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
-from pipeline.mixture import Mixtures
 from pipeline.scaling.points import POINT, PointRecord, judge_rows, save_rows
 from pipeline.summariser import Summariser
 from training.checkpoint import Checkpoint, newest_checkpoint
@@ -31,12 +30,13 @@ class TrainedDensity:
     networks: SampledNetworks
     inputs: tuple[str, ...]
 
-    def mixtures(self, columns: Mapping[str, NDArray[Any]]) -> Mixtures:
+    def mixtures(self, columns: Mapping[str, NDArray[Any]]) -> NetworkOutputs:
         """The mixtures of some rows."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         with torch.no_grad():
             scaled_NF = self.networks.scaled(torch.from_numpy(x_NF))
-            return mixtures_of(self.networks.mixture_of_scaled(scaled_NF).numpy())
+            outputs_SPN = self.networks.outputs_of_scaled(scaled_NF).numpy()
+        return NetworkOutputs(outputs_SPN, self.networks.density.log_variance_bounds)
 
 
 def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -> None:

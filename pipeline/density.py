@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.blocks import NetworkOutputs
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.generator.features import FEATURES
 from pipeline.generator.response import (
@@ -34,47 +35,32 @@ class Density(Protocol):
     def inputs(self) -> tuple[str, ...]:
         """The feature columns that it needs."""
 
-    def mixtures(self, columns: Columns) -> Mixtures:
+    def mixtures(self, columns: Columns) -> Mixtures | NetworkOutputs:
         """The mixtures of some rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxDensity:
-    """The networks of one ONNX file."""
+    """The networks of one ONNX file.
+
+    Attributes:
+        path: The file, whose output `networks` is that of blocks.NetworkOutputs.
+        sha256: Of the file.
+        inputs: The feature columns in their order.
+        log_variance_bounds: What the networks' logs of variances are limited to.
+    """
 
     path: Path
     sha256: str
     inputs: tuple[str, ...]
+    log_variance_bounds: tuple[float, float]
 
-    def mixtures(self, columns: Columns) -> Mixtures:
+    def mixtures(self, columns: Columns) -> NetworkOutputs:
         """The mixtures of some rows; some two thousand at a time are fastest."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         session = open_session(self.path, self.sha256)
-        (parameters_SNP,) = session.run(["mixture"], {"features": x_NF})
-        return mixtures_of(parameters_SNP)
-
-
-def mixtures_of(parameters_SNP: NDArray[np.float32]) -> Mixtures:
-    """The mixtures of networks whose outputs are means, log variances and log weights."""
-    means, log_variances, log_weights = np.split(parameters_SNP, 3, axis=2)
-    no_bound = np.full(parameters_SNP.shape[1], np.inf)
-    return Mixtures(
-        log_weights=log_weights,
-        means=means,
-        sigmas=_sigmas_of(log_variances),
-        lower=-no_bound,
-        upper=no_bound,
-    )
-
-
-def _sigmas_of(log_variances_SNK: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Component by component: NumPy is slow along an axis of three."""
-    networks, rows, components = log_variances_SNK.shape
-    sigmas_KSN = np.empty((components, networks, rows), np.float32)
-    for k in range(components):
-        np.multiply(log_variances_SNK[:, :, k], np.float32(0.5), out=sigmas_KSN[k])
-        np.exp(sigmas_KSN[k], out=sigmas_KSN[k])
-    return np.moveaxis(sigmas_KSN, 0, 2)
+        (outputs_SPN,) = session.run(["networks"], {"features": x_NF})
+        return NetworkOutputs(outputs_SPN, self.log_variance_bounds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ TARGET = Target(
 
 @pytest.fixture
 def density(tmp_path):
-    """Networks of one layer, the mixture of which follows the feature `depth`."""
+    """Networks of one layer, whose outputs follow the feature `depth`."""
     rng = np.random.default_rng(1)
     columns = 3 * NETWORKS * COMPONENTS
     weight = rng.normal(0, 0.1, (1, columns)).astype(np.float32)
@@ -45,17 +45,17 @@ def density(tmp_path):
         [
             helper.make_node("Gemm", ["features", "weight", "bias"], ["flat"]),
             helper.make_node("Reshape", ["flat", "shape"], ["by_row"]),
-            helper.make_node("Transpose", ["by_row"], ["mixture"], perm=[1, 0, 2]),
+            helper.make_node("Transpose", ["by_row"], ["networks"], perm=[1, 2, 0]),
         ],
         "networks",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", 1])],
-        [helper.make_tensor_value_info("mixture", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("networks", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(model, tmp_path / "mixture.onnx")
-    path = tmp_path / "mixture.onnx"
-    return OnnxDensity(path, sha256_of(path), ("depth",))
+    path = tmp_path / "networks.onnx"
+    onnx.save(model, path)
+    return OnnxDensity(path, sha256_of(path), ("depth",), (-20.0, 5.0))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_memory_is_that_of_a_slab_and_rows_do_not_depend_on_it(plan, monkeypatch
 
     def watched(self, columns):
         found = mixtures(self, columns)
-        seen.append(found.means.shape[1])
+        seen.append(found.outputs_SPN.shape[2])
         return found
 
     monkeypatch.setattr(OnnxDensity, "mixtures", watched)
@@ -115,4 +115,4 @@ def test_one_session_with_one_thread_a_process(density, monkeypatch):
         found = list(pool.map(density.mixtures, [rows] * 8))
     assert opened == [(1, 1)]
     for other in found[1:]:
-        np.testing.assert_array_equal(other.sigmas, found[0].sigmas)
+        np.testing.assert_array_equal(other.outputs_SPN, found[0].outputs_SPN)

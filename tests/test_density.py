@@ -100,7 +100,7 @@ def test_the_oracle_is_cut_as_the_truth_was_cut():
 
 def test_a_model_file_that_is_not_the_one_of_the_card_is_refused(tmp_path):
     path = tmp_path / "model.onnx"
-    density = OnnxDensity(path, "0" * 64, ("x",))
+    density = OnnxDensity(path, "0" * 64, ("x",), (-20.0, 5.0))
     with pytest.raises(UserError, match="missing or not the file that the model card lists"):
         density.mixtures({"x": np.ones(3)})
     path.write_bytes(b"other")

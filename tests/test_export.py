@@ -26,7 +26,7 @@ from training.checkpoint import newest_checkpoint
 from training.data import read_training_data, scalings_of
 from training.export import HEADER, export_model
 from training.export_mixture import draw_weight_sets
-from training.graph import OUTPUTS, Density, SampledNetworks
+from training.graph import Density, SampledNetworks
 from training.loop import train_network
 from training.network import FixedLayer, forward_fixed, split_member, split_parameters
 from training.objective import log_density, split_outputs
@@ -35,6 +35,7 @@ from training.settings import BnnSettings, RepulsiveEnsembleSettings
 from training.train import train_model
 
 SUBSET = ("angle", "sum", "depth")
+SUMMARIES = ("mean", "sigma_syst", "sigma_stat", "central")
 SETTINGS = tiny_settings(features=SUBSET, epochs=12)
 ENSEMBLE = tiny_ensemble(features=SUBSET, members=4)
 SEED = 5
@@ -139,16 +140,23 @@ def test_file_stands_alone_with_a_dynamic_row_axis(folder):
         "central",
     ]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
-    files = {"model.onnx", "mixture.onnx", "weights.safetensors", "history.jsonl", "model.json"}
+    files = {"model.onnx", "networks.onnx", "weights.safetensors", "history.jsonl", "model.json"}
     assert {path.name for path in folder.iterdir()} == {*files, "checkpoints"}
 
 
-def test_the_mixture_alone_is_the_mixture_of_the_whole(folder, session, raw):
-    names = [item.name for item in read_card(folder).inputs]
-    rows = {"features": stacked(raw, names)[:50]}
-    part = onnxruntime.InferenceSession(folder / "mixture.onnx")
-    (alone,) = part.run(None, rows)
-    np.testing.assert_array_equal(alone, session.run(["mixture"], rows)[0])
+def test_the_networks_alone_make_the_mixture_of_the_whole(folder, session, raw):
+    """Limited and normalised as the card and README say, and as calibrate does it."""
+    card = read_card(folder)
+    rows = {"features": stacked(raw, [item.name for item in card.inputs])[:50]}
+    part = onnxruntime.InferenceSession(folder / "networks.onnx")
+    (alone,) = part.run(["networks"], rows)
+    assert [output.name for output in part.get_outputs()] == ["networks"]
+    assert alone.shape == (3, 6, 50)
+    mean, log_variance, logit = np.split(np.moveaxis(alone, 1, 2), 3, axis=2)
+    log_weight = logit - np.log(np.exp(logit).sum(axis=2, keepdims=True))
+    limited = np.clip(log_variance, *card.log_variance_bounds)
+    mixture = np.concatenate([mean, limited, log_weight], axis=2)
+    np.testing.assert_allclose(mixture, session.run(["mixture"], rows)[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 37, 100])
@@ -158,7 +166,7 @@ def test_onnx_equals_the_networks_on_scaled_features(dataset, folder, session, r
     names = [item.name for item in card.inputs]
     features = stacked(raw, names)[:rows]
     found = dict(zip(
-        ("mixture", "mean", "sigma_syst", "sigma_stat", "central"),
+        ("mixture", *SUMMARIES),
         session.run(None, {"features": features}), strict=False,
     ))  # fmt: skip
     x_NF = scale({name: raw[name][:rows] for name in names}, scalings_of(manifest, card.inputs))
@@ -175,7 +183,7 @@ def test_onnx_equals_the_networks_on_scaled_features(dataset, folder, session, r
     ])
     assert found["mixture"].shape == (3, rows, 6)
     np.testing.assert_allclose(found["mixture"], expected, rtol=1e-4, atol=1e-5)
-    for name in ("mean", "sigma_syst", "sigma_stat", "central"):
+    for name in SUMMARIES:
         assert found[name].shape == (rows,)
         assert found[name].dtype == np.float32
 
@@ -204,9 +212,9 @@ def test_summaries_equal_a_grid_over_the_mixture(folder, session, raw):
 
 def test_a_row_without_an_answer_is_nan_in_all_summaries_and_alone(folder, session, raw):
     x = stacked(raw, [item.name for item in read_card(folder).inputs])[:6]
-    good = session.run(OUTPUTS[1:], {"features": x})
+    good = session.run(SUMMARIES, {"features": x})
     x[1, 1], x[3, 0], x[4, 2] = np.nan, -1.0, np.inf  # the second lies under a logarithm
-    for before, after in zip(good, session.run(OUTPUTS[1:], {"features": x}), strict=True):
+    for before, after in zip(good, session.run(SUMMARIES, {"features": x}), strict=True):
         assert np.isnan(after[[1, 3, 4]]).all()
         np.testing.assert_allclose(after[[0, 2, 5]], before[[0, 2, 5]], rtol=1e-6)
 
@@ -235,15 +243,21 @@ def test_a_weight_set_depends_on_its_number_alone():
     assert not torch.equal(many[2][0].weight_OF, many[3][0].weight_OF)
 
 
-def test_file_that_disagrees_with_torch_is_refused(folder, raw):
+def test_file_that_disagrees_with_torch_is_refused(folder, raw, tmp_path):
     names = [item.name for item in read_card(folder).inputs]
-    scalings = [Scaling(name=name, function="identity", shift=0.0, factor=100.0) for name in names]
     checkpoint = newest_checkpoint(folder, "abc")
     layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     weight_sets = draw_weight_sets(layers, SEED, SETTINGS.samples)
-    other = SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-1.0, 1.0)))
-    with pytest.raises(RuntimeError, match="output mixture differs"):
-        check_onnx(folder / "model.onnx", other, torch.from_numpy(stacked(raw, names)))
+
+    def model(factor):
+        scalings = [
+            Scaling(name=name, function="identity", shift=0.0, factor=factor) for name in names
+        ]
+        return SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-1.0, 1.0))).eval()
+
+    write_onnx(model(50.0), tmp_path / "model.onnx")
+    with pytest.raises(RuntimeError, match="output networks differs"):
+        check_onnx(tmp_path / "model.onnx", model(100.0), torch.from_numpy(stacked(raw, names)))
 
 
 def test_components_far_outside_the_range_count_alike_in_torch_and_in_the_file(tmp_path):
@@ -306,8 +320,8 @@ def test_the_members_of_an_ensemble_are_its_networks(dataset, ensemble, raw):
         "prior_per_row",
     }
     names = [item.name for item in card.inputs]
-    session = onnxruntime.InferenceSession(folder / "mixture.onnx")
-    (found,) = session.run(None, {"features": stacked(raw, names)})
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (found,) = session.run(["mixture"], {"features": stacked(raw, names)})
     scalings = scalings_of(read_manifest(dataset), card.inputs)
     x_NF = torch.from_numpy(scale({name: raw[name] for name in names}, scalings))
     for network, layers in zip(found, members, strict=True):

@@ -19,14 +19,14 @@ from pipeline.formats.seeds import derive_seed
 from training.checkpoint import Checkpoint
 from training.data import scalings_of
 from training.finished import MODEL, Exported, Finished
-from training.graph import Density, SampledNetworks
+from training.graph import NETWORKS_OUTPUT, OUTPUTS, Density, SampledNetworks
 from training.network import FixedLayer, Layer, draw_weights, split_member, split_parameters
 from training.objective import log_density
-from training.onnx_file import check_onnx, write_mixture_part, write_onnx
+from training.onnx_file import check_onnx, extract_onnx, write_onnx
 from training.rows import Source
 from training.settings import BnnSettings, DensitySettings
 
-MIXTURE = "mixture.onnx"
+NETWORKS = "networks.onnx"
 SLAB_ROWS = 512  # of one evaluation of all networks
 
 
@@ -36,20 +36,21 @@ def export_mixture(finished: Finished, settings: DensitySettings) -> Exported:
     weight_sets, weights = _weights_of(settings, finished.checkpoint, finished.seed)
     model = _model_of(manifest, finished.scalings, weight_sets, settings)
     scores = _scores_of(model, finished.validation)
-    with replacing(folder / MODEL) as temporary:
+    with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as networks:
         write_onnx(model, temporary)
         check_onnx(temporary, model, finished.random_rows())
-        with replacing(folder / MIXTURE) as part:
-            write_mixture_part(temporary, part)
+        extract_onnx(temporary, networks, [NETWORKS_OUTPUT])
+        extract_onnx(temporary, temporary, [name for name in OUTPUTS if name != NETWORKS_OUTPUT])
     target = manifest.require_target()
     return Exported(
-        files={"model": MODEL, "mixture": MIXTURE},
+        files={"model": MODEL, "networks": NETWORKS},
         weights=weights,
         scores=scores,
         card={
             "density": "gaussian_mixture",
             "num_networks": settings.num_networks,
             "num_components": settings.components,
+            "log_variance_bounds": settings.log_variance_bounds,
             "outputs": _outputs_of(target, settings.components),
         },
     )

@@ -16,8 +16,9 @@ from training.moments import sigmas_within
 from training.network import FixedLayer
 
 INPUT = "features"
+NETWORKS_OUTPUT = "networks"
 MIXTURE_OUTPUT = "mixture"
-OUTPUTS = (MIXTURE_OUTPUT, "mean", "sigma_syst", "sigma_stat", "central")
+OUTPUTS = (NETWORKS_OUTPUT, MIXTURE_OUTPUT, "mean", "sigma_syst", "sigma_stat", "central")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,11 @@ class SampledNetworks(ScaledModule):
         self.requires_grad_(requires_grad=False)
 
     def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
-        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features.
+        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features."""
+        return self._mixture_of(self.outputs_of_scaled(x_NF))
+
+    def outputs_of_scaled(self, x_NF: Tensor) -> Tensor:
+        """Means, log sigma^2 before limits and logits of the weights [S, 3K, N].
 
         Network by network: each is a chain of products whose rows stay in the cache, three times
         as fast as products over all networks with their activations in main memory. The last layer
@@ -92,10 +97,12 @@ class SampledNetworks(ScaledModule):
         """
         layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
         count = self.num_layers
-        outputs_SPN = torch.stack([
+        return torch.stack([
             self._outputs_of(layers[first : first + count], x_NF)
             for first in range(0, len(layers), count)
         ])
+
+    def _mixture_of(self, outputs_SPN: Tensor) -> Tensor:
         mean, log_variance, logit = outputs_SPN.chunk(3, dim=1)
         logit = logit - logit.amax(dim=1, keepdim=True)
         log_weight = logit - logit.exp().sum(dim=1, keepdim=True).log()
@@ -109,12 +116,15 @@ class SampledNetworks(ScaledModule):
         last = layers[-1]
         return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
 
-    def forward(self, features_NF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The mixture [S, N, 3K], then mean, sigma_syst, sigma_stat and central of R, [N].
+    def forward(self, features_NF: Tensor) -> tuple[Tensor, ...]:
+        """The networks' own outputs [S, 3K, N], their mixture [S, N, 3K], and summaries of R.
+
+        The summaries, [N], are mean, sigma_syst, sigma_stat and central.
 
         All of a row are NaN where a feature is, or is negative under a logarithm.
         """
-        mixture_SNK = self.mixture_of_scaled(self.scaled(features_NF))
+        outputs_SPN = self.outputs_of_scaled(self.scaled(features_NF))
+        mixture_SNK = self._mixture_of(outputs_SPN)
         mean, log_variance, log_weight = mixture_SNK.chunk(3, dim=-1)
         search_range = self.density.search_range
         mean_N, syst_N, stat_N = sigmas_within(mean, log_variance, log_weight, search_range)
@@ -126,7 +136,7 @@ class SampledNetworks(ScaledModule):
         )
         # a search ends somewhere, also where there is no density
         central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(l_N * LN10))
-        return mixture_SNK, mean_N, syst_N, stat_N, central_N
+        return outputs_SPN, mixture_SNK, mean_N, syst_N, stat_N, central_N
 
 
 def _column(values: Iterable[float]) -> Tensor:

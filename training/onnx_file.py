@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.graph import INPUT, MIXTURE_OUTPUT, OUTPUTS, ScaledModule
+from training.graph import INPUT, MIXTURE_OUTPUT, NETWORKS_OUTPUT, OUTPUTS, ScaledModule
 from training.mode import LN10
 
 EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
@@ -44,13 +44,13 @@ def write_onnx(model: ScaledModule, path: Path) -> None:
         program.save(path, external_data=False)
 
 
-def write_mixture_part(model: Path, path: Path) -> None:
-    """Write the part of an ONNX file that makes the mixture.
+def extract_onnx(model: Path, path: Path, outputs: Sequence[str]) -> None:
+    """Write the part of an ONNX file that makes some of its outputs.
 
     ONNX Runtime computes all outputs of a file, also those that nobody asks for.
     """
     with _quiet():
-        onnx.utils.extract_model(model, path, [INPUT], [MIXTURE_OUTPUT])
+        onnx.utils.extract_model(model, path, [INPUT], list(outputs))
 
 
 def run_onnx(
@@ -96,7 +96,7 @@ def check_onnx(path: Path, model: ScaledModule, features_NF: Tensor) -> None:
 def _allowed(name: str, expected: Mapping[str, Tensor]) -> NDArray[np.float32]:
     """The difference that rounding in float32 may make of an output."""
     values: NDArray[np.float32] = expected[name].abs().numpy()
-    if name == MIXTURE_OUTPUT or "mean" not in expected:
+    if name in {NETWORKS_OUTPUT, MIXTURE_OUTPUT} or "mean" not in expected:
         return RELATIVE * values + ABSOLUTE
     if name == "central":
         return RELATIVE * LN10 * values  # 1e-4 in log10 R

@@ -51,8 +51,9 @@ class ModelCard(OutputRecord):
         name: The model's name in its study.
         kind: What was trained, for example "bnn".
         artefact: "onnx"; "tables" for calibrations that are no network.
-        artefacts: By role: "model" is the ONNX file with all outputs or the tables, "mixture" the
-            same networks with the mixture alone, for bulk work; then "weights" and "history".
+        artefacts: By role: "model" is the ONNX file with all outputs or the tables, "networks" the
+            networks alone, before limits and normalisation, for bulk work; then "weights" and
+            "history".
         density: What the outputs describe: Gaussian mixtures in log10 of the target (`mixture`),
             quantiles of log10 of the target (`quantiles` [row, quantile]), or one estimate of the
             target a row (`response` [row]); "categorical": the probability of a label a row
@@ -60,6 +61,8 @@ class ModelCard(OutputRecord):
         quantile_levels: Probability of each quantile, rising; for "quantiles".
         num_networks: Size of the network axis S (weight samples or members); for mixtures.
         num_components: Components K of each network's mixture; for mixtures.
+        log_variance_bounds: What the logs of variances that `networks` gives are to be limited to;
+            for mixtures.
         inputs: Raw physical features in the order of the model's input columns.
         input_ranges: By feature: the training range.
         cuts: On features: what the training clusters passed.
@@ -85,6 +88,7 @@ class ModelCard(OutputRecord):
     quantile_levels: tuple[float, ...] = ()
     num_networks: int | None = None
     num_components: int | None = None
+    log_variance_bounds: tuple[float, float] | None = None
     inputs: tuple[Feature, ...]
     input_ranges: dict[str, TrainingRange]
     cuts: tuple[Cut, ...] = ()
