@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import CountsFromItsFile
+from pipeline.formats.yaml_text import load_yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Layer = tuple[str, dict[str, Any]]
@@ -45,7 +46,7 @@ def load_settings(
 
 def _read_layer(path: str, model: type[BaseModel]) -> Layer:
     try:
-        mapping = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - safe
+        mapping = load_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         msg = f"{path}: no such study file"
         raise UserError(msg) from None
@@ -58,31 +59,15 @@ def _read_layer(path: str, model: type[BaseModel]) -> Layer:
     return path, resolve_paths(mapping, model, Path(path).absolute().parent)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML has the last one win, and the first would be lost."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} is there twice", key.start_mark
-                )
-            if key.tag != "tag:yaml.org,2002:merge":
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _parse_override(text: str, model: type[BaseModel]) -> Layer:
     key, equals, value = text.partition("=")
     if not equals or not key:
         msg = f"{text}: an override is key.path=value"
         raise UserError(msg)
     try:
-        nested = yaml.safe_load(value)
-    except yaml.YAMLError:
-        msg = f"{text}: {value} is no YAML value"
+        nested = load_yaml(value)
+    except yaml.YAMLError as error:
+        msg = f"{text}: {value} is no YAML value ({' '.join(str(error).split())})"
         raise UserError(msg) from None
     for word in reversed(key.split(".")):
         nested = {word: nested}

@@ -225,6 +225,13 @@ def test_a_number_an_event_where_vectors_are_expected_is_explained(tmp_path):
         list(read_rows(source, layout, 0, 6, Access()))
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("tree: T\ncolumns:\n  a: {branch: b}\n  a: {branch: c}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"own\.yaml: .*the key a is there twice .*line 4"):
+        read_layout(str(path))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

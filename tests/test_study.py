@@ -102,6 +102,8 @@ def test_the_kinds_of_models_are_told_apart(tmp_path):
         ("name", "an override is key.path=value"),
         ("=3", "an override is key.path=value"),
         ("name={", "is no YAML value"),
+        ("ray={workers: 1, workers: 2}", "no YAML value (the key workers is there twice"),
+        ("simulate={? [a, b] : 1}", "no YAML value (while constructing a mapping"),
         ("models.oracle.kind=bnn", "model name 'oracle'"),
         ("dataset.split.train=0.5", "must be 1, they sum to 0.9"),
         ("dataset.cuts=[]", "log10 is taken of"),

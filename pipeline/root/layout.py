@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pipeline.formats.columns import Role
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import Record
+from pipeline.formats.yaml_text import load_yaml
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "layouts"
 LAYOUT_SUFFIXES = (".yaml", ".yml")
@@ -94,7 +95,7 @@ def read_layout(name_or_path: str) -> Layout:
     is_path = name_or_path.endswith(LAYOUT_SUFFIXES)
     path = Path(name_or_path) if is_path else SHIPPED / f"{name_or_path}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
         msg = f"{path}: no such layout; shipped are {known}, your own is named by its .yaml file"
