@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from jobs.signals import SignalArrived
 from jobs.study import Study
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import TEMPORARY
@@ -42,7 +43,7 @@ def packed(study: Study) -> Iterator[Path]:
         probe.touch()
         try:
             yield folder
-        except StoppedBySignal:  # the job goes on and may not have looked yet
+        except (SignalArrived, StoppedBySignal):  # the job goes on and may not have looked yet
             raise
         except BaseException:
             probe.unlink(missing_ok=True)

@@ -11,21 +11,34 @@ from pipeline.formats.errors import StoppedBySignal
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
+class SignalArrived(BaseException):
+    """Raised where a signal finds the job; no Exception, which what it interrupts could handle.
+
+    The log does: a signal while a line is written would be one more line, and the job would go on.
+    """
+
+
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Within the block a signal raises StoppedBySignal, so that what is half done is cleared.
+    """Within the block a signal raises SignalArrived, so that what is half done is cleared.
 
     Further ones, of impatience, change nothing: the clearing goes on.
+
+    Raises:
+        StoppedBySignal: In its place, at the end of the block.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         msg = f"stopped by {signal.Signals(number).name}; run again to continue"
-        raise StoppedBySignal(msg)
+        raise SignalArrived(msg)
 
-    with _handled_by(stop):
-        yield
+    try:
+        with _handled_by(stop):
+            yield
+    except SignalArrived as arrived:
+        raise StoppedBySignal(str(arrived)) from None
 
 
 @contextmanager

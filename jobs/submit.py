@@ -21,6 +21,7 @@ from jobs.launch import parse_words, require_output, run_tool
 from jobs.ray_jobs import find_job, follow_job, job_server, stop_job, submit_job
 from jobs.ray_package import packed
 from jobs.settings import load_settings
+from jobs.signals import SignalArrived
 from jobs.sites import RaySettings
 from jobs.study import load_study
 from pipeline.formats.errors import StoppedBySignal, UserError
@@ -72,7 +73,7 @@ def _follow(server: object, number: str, words: Sequence[str]) -> int:
     again = f"topocal submit --follow {number} {shlex.join(words)}"
     try:
         return follow_job(server, number)
-    except StoppedBySignal:
+    except SignalArrived:
         msg = f"left {number}, which goes on; pick it up with `{again}`"
         raise StoppedBySignal(msg) from None
     except (OSError, RuntimeError) as error:

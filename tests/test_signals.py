@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,20 @@ def test_a_signal_raises_within_the_block_only():
     with pytest.raises(StoppedBySignal, match="SIGUSR1; run again"), stopping_on_signals():
         os.kill(os.getpid(), signal.SIGUSR1)
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_a_signal_is_no_error_of_what_it_interrupts():
+    """A library that goes on after an error, as logging does, does not go on after Ctrl-C."""
+    went_on = []
+
+    def work():
+        with suppress(Exception):
+            os.kill(os.getpid(), signal.SIGINT)
+        went_on.append(True)
+
+    with pytest.raises(StoppedBySignal, match="SIGINT"), stopping_on_signals():
+        work()
+    assert not went_on
 
 
 def test_a_signal_is_a_question_between_steps():
