@@ -120,7 +120,7 @@ def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
 def card_source(name: str, folder: Path, card: ModelCard, settings: SummarySettings) -> Source:
     """A finished model, ready for rows."""
     # The file's checksum: a model that was trained again may differ under equal settings.
-    identity = fingerprint(card=card.fingerprint, file=bulk_artefact(folder, card).sha256)
+    identity = fingerprint(card=card.fingerprint, file=bulk_artefact(card).sha256)
     return Source(name, card.kind, identity, open_calibrator(folder, card, settings))
 
 

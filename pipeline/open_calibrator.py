@@ -5,29 +5,15 @@ from pathlib import Path
 from pipeline.calibrator import Calibrator
 from pipeline.density import OnnxDensity
 from pipeline.estimates import OnnxFile, PointModel, QuantileModel
-from pipeline.formats.card import CARD, Artefact, ModelCard
-from pipeline.formats.errors import UserError
+from pipeline.formats.card import Artefact, ModelCard
 from pipeline.lookup.calibrator import LookupTable
 from pipeline.settings import SummarySettings
 from pipeline.summariser import Summariser
 
 
-def bulk_artefact(folder: Path, card: ModelCard) -> Artefact:
-    """The file that bulk work reads: the networks alone, where the summaries are made here.
-
-    Raises:
-        UserError: An earlier version exported the model.
-    """
-    if card.density != "gaussian_mixture":
-        return card.artefacts["model"]
-    if "networks" not in card.artefacts:
-        msg = (
-            f"{folder / CARD}: names no file of the networks alone, since an earlier version "
-            "exported the model; remove this card and run `topocal train` again, which exports the "
-            "finished training anew"
-        )
-        raise UserError(msg)
-    return card.artefacts["networks"]
+def bulk_artefact(card: ModelCard) -> Artefact:
+    """The file that bulk work reads: the networks alone, where the summaries are made here."""
+    return card.artefacts["networks" if card.density == "gaussian_mixture" else "model"]
 
 
 def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) -> Calibrator:
@@ -36,7 +22,7 @@ def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) ->
     Raises:
         UserError: It predicts a label, which calibrates nothing.
     """
-    file = bulk_artefact(folder, card)
+    file = bulk_artefact(card)
     path, inputs = folder / file.path, tuple(feature.name for feature in card.inputs)
     ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
     target = card.require_target()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,23 @@ def test_a_finished_training_is_kept_and_not_continued(study, capsys):
     assert main(["train", str(study)]) == 0
     assert "train/net: kept" in capsys.readouterr().err
     assert (study.parent / "out" / WEIGHTS).stat().st_mtime_ns == stamp
+
+
+def test_a_finished_training_of_an_earlier_version_is_exported_anew(study, capsys):
+    folder = study.parent / "old"
+    shutil.copytree(study.parent / "out", folder)
+    card = folder / "models/net/model.json"
+    whole, history = card.read_text(), _history(study, "old")
+    content = json.loads(whole)
+    del content["artefacts"]["networks"], content["log_variance_bounds"]
+    card.write_text(json.dumps(content))
+    assert main(["calibrate", str(study), f"output={folder}"]) == 2
+    advice = "networks.onnx: missing or changed; run `topocal train` again"
+    assert advice in capsys.readouterr().err
+    assert main(["train", str(study), f"output={folder}"]) == 0
+    assert "train/net: made again, networks.onnx is missing" in capsys.readouterr().err
+    assert json.loads(card.read_text()) == json.loads(whole)
+    assert _history(study, "old") == history
 
 
 @pytest.mark.parametrize(

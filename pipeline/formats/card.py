@@ -120,6 +120,13 @@ class ModelCard(OutputRecord):
         """Size in bytes of each file, by its path."""
         return {item.path: item.size for item in self.artefacts.values()}
 
+    def missing_from(self, folder: Path) -> list[str]:
+        """Files that are not there or have another size, or that earlier versions did not make."""
+        missing = super().missing_from(folder)
+        if self.density == "gaussian_mixture" and "networks" not in self.artefacts:
+            missing.append("networks.onnx")
+        return missing
+
 
 def require_artefact(path: Path, sha256: str) -> None:
     """A check that a file of a model is there and unchanged.

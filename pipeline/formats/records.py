@@ -96,5 +96,5 @@ class OutputRecord(Record):
         """
         missing = self.missing_from(folder)
         if missing:
-            msg = f"{folder / missing[0]}: missing or changed; run `topocal {made_by} --redo`"
+            msg = f"{folder / missing[0]}: missing or changed; run `topocal {made_by}` again"
             raise UserError(msg)
