@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.blocks import NetworkOutputs, blocks_of
 from pipeline.compiled import kernel
 from pipeline.fastmath import Parts, Parts32, Vector, Vector32, aligned, aligned32, row_of
-from pipeline.masses import centred_mass32, cut_row, mass64, rough_moments
+from pipeline.masses import centred_mass32, cut_row, finite_bounds, mass64, rough_moments
 from pipeline.mixture import Floats, Mixtures
 from pipeline.quantiles import shrink
 
@@ -70,13 +70,13 @@ def _score_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> N
         row = row_of(block, i)
         centre, spread, _ = rough_moments(row)
         parts, offsets, cut = cut_row(row, (lower, upper), room)
-        start, end, total, _ = cut
+        (start, end), total = finite_bounds(row, cut[0], cut[1]), cut[2]
         shrink(parts, offsets, centre, small, small_offsets)
         is_whole = 1.0 if lower == -np.inf and upper == np.inf else 0.0
         curve = (parts, offsets, small, small_offsets[0], (centre, total, is_whole, start))
         left = max(start, centre - _REACH * spread)
         right = min(end, centre + _REACH * spread)
-        if not left < right:  # a cut far out in a tail
+        if not left < right:  # a cut far out in a tail, or a spread that is rounded to zero
             left, right = start, end
         inside = min(max(point, left), right)
         score = left - point if point < left else max(point - right, 0.0)

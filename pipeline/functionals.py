@@ -48,7 +48,7 @@ def summarise(
         high: in l; scalar or [N].
         central: the central value at which "linearised" sigmas are taken.
         sigma: "moments" of R within the range, or "linearised": ln(10) R sigma of l.
-        points: [N], in l; adds the columns of density_at.
+        points: [N], in l; adds log_density and pit there; NaN gives NaN.
 
     Returns:
         In R: mode_linear (most probable R), mode_log10 (R at the most probable l), median, mean

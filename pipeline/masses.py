@@ -210,7 +210,7 @@ def _five_masses(parts: Parts32, weights: Vector32, points: Five) -> Five:
 def mass32(
     parts: Parts32, offsets: tuple[Vector32, Vector32], x: np.float32
 ) -> tuple[float, float, float]:
-    """The same in float32, to 3e-7 of the total weight."""
+    """What mass64 gives, in float32, to 3e-7 of the total weight."""
     a, m, inverse = parts
     above, below = offsets
     mass, density, slope = _F(0.0), _F(0.0), _F(0.0)

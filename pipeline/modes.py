@@ -37,6 +37,9 @@ TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_gri
 _REACH = 2.6  # standard deviations about the mean that the grid covers, for the quantiles' sake
 _SKEWED = 1.4  # above the mean more: the response has its long tail there
 _SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
+# Log of the largest value within the range, below which float32 no longer tells values apart. All
+# components are then a thousand sigmas away, and so is the maximum from being inside.
+_FARTHEST = -1e6
 _F = np.float32
 
 Found = tuple[Vector, NDArray[np.bool_]]
@@ -64,24 +67,31 @@ def mode_rows(
         What the grids have seen of the densities of l, for the search of quantiles.
     """
     sketches = np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F)
-    longest = np.max(bounds[1] - bounds[0]) if len(block) else 0.0
     rows = (block, moments, bounds)
-    if longest > _SHARED:
-        _search_rows(rows, (1, 2), out, sketches)
-        _search_rows(rows, (0, 1), out, sketches)
-    else:
-        _search_rows(rows, (0, 2), out, sketches)
+    _search_rows(rows, (0.0, _SHARED), (0, 2), out, sketches)
+    if np.any(bounds[1] - bounds[0] > _SHARED):
+        _search_rows(rows, (_SHARED, np.inf), (1, 2), out, sketches)
+        _search_rows(rows, (_SHARED, np.inf), (0, 1), out, sketches)
     return sketches
 
 
 @kernel
 def _search_rows(
     rows: tuple[Vector, Vector, tuple[Vector, Vector]],
+    lengths: tuple[float, float],
     which: tuple[int, int],
     out: Found,
     sketches: Sketches,
 ) -> None:
-    """The modes of the densities of some tilts from one grid a row."""
+    """The modes of the densities of some tilts from one grid a row.
+
+    Args:
+        rows: block, moments and bounds.
+        lengths: of the ranges of rows that are looked at: above the first, up to the second.
+        which: first of TILTS, and one past the last.
+        out: see mode_rows.
+        sketches: see there.
+    """
     block, moments, bounds = rows
     num_rows, _, size = block.shape
     tilts = np.array(TILTS)[which[0] : which[1]]
@@ -93,10 +103,14 @@ def _search_rows(
     found = np.empty((2 * size + 8, 6))
     for i in range(num_rows):
         low, high = float(bounds[0][i]), float(bounds[1][i])
-        if np.isnan(block[i, 0, 0]) or not low < high:
+        if np.isnan(block[i, 0, 0]) or not lengths[0] < high - low <= lengths[1]:
             continue
         row, values = row_of(block, i), sketches[1][i]
         top, m = _tilt(row, tilts[0], (low, high), (a, centres))
+        if not top > _FARTHEST:
+            mode = _nearer_bound(row, moments[i, 0], (low, high))
+            out[0][which[0] : which[1], i], out[1][which[0] : which[1], i] = mode, True
+            continue
         frame = (low, high, 0.5 * (low + high))
         shrink_row((a, m, row[2], row[3], row[4]), frame[2], small)
         core = _core((moments[i, 0], moments[i, 1]), frame)
@@ -109,6 +123,15 @@ def _search_rows(
             mode = best_of((a, m, row[2]), frame, tilt, found[:count])
             out[0][which[0] + j, i] = mode
             out[1][which[0] + j, i] = mode in (low, high)
+
+
+@kernel
+def _nearer_bound(row: Row, centre: float, bounds: tuple[float, float]) -> float:
+    """The one with the higher density; if they are too far away to tell, the mean's side."""
+    low, high = bounds
+    at_low, at_high = largest_inside(row, low, low), largest_inside(row, high, high)
+    is_low = at_low > at_high or (at_low == at_high and centre < low)
+    return low if is_low else high
 
 
 @kernel

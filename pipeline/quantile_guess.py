@@ -22,14 +22,14 @@ def guess_quantiles(
             probabilities of a step of the values.
         values: densities at the points, but for a factor.
         probabilities: ascending.
-        found: gets the guesses.
+        found: gets the guesses; the first point for quantiles outside.
         rates: gets the densities there; zero for quantiles outside.
     """
     left, step, low, scale = grid
     last = len(values) - 1
+    found[:], rates[:] = left, 0.0
     j = 0
     while j < len(found) and probabilities[j] <= low:
-        rates[j] = 0.0
         j += 1
     for i in range(last):
         high = low + scale * _whole(_cell(values, i))
@@ -39,8 +39,6 @@ def guess_quantiles(
         if j == len(found):
             break
         low = high
-    for rest in range(j, len(found)):
-        rates[rest] = 0.0
     for j in range(len(found)):
         if rates[j] > 0.0:
             cell = int(found[j])

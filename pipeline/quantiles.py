@@ -36,8 +36,8 @@ Curve = tuple[Parts32, tuple[Vector32, Vector32], float]  # components, offsets,
 Levels = tuple[Vector, Vector]  # probabilities, their Gaussian quantiles
 
 _SAFE = 0.05  # probability within the bounds below which float32 is not trusted
-_SHORTEST = 5e-4  # and in l, where all components are wide
-_SHORT = 3e-3  # length of a single Newton step, in the smallest width
+_SHORTEST = 3e-4  # and in l, where all components are wide
+_SHORT = 2e-3  # length of a single Newton step, in the smallest width
 _CLOSE = 1e-6  # error in l
 _SLOW = 0.3  # ratio of a step to the one before from which on the rate is taken to be bad
 _STEPS = 3

@@ -71,3 +71,12 @@ def test_of_a_sure_density_it_is_the_absolute_error():
     found = crps_of(sure, np.array([-0.3, 0.2, np.nan]))
     np.testing.assert_allclose(found[:2], [0.3, 0.2], atol=ERROR)
     assert np.isnan(found[2])
+
+
+def test_a_spread_that_is_rounded_to_zero():
+    shape = (1, 2, 1)
+    edge = np.full(2, np.inf)
+    means, sigmas = np.array([1.0, 1e8]).reshape(shape), np.array([1e-8, 0.3]).reshape(shape)
+    points = np.array([1.25, 1e8 + 0.25])
+    mixtures = Mixtures(np.zeros(shape), means, sigmas, -edge, edge)
+    np.testing.assert_allclose(crps_of(mixtures, points), closed_form(mixtures, points), atol=ERROR)

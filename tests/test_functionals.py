@@ -104,6 +104,16 @@ def test_quantiles_near_the_ends_of_the_grid():
         np.testing.assert_allclose(np.log10(columns[name]), quantile(mixtures, p), atol=1e-5)
 
 
+def test_a_quantile_in_a_valley():
+    """Where one of Newton's steps leaves the largest error that was found."""
+    parameters = (np.log([0.98766, 0.01234]), [0.47962, -0.72469], [0.16677, 0.17454])
+    edge = np.full(1, np.inf)
+    mixtures = Mixtures(*(np.reshape(values, (1, 1, 2)) for values in parameters), -edge, edge)
+    columns = summarise(mixtures, LOW, HIGH)
+    for name, p in LEVELS.items():
+        np.testing.assert_allclose(np.log10(columns[name]), quantile(mixtures, p), atol=1e-5)
+
+
 def test_moments_of_both_twins(mixtures):
     columns = summarise(mixtures, LOW, HIGH)
     linear, log10 = linear_moments(mixtures, LOW, HIGH), log10_moments(mixtures, LOW, HIGH)

@@ -276,7 +276,7 @@ def test_both_modes_from_one_grid_are_those_found_one_by_one(case, length):
     rows, out = (block, moments_of_rows(block), (low, high)), (alone, is_bound)
     sketches = np.zeros((300, 4)), np.empty((300, mode_grid.CELLS + 8), np.float32)
     for i in range(2):
-        finder._search_rows(rows, (i, i + 1), out, sketches)
+        finder._search_rows(rows, (0.0, np.inf), (i, i + 1), out, sketches)
     for i, modes in enumerate(alone):
         is_close = np.abs(both[i] - modes) < 1e-6
         for row in np.flatnonzero(~is_close):  # two peaks of the same height, or a flat top
@@ -284,6 +284,36 @@ def test_both_modes_from_one_grid_are_those_found_one_by_one(case, length):
             value = brute_force(one, low[row], high[row], LN10 * i)[2]
             np.testing.assert_allclose(*value(np.array([both[i, row], modes[row]])), atol=1e-6)
         np.testing.assert_array_equal(at_bound[i][is_close], is_bound[i][is_close])
+
+
+def test_a_row_does_not_depend_on_the_ranges_of_others():
+    """One that is too long for one grid, or no number, has no say in how others are searched."""
+    rng = np.random.default_rng(9)
+    parameters, low, high = adversarial(rng, 40, networks=3, components=4)
+    low, high = low - 0.5, high + 0.5
+    expected, _ = find_both_modes(parameters, low, high)
+    for bound in (-60.0, np.nan):
+        others = low.copy()
+        others[7] = bound
+        modes, _ = find_both_modes(parameters, others, high)
+        np.testing.assert_array_equal(np.delete(modes, 7, 1), np.delete(expected, 7, 1))
+        assert np.isnan(modes[:, 7]).all() == np.isnan(bound)
+    parameters, low, high = adversarial(rng, 40, networks=3, components=4)
+    parameters[1][:] = rng.uniform(-40, 40, parameters[1].shape)
+    low, high = np.full(40, -60.0), np.full(40, 60.0)
+    expected, _ = find_both_modes(parameters, low, high)
+    low[7] = np.nan
+    modes, _ = find_both_modes(parameters, low, high)
+    np.testing.assert_array_equal(np.delete(modes, 7, 1), np.delete(expected, 7, 1))
+
+
+@pytest.mark.parametrize(
+    ("mean", "sigma"), [(-1500.0, 1e-3), (1e37, 0.02), (-1e30, 0.14), (-1e5, 1.0), (3e5, 0.1)]
+)
+def test_densities_very_far_outside_have_their_mode_at_the_bound(mean, sigma):
+    modes, at_bound = find_both_modes(*single(mean, sigma))
+    assert (modes == (LOW if mean < 0 else HIGH)).all()
+    assert at_bound.all()
 
 
 def test_densities_by_recurrence_are_those_of_the_exponentials():

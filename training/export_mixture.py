@@ -1,4 +1,4 @@
-"""Networks that make a density, as ONNX: all outputs in one file, the mixture alone in another.
+"""Networks that make a density, as ONNX: all outputs in one file, the networks alone in another.
 
 Shape letters: S samples, N rows, F features, K components, P parameters.
 """

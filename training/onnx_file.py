@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.graph import INPUT, MIXTURE_OUTPUT, NETWORKS_OUTPUT, OUTPUTS, ScaledModule
+from training.graph import INPUT, MIXTURE_OUTPUT, NETWORKS_OUTPUT, ScaledModule
 from training.mode import LN10
 
 EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
@@ -54,7 +54,7 @@ def extract_onnx(model: Path, path: Path, outputs: Sequence[str]) -> None:
 
 
 def run_onnx(
-    path: Path, features_NF: Tensor, outputs: Sequence[str] = OUTPUTS
+    path: Path, features_NF: Tensor, outputs: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """The outputs of an ONNX file by name, on one thread."""
     options = onnxruntime.SessionOptions()
