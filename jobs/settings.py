@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import CountsFromItsFile
-from pipeline.formats.yaml_text import load_yaml
+from pipeline.formats.yaml_text import load_yaml, read_yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Layer = tuple[str, dict[str, Any]]
@@ -46,12 +46,9 @@ def load_settings(
 
 def _read_layer(path: str, model: type[BaseModel]) -> Layer:
     try:
-        mapping = load_yaml(Path(path).read_text(encoding="utf-8"))
+        mapping = read_yaml(Path(path))
     except FileNotFoundError:
         msg = f"{path}: no such study file"
-        raise UserError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        msg = f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"
         raise UserError(msg) from None
     if not isinstance(mapping, dict):
         msg = f"{path}: a study is a mapping of sections, got {type(mapping).__name__}"

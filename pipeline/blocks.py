@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compiled import kernel
-from pipeline.fastmath import Vector, aligned, copy_into, exp64, rough_log, row_of
+from pipeline.fastmath import Vector, add_components, aligned, exp64, rough_log, row_of
 from pipeline.mixture import Mixtures
 
 Parameters = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
@@ -39,6 +39,11 @@ class NetworkOutputs:
     def num_networks(self) -> int:
         """S."""
         return len(self.outputs_SPN)
+
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return int(self.outputs_SPN.shape[1]) // 3
 
     @property
     def lower(self) -> NDArray[np.float64]:
@@ -83,11 +88,7 @@ def blocks_of(
 
 def _room_for(mixtures: Mixtures | NetworkOutputs, rows: int) -> NDArray[np.float64]:
     """Taken once, since fresh memory is slow to write to."""
-    if isinstance(mixtures, NetworkOutputs):
-        used = mixtures.num_networks * mixtures.outputs_SPN.shape[1] // 3
-    else:
-        used = mixtures.num_networks * mixtures.means.shape[2]
-    size = -(-used // _LANES) * _LANES
+    size = -(-mixtures.num_networks * mixtures.num_components // _LANES) * _LANES
     return aligned(5 * rows, size).reshape(rows, 5, size)
 
 
@@ -159,11 +160,7 @@ def _normalise(row: tuple[Vector, Vector], sums: Vector, components: int) -> Non
     """Divides the exponentials of logits by their sum in each network."""
     a, weight = row
     networks = sums.size
-    copy_into(weight[:networks], sums)
-    for k in range(1, components):
-        others = weight[k * networks : (k + 1) * networks]
-        for s in range(networks):
-            sums[s] += others[s]
+    add_components(weight, sums)
     for k in range(components):
         weights = weight[k * networks : (k + 1) * networks]
         for s in range(networks):

@@ -201,6 +201,16 @@ def copy_into(values: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 @kernel
+def add_components(values: Vector, out: Vector) -> None:
+    """Sums over the components of each network, of which there are as many as sums."""
+    copy_into(values, out)
+    for first in range(out.size, values.size - out.size + 1, out.size):
+        others = values[first : first + out.size]
+        for s in range(out.size):
+            out[s] += others[s]
+
+
+@kernel
 def aligned(count: int, size: int) -> Vector:
     """Room for arrays [count, size] in which none of a vector's loads crosses a cache line.
 

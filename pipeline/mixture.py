@@ -45,6 +45,11 @@ class Mixtures:
         """S."""
         return len(self.means)
 
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return int(self.means.shape[2])
+
     def of_rows(self, rows: NDArray[np.int64]) -> "Mixtures":
         """Some of the rows."""
         return Mixtures(

@@ -8,7 +8,7 @@ only those that an edge touches pay for their tails.
 import numpy as np
 
 from pipeline.compiled import kernel, summing_kernel
-from pipeline.fastmath import LN10, Row, Vector, aligned, copy_into, exp64, row_of
+from pipeline.fastmath import LN10, Row, Vector, add_components, aligned, copy_into, exp64, row_of
 from pipeline.masses import Room, finite_bounds
 from pipeline.moment_edges import Sums, cut_components
 
@@ -139,14 +139,13 @@ def _whole(row: Row, sums: Sums) -> None:
 def _average(sums: Sums, tops: Vector, averages: Averages, found: Vector) -> None:
     """Means of the averaged density; mean variance and variance of the means, for R and for l."""
     shares, inverse, means, squares, log_means, log_squares = averages
-    inverse[:] = 1.0
-    _add_components(sums[0], inverse, shares)
+    add_components(sums[0], shares)
     for s in range(inverse.size):
         inverse[s] = 1.0 / shares[s]
-    _add_components(sums[1], inverse, means)
-    _add_components(sums[2], inverse, squares)
-    _add_components(sums[3], inverse, log_means)
-    _add_components(sums[4], inverse, log_squares)
+    _add(sums[1], inverse, means)
+    _add(sums[2], inverse, squares)
+    _add(sums[3], inverse, log_means)
+    _add(sums[4], inverse, log_squares)
     if tops.min() < 0.0:
         for s in range(tops.size):
             shares[s] *= exp64(tops[s])
@@ -156,21 +155,11 @@ def _average(sums: Sums, tops: Vector, averages: Averages, found: Vector) -> Non
 
 
 @kernel
-def _add_components(values: Vector, by: Vector, out: Vector) -> None:
+def _add(values: Vector, by: Vector, out: Vector) -> None:
     """Sums over the components of each network, times a number each."""
-    count, size = values.size // out.size, out.size
-    last = values[(count - 1) * size :]
-    if count == 1:
-        for s in range(size):
-            out[s] = values[s] * by[s]
-        return
-    copy_into(values[:size], out)
-    for k in range(1, count - 1):
-        others = values[k * size : (k + 1) * size]
-        for s in range(size):
-            out[s] += others[s]
-    for s in range(size):
-        out[s] = (out[s] + last[s]) * by[s]
+    add_components(values, out)
+    for s in range(out.size):
+        out[s] *= by[s]
 
 
 @summing_kernel

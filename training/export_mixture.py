@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.formats.card import SEARCH_MARGIN, Output
+from pipeline.formats.card import NETWORKS, SEARCH_MARGIN, Output
 from pipeline.formats.columns import Target
 from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest, select_features
@@ -26,7 +26,6 @@ from training.onnx_file import check_onnx, extract_onnx, write_onnx
 from training.rows import Source
 from training.settings import BnnSettings, DensitySettings
 
-NETWORKS = "networks.onnx"
 SLAB_ROWS = 512  # of one evaluation of all networks
 
 

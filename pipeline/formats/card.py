@@ -14,6 +14,7 @@ from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.versions import git_hash
 
 CARD = "model.json"
+NETWORKS = "networks.onnx"  # of models with a mixture
 
 # Modes are searched and moments integrated within the training range of log10 of the target and
 # this much on either side: far from the data one wide component of weight 1e-3 would decide both.
@@ -124,7 +125,7 @@ class ModelCard(OutputRecord):
         """Files that are not there or have another size, or that earlier versions did not make."""
         missing = super().missing_from(folder)
         if self.density == "gaussian_mixture" and "networks" not in self.artefacts:
-            missing.append("networks.onnx")
+            missing.append(NETWORKS)
         return missing
 
 

@@ -1,8 +1,27 @@
 """YAML as studies and layouts are written in it."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pipeline.formats.errors import UserError
+
+
+def read_yaml(path: Path) -> object:
+    """The value of a YAML file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It cannot be read, is no YAML, or has a key twice in one mapping.
+    """
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        msg = f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"
+        raise UserError(msg) from None
 
 
 def load_yaml(text: str) -> object:

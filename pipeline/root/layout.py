@@ -5,13 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from pipeline.formats.columns import Role
 from pipeline.formats.errors import UserError
 from pipeline.formats.records import Record
-from pipeline.formats.yaml_text import load_yaml
+from pipeline.formats.yaml_text import read_yaml
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "layouts"
 LAYOUT_SUFFIXES = (".yaml", ".yml")
@@ -95,13 +94,10 @@ def read_layout(name_or_path: str) -> Layout:
     is_path = name_or_path.endswith(LAYOUT_SUFFIXES)
     path = Path(name_or_path) if is_path else SHIPPED / f"{name_or_path}.yaml"
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
         msg = f"{path}: no such layout; shipped are {known}, your own is named by its .yaml file"
-        raise UserError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        msg = f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"
         raise UserError(msg) from None
     try:
         return Layout.model_validate(content)
