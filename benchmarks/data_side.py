@@ -20,16 +20,16 @@ from jobs.simulate import simulated_inputs
 from jobs.study import Study
 from pipeline.apply.inputs import open_input
 from pipeline.apply.run import apply_chunk, finish_input, plan_input
-from pipeline.calibrate import CalibrationPlan, calibrate_part
+from pipeline.calibrators.calibrate import CalibrationPlan, calibrate_part
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
-from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
 from pipeline.root.files import Access
 from pipeline.root.inspect import MODEL_PURPOSE, Wanted
+from pipeline.simulators.known_density.sample import draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 CLUSTERS = 200_000
 PRODUCT_ROWS = (128, 512, 2048)  # the fastest of these is the bare time of the networks

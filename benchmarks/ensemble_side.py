@@ -25,8 +25,8 @@ from benchmarks.training_side import (
     speedup,
     training,
 )
-from training import network
-from training.objective import log_density
+from training.losses.density_nll import log_density
+from training.networks import mlp as network
 from training.settings import RepulsiveEnsembleSettings
 
 STEPS = 2  # of 50 members

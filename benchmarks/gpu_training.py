@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from training import network
-from training.data import TrainingData
+from training.data.rows import Rows
+from training.data.training_data import TrainingData
 from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
-from training.rows import Rows
+from training.networks import mlp as network
 from training.settings import (
     BnnSettings,
     ModelSettings,

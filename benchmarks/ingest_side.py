@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import uproot
 
 from benchmarks.measure import interleave, ratio
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.sites import DaskSettings
 from jobs.study import Study
 from pipeline.fold import map_parts
@@ -24,7 +24,7 @@ from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access
 from pipeline.root.inspect import inspect_file
 from pipeline.settings import DatasetSettings, SimulateSettings
-from pipeline.simulate import plan_files, write_file
+from pipeline.simulators.sample_files import plan_files, write_file
 
 CLUSTERS, MORE = 300_000, 8
 PER_FILE = 300_000

@@ -6,8 +6,8 @@ from jobs import scaling
 from jobs.launch import Run
 from jobs.sites import RaySettings
 from jobs.study import Study
-from pipeline.scaling.points import POINT, PointRecord
-from pipeline.scaling.settings import LadderSettings, ScalingSettings
+from pipeline.training_size.points import POINT, PointRecord
+from pipeline.training_size.settings import LadderSettings, ScalingSettings
 
 WORKERS, SEEDS, STEPS = 2, 4, 3_000
 SIZES = (1_000, 3_162, 10_000, 31_623)

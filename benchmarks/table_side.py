@@ -18,15 +18,15 @@ from pathlib import Path
 from distributed import Client
 
 from benchmarks.measure import interleave, ratio
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.sites import DaskSettings
-from pipeline.calibrate import CalibrationPlan, calibrate_part
+from pipeline.calibrators.calibrate import CalibrationPlan, calibrate_part
+from pipeline.calibrators.lookup_table import LookupTable
 from pipeline.fold import fold, map_parts, merge_in_order
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.files import sha256_of, write_text
 from pipeline.formats.manifest import SPLITS, Part, Split, read_manifest, read_part
 from pipeline.formats.versions import git_hash, versions_of
-from pipeline.lookup.calibrator import LookupTable
 from pipeline.lookup.fit import FitPlan, group_parts, plan_fit, sum_group
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums

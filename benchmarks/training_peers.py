@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import interleave, ratio
 from benchmarks.training_side import FEATURES, random_rows, training
-from training import network
-from training.objective import log_density
+from training.losses.density_nll import log_density
+from training.networks import mlp as network
 from training.settings import BnnSettings
 
 

@@ -17,19 +17,19 @@ from torch import distributed
 from benchmarks.measure import interleave, ratio
 from jobs.ingest import dataset_folder
 from jobs.study import Study
-from training import network
-from training.data import TrainingData, read_training_data
+from training.data.rows import Rows
+from training.data.stream import SHARES
+from training.data.training_data import TrainingData, read_training_data
 from training.epoch import CPU, Worker
 from training.history import read_history
 from training.loop import train_network
-from training.noise import keys_of_epoch
-from training.operations import operations_on
-from training.rows import Rows
+from training.networks import mlp as network
+from training.ray.shared_sum import sum_over_workers
 from training.settings import BnnSettings, ModelSettings
-from training.shared_sum import sum_over_workers
-from training.step import Batch
-from training.stream import SHARES
-from training.sub_batches import PlainStep, mixture_loss, rectified
+from training.steps.noise import keys_of_epoch
+from training.steps.operations import operations_on
+from training.steps.sampled import Batch
+from training.steps.weight_sets import PlainStep, mixture_loss, rectified
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from distributed import Client
 
-from jobs.farm import open_access, open_farm
+from jobs.farm.dask import open_access, open_farm
 from jobs.launch import run_tool
 from jobs.settings import load_settings
 from jobs.sites import DaskSettings
@@ -32,16 +32,16 @@ from pipeline.apply.run import (
     plan_input,
 )
 from pipeline.apply.settings import ApplySettings
-from pipeline.calibrator import Calibrator
+from pipeline.calibrators.protocol import Calibrator
+from pipeline.calibrators.registry import open_calibrator
 from pipeline.fold import map_parts
-from pipeline.formats.calibrated import CalibratedColumn, describe_columns
+from pipeline.formats.calibrated_set import CalibratedColumn, describe_columns
 from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import CLAIM, replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.versions import versions_of
-from pipeline.open_calibrator import open_calibrator
 from pipeline.root.files import Access
 from pipeline.root.inputs import list_inputs
 from pipeline.root.inspect import MODEL_PURPOSE, Wanted

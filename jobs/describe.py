@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.describe_model import describe_model, verify_artefacts
+from pipeline.describe import describe_model, verify_artefacts
 from pipeline.formats.card import CARD, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest

@@ -22,7 +22,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from jobs.calibrate import ORACLE, Source, calibrated_folder, find_sources, open_set
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import Study
@@ -45,7 +45,7 @@ from pipeline.evaluation.plan import (
 from pipeline.evaluation.rows import RESERVED_SETS
 from pipeline.evaluation.settings import ExternalSet
 from pipeline.fold import MERGE_WIDTH, batched, fold, map_parts
-from pipeline.formats.calibrated import CalibratedManifest
+from pipeline.formats.calibrated_set import CalibratedManifest
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text

@@ -3,7 +3,7 @@
 import functools
 import operator
 
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.task import Task
 from pipeline.fold import fold, map_parts
 from pipeline.formats.card import ModelCard

@@ -9,7 +9,7 @@ from dask_ml.model_selection import RandomizedSearchCV
 from distributed import Client
 from sklearn.model_selection import KFold
 
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.task import Task
 from pipeline.fold import map_parts
 from pipeline.formats.card import ModelCard

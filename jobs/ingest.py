@@ -13,7 +13,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from jobs.farm import open_access, open_farm, worker_peak_mib
+from jobs.farm.dask import open_access, open_farm, worker_peak_mib
 from jobs.launch import Run, run_job
 from jobs.simulate import simulated_inputs
 from jobs.study import Study
@@ -32,7 +32,7 @@ from pipeline.formats.versions import versions_of
 from pipeline.ingest.clean import refuse_unknown_events
 from pipeline.ingest.dataset import build_manifest, dataset_fingerprint
 from pipeline.ingest.plan import kept_columns, plan_parts, settings_fingerprint, wanted_columns
-from pipeline.ingest.receipt import find_earlier, receipt_path
+from pipeline.ingest.resume import find_earlier, receipt_path
 from pipeline.ingest.staging import Staging, open_staging
 from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access

@@ -21,7 +21,11 @@ import pyarrow.parquet as pq
 from jobs.calibrate import oracle_source
 from jobs.ingest import open_dataset
 from jobs.launch import Run, run_job
-from jobs.scaling_plan import (
+from jobs.signals import stop_requests
+from jobs.sites import RaySettings
+from jobs.study import Study
+from jobs.trainers import needing_torch, prepare_ray
+from jobs.training_size.plan import (
     PointPlan,
     Training,
     expected_rows,
@@ -29,11 +33,7 @@ from jobs.scaling_plan import (
     plan_trainings,
     section_of,
 )
-from jobs.scaling_rows import StudyRows, make_rows
-from jobs.signals import stop_requests
-from jobs.sites import RaySettings
-from jobs.study import Study
-from jobs.trainers import needing_torch, prepare_ray
+from jobs.training_size.rows import StudyRows, make_rows
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 from pipeline.formats.fingerprint import fingerprint
@@ -42,9 +42,9 @@ from pipeline.formats.lock import holding
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.records import OutputRecord
 from pipeline.progress import Shown
-from pipeline.scaling.points import POINT, PointRecord, judge_rows, load_rows
-from pipeline.scaling.settings import ScalingSettings
-from pipeline.scaling.table import Point, make_tables
+from pipeline.training_size.points import POINT, PointRecord, judge_rows, load_rows
+from pipeline.training_size.settings import ScalingSettings
+from pipeline.training_size.table import Point, make_tables
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def plan_points(
 
 def _tell_cost(study: Study, trainings: Sequence[Training]) -> None:
     with needing_torch():
-        from jobs.scaling_cost import estimate_cost  # noqa: PLC0415 - needs torch
+        from jobs.training_size.cost import estimate_cost  # noqa: PLC0415 - needs torch
     for line in estimate_cost(study, trainings):
         log.info("scaling: %s", line)
 
@@ -193,14 +193,14 @@ def _finished(
 ) -> Iterator[PointPlan]:
     """The trainings as they end."""
     with needing_torch():
-        from jobs.scaling_point import make_point  # noqa: PLC0415 - the cost is told without it
+        from jobs.training_size.point import make_point  # noqa: PLC0415 - the cost is told without it
     if ray.address == "none":
         for plan in plans:
             make_point(plan, should_stop)
             yield plan
         return
-    from training.ray_session import ray_session  # noqa: PLC0415 - Ray takes seconds
-    from training.tasks import Needs, run_tasks  # noqa: PLC0415
+    from training.ray.session import ray_session  # noqa: PLC0415 - Ray takes seconds
+    from training.ray.tasks import Needs, run_tasks  # noqa: PLC0415
 
     prepare_ray(ray)
     large = [plan for plan in plans if plan.training.rows > large_rows and ray.workers > 1]
@@ -223,7 +223,7 @@ def _share_all(
     ray: RaySettings, plans: Sequence[PointPlan], should_stop: Callable[[], bool]
 ) -> None:
     """Train large models, each on several workers, as many at once as there is room for."""
-    from training.tasks import Needs, capacity  # noqa: PLC0415 - Ray takes seconds
+    from training.ray.tasks import Needs, capacity  # noqa: PLC0415 - Ray takes seconds
 
     together = Needs(ray.threads * ray.workers, ray.workers * _gpus_of(ray))
     with ThreadPoolExecutor(capacity(together)) as pool:
@@ -232,8 +232,8 @@ def _share_all(
 
 def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -> None:
     """Train one model on several workers, up to its last checkpoint."""
-    from training.placement import most_workers  # noqa: PLC0415
-    from training.workers import fit  # noqa: PLC0415 - Ray takes seconds
+    from training.ray.placement import most_workers  # noqa: PLC0415
+    from training.ray.workers import fit  # noqa: PLC0415 - Ray takes seconds
 
     plan.work.mkdir(parents=True, exist_ok=True)
     fit(

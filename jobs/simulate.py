@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.launch import Run, run_job
 from jobs.study import Study
 from pipeline.fold import map_parts
@@ -16,9 +16,9 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
-from pipeline.generator.lcw import LCW_TABLES
-from pipeline.generator.settings import RECIPE
-from pipeline.simulate import SAMPLE, SimulatedSample, plan_files, write_file
+from pipeline.simulators.known_density.lcw import LCW_TABLES
+from pipeline.simulators.known_density.settings import RECIPE
+from pipeline.simulators.sample_files import SAMPLE, SimulatedSample, plan_files, write_file
 
 log = logging.getLogger(__name__)
 

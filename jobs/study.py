@@ -14,9 +14,9 @@ from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.records import PathText, Record
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
-from pipeline.scaling.settings import ScalingSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
+from pipeline.training_size.settings import ScalingSettings
 from pipeline.trees.settings import BoostedTreesSettings
 from training.settings import ModelSettings, TaggerSettings
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.cli import JOBS
 from jobs.launch import parse_words, require_output, run_tool
-from jobs.ray_jobs import find_job, follow_job, job_server, stop_job, submit_job
-from jobs.ray_package import packed
+from jobs.ray.package import packed
+from jobs.ray.server import find_job, follow_job, job_server, stop_job, submit_job
 from jobs.settings import load_settings
 from jobs.signals import SignalArrived
 from jobs.sites import RaySettings

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from distributed import Client
 
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.ingest import ingested_folder, open_ingested
 from jobs.launch import Run, run_job
 from jobs.models import open_model
@@ -23,8 +23,9 @@ from jobs.study import Study, TagSection
 from jobs.tags import VERSION, open_tags, tags_fingerprint, tags_folder, untagged_folder
 from jobs.task import Task
 from jobs.train import train_named, train_task
-from pipeline.density import oracle_of
-from pipeline.estimates import OnnxFile
+from pipeline.calibrators.density import oracle_of
+from pipeline.calibrators.estimates import OnnxFile
+from pipeline.calibrators.registry import open_calibrator
 from pipeline.evaluation.axes import resolve_axis
 from pipeline.fold import map_parts, merge_in_order
 from pipeline.formats.card import ModelCard
@@ -34,8 +35,6 @@ from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part
 from pipeline.formats.tags import LabelManifest, TagManifest, read_labels
 from pipeline.formats.versions import versions_of
-from pipeline.open_calibrator import open_calibrator
-from pipeline.tagging.keep import KeepPlan, keep_part, untagged_fingerprint, untagged_manifest
 from pipeline.tagging.labels import check_label, describe_label, true_component
 from pipeline.tagging.parts import (
     LabelPlan,
@@ -46,8 +45,9 @@ from pipeline.tagging.parts import (
     ordinary_scores,
     tag_part,
 )
-from pipeline.tagging.position import PositionMap
+from pipeline.tagging.position_map import PositionMap
 from pipeline.tagging.rates import TagSummary
+from pipeline.tagging.selection import KeepPlan, keep_part, untagged_fingerprint, untagged_manifest
 from pipeline.tagging.working_point import choose_threshold
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest
 from pipeline.formats.tags import TagManifest
-from pipeline.tagging.keep import untagged_fingerprint
+from pipeline.tagging.selection import untagged_fingerprint
 
 VERSION = 1  # raised when the same settings and data give other tags
 

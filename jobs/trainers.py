@@ -11,7 +11,7 @@ from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.trees.settings import BoostedTreesSettings
-from training.ray_environment import choose_token
+from training.ray.environment import choose_token
 from training.settings import TrainedSettings
 
 
@@ -70,7 +70,7 @@ def prepare_ray(ray: RaySettings) -> None:
 
 def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
     with needing_torch():
-        from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
+        from training.job import train_model  # noqa: PLC0415 - other jobs need no torch
     ray = task.study.ray
     prepare_ray(ray)
     with stop_requests() as should_stop:

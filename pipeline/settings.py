@@ -6,14 +6,14 @@ from typing import Annotated, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.features import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
-from pipeline.formats.calibrated import calibrated_columns
+from pipeline.formats.calibrated_set import calibrated_columns
 from pipeline.formats.card import SEARCH_MARGIN
 from pipeline.formats.columns import Column, Cut, Feature, Role, Target
 from pipeline.formats.manifest import Split
 from pipeline.formats.records import CountsFromItsFile, InputText, PathText, Record
-from pipeline.generator.settings import GeneratorSettings
 from pipeline.root.layout import LAYOUT_SUFFIXES, Layout, LoadedLayout, read_layout
+from pipeline.samples.topo_clusters import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 STATISTICS_BLOCK = 65_536  # clusters; part of the definition of a dataset, hence no setting
 

@@ -6,7 +6,9 @@ import time
 
 def calibrate_slowly(plan):
     """So slowly that a job can be cancelled in the middle."""
-    from pipeline.calibrate import calibrate_part  # the other task starts without its seconds
+    from pipeline.calibrators.calibrate import (
+        calibrate_part,  # the other task starts without its seconds
+    )
 
     time.sleep(3.0)
     return calibrate_part(plan)

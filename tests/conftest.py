@@ -14,7 +14,7 @@ import uproot
 
 from jobs import ingest
 from jobs.cli import main
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.sites import DaskSettings
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.formats.scaling import ColumnStatistics
+from pipeline.formats.transforms import ColumnStatistics
 
 
 def statistics_of(values: np.ndarray) -> ColumnStatistics:

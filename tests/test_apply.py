@@ -21,7 +21,7 @@ from jobs.cli import main
 from pipeline.apply.friend import COUNTER, FRIEND_TREE
 from pipeline.apply.inputs import guess_layout
 from pipeline.apply.rows import Reason
-from pipeline.formats.calibrated import read_calibrated
+from pipeline.formats.calibrated_set import read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.root.files import Access
 from pipeline.root.layout import read_layout

@@ -24,10 +24,10 @@ from test_apply import FAST
 from test_ingest import DATASET
 
 from jobs import calibrate, evaluate, ingest
-from jobs.batch_farm import certificates
-from jobs.batch_queue import JobState, describe_jobs
 from jobs.cli import main
-from jobs.farm import open_farm
+from jobs.farm.batch import certificates
+from jobs.farm.batch_queue import JobState, describe_jobs
+from jobs.farm.dask import open_farm
 from jobs.sites import BatchSettings, DaskSettings, TlsSettings
 from pipeline.fold import map_parts
 
@@ -148,7 +148,7 @@ def test_a_job_that_is_cancelled_in_the_middle_loses_nothing(
     (out / "dataset").symlink_to(local / "local/dataset")
     _link_models(local, out)
     monkeypatch.setattr(calibrate, "calibrate_part", calibrate_slowly)
-    monkeypatch.setattr("jobs.batch_farm.LOOK_SECONDS", (0.5, 0.5))
+    monkeypatch.setattr("jobs.farm.batch.LOOK_SECONDS", (0.5, 0.5))
     before = set(system.states())
 
     def cancel():
@@ -291,7 +291,7 @@ def test_a_queue_is_told_by_kinds_and_stuck_jobs_by_number():
     ],
 )
 def test_a_farm_that_cannot_be_is_refused(tmp_path, capsys, monkeypatch, section, message):
-    monkeypatch.setattr("jobs.farm.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.farm.dask.CONNECT_SECONDS", 0.5)
     path = tmp_path / "study.json"
     simulate = {"num_clusters": 10}
     path.write_text(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from pipeline.blocks import NetworkOutputs, blocks_of
-from pipeline.crps import crps_of
-from pipeline.functionals import summarise
-from pipeline.mixture import Mixtures
+from pipeline.densities.gaussian_mixture.crps import crps_of
+from pipeline.densities.gaussian_mixture.functionals import summarise
+from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs, blocks_of
+from pipeline.densities.gaussian_mixture.parameters import Mixtures
 
 LIMITS = (-6.0, 1.0)
 

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import calibrate
-from pipeline.calibrate import CalibrationPlan, calibrate_part
-from pipeline.density import OnnxDensity
+from pipeline.calibrators import calibrate
+from pipeline.calibrators.calibrate import CalibrationPlan, calibrate_part
+from pipeline.calibrators.density import OnnxDensity
+from pipeline.calibrators.summariser import Summariser
 from pipeline.formats.columns import Target
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import read_part
 from pipeline.parquet import write_part
 from pipeline.settings import SummarySettings
-from pipeline.summariser import Summariser
 
 ROWS, NETWORKS, COMPONENTS = 5000, 4, 2
 TARGET = Target(

@@ -95,7 +95,9 @@ def test_a_job_without_a_study_prints_its_usage(capsys):
     assert "topocal train STUDY.yaml" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["pipeline.onnx_session", "training.onnx_file"])
+@pytest.mark.parametrize(
+    "module", ["pipeline.calibrators.onnx_session", "training.export.onnx_file"]
+)
 def test_onnx_runtime_reports_nothing_and_leaves_the_home_folder_alone(tmp_path, module):
     others = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI"}
     inherited = {key: value for key, value in os.environ.items() if key not in others}

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import ndtr
 
-from pipeline.crps import ERROR, crps_of
-from pipeline.mixture import Mixtures
+from pipeline.densities.gaussian_mixture.crps import ERROR, crps_of
+from pipeline.densities.gaussian_mixture.parameters import Mixtures
 
 
 def mixtures_of(rng, networks, rows, components, *, upper=np.inf):

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from pipeline.density import OnnxDensity, OracleDensity, oracle_of
-from pipeline.features import TOPO_CLUSTER_FEATURES
+from pipeline.calibrators.density import OnnxDensity, OracleDensity, oracle_of
+from pipeline.densities.gaussian_mixture.parameters import log_density
 from pipeline.formats.columns import Column, Cut, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, FloorCount, InputFile
 from pipeline.formats.seeds import generator
-from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import RECIPE, GeneratorSettings
-from pipeline.mixture import log_density
+from pipeline.samples.topo_clusters import TOPO_CLUSTER_FEATURES
+from pipeline.simulators.known_density.sample import draw_clusters
+from pipeline.simulators.known_density.settings import RECIPE, GeneratorSettings
 
 CUT = Cut(column="cluster_ENG_CALIB_TOT", above=0.3)
 

@@ -16,7 +16,7 @@ from test_ingest import DATASET
 from jobs import calibrate
 from jobs.cli import main
 from jobs.study import load_study
-from pipeline.formats.calibrated import calibrated_columns, read_calibrated
+from pipeline.formats.calibrated_set import calibrated_columns, read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
 
 ROOT = Path(__file__).parent.parent

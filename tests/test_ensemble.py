@@ -11,16 +11,16 @@ from training_processes import CLOCK, assert_equal, kill_within_epoch, train, tr
 
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.seeds import derive_seed
-from training import network
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
-from training.data import read_training_data
-from training.ensemble import share_members
+from training.data.training_data import read_training_data
 from training.epoch import Worker
 from training.faults import LossNotFiniteError
 from training.history import describe_epoch, read_history
+from training.job import train_model
+from training.learners.ensemble import share_members
 from training.loop import train_network
-from training.objective import log_density
-from training.train import train_model
+from training.losses.density_nll import log_density
+from training.networks import mlp as network
 
 LITTLE = 0.05  # MiB, a third of what the rows need
 STRONG = 1e5  # of a repulsion that shows in every bit
@@ -234,7 +234,7 @@ def test_raw_outputs_as_kernel_are_warned_of(tmp_path, caplog):
 
 
 def test_more_workers_than_members_are_refused(tmp_path):
-    from training.workers import fit
+    from training.ray.workers import fit
 
     with pytest.raises(UserError, match="7 workers share 5 members, so 2 would idle"):
         fit(

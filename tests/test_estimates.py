@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.estimates import OnnxFile, PointModel, QuantileModel
-from pipeline.formats.calibrated import Functionals, describe_columns
+from pipeline.calibrators.estimates import OnnxFile, PointModel, QuantileModel
+from pipeline.formats.calibrated_set import Functionals, describe_columns
 from pipeline.formats.columns import Target
 from pipeline.formats.files import sha256_of
 

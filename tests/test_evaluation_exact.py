@@ -17,17 +17,17 @@ from evaluation_fixtures import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation import profiles
-from pipeline.evaluation.binning import OUTSIDE, edge_bins
-from pipeline.evaluation.dense import DenseHistogram
+from pipeline.evaluation import accumulators as profiles
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.fine import FineHistogram
-from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.rows import Quantity
 from pipeline.evaluation.settings import EvaluateSettings
-from pipeline.evaluation.spacing import Grouped, Spacing
 from pipeline.fold import batched, fold, merge_in_order
+from pipeline.statistics.binning import OUTSIDE, edge_bins
+from pipeline.statistics.dense import DenseHistogram
+from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.moments import BinMoments
+from pipeline.statistics.spacing import Grouped, Spacing
 
 ROWS = 12_000
 RATIO = Spacing(scale="log", low=1e-3, high=1e3, cells=14_000)

@@ -23,9 +23,9 @@ from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.keys import Key
 from pipeline.evaluation.plan import plan_evaluation
-from pipeline.evaluation.schemas import SCHEMAS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.evaluation.summary import closure_bins
+from pipeline.evaluation.tables.schemas import SCHEMAS
 
 GIVEN = {
     "regions": {"low": {"of": "numerator", "to": 3.0}},

@@ -21,18 +21,18 @@ from training_fixtures import (
 from pipeline.formats.card import SEARCH_MARGIN, read_card
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import read_manifest, read_part
-from pipeline.formats.scaling import Scaling, scale
+from pipeline.formats.transforms import Scaling, scale
 from training.checkpoint import newest_checkpoint
-from training.data import read_training_data, scalings_of
-from training.export import HEADER, export_model
-from training.export_mixture import draw_weight_sets
-from training.graph import Density, SampledNetworks
+from training.data.training_data import read_training_data, scalings_of
+from training.export.graph import Density, SampledNetworks
+from training.export.mixture import draw_weight_sets
+from training.export.model import HEADER, export_model
+from training.export.onnx_file import check_onnx, write_onnx
+from training.job import train_model
 from training.loop import train_network
-from training.network import FixedLayer, forward_fixed, split_member, split_parameters
-from training.objective import log_density, split_outputs
-from training.onnx_file import check_onnx, write_onnx
+from training.losses.density_nll import log_density, split_outputs
+from training.networks.mlp import FixedLayer, forward_fixed, split_member, split_parameters
 from training.settings import BnnSettings, RepulsiveEnsembleSettings
-from training.train import train_model
 
 SUBSET = ("angle", "sum", "depth")
 SUMMARIES = ("mean", "sigma_syst", "sigma_stat", "central")

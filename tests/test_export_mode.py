@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from training import mode
-from training.mode import linear_mode
+from training.export import mode
+from training.export.mode import linear_mode
 
 LN10 = math.log(10.0)
 RANGE = (-1.1, 1.6)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import ndtr
 
-from training.moments import mass_between, moments_within, sigmas_within, upper_tail
+from training.export.moments import mass_between, moments_within, sigmas_within, upper_tail
 
 LN10 = math.log(10.0)
 RANGE = (-1.1, 1.6)

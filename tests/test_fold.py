@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from jobs.farm import open_farm
+from jobs.farm.dask import open_farm
 from jobs.sites import DaskSettings
 from pipeline.fold import fold, map_parts, merge_in_order
 from pipeline.formats.errors import UserError

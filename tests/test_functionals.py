@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from scipy.special import erfcx
 from scipy.stats import truncnorm
 
-from pipeline import fastmath
-from pipeline.functionals import summarise
-from pipeline.mixture import (
+from pipeline.densities.gaussian_mixture.functionals import summarise
+from pipeline.densities.gaussian_mixture.parameters import (
     Mixtures,
     cdf,
     linear_moments,
@@ -17,6 +16,7 @@ from pipeline.mixture import (
     log_density,
     quantile,
 )
+from pipeline.numerics import special as fastmath
 
 LN10 = np.log(10.0)
 LOW, HIGH = -1.3, 2.2

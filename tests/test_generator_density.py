@@ -12,12 +12,12 @@ from scipy.special import logsumexp
 from scipy.stats import kstest, norm
 
 from pipeline.formats.seeds import generator
-from pipeline.generator.events import draw_events
-from pipeline.generator.features import draw_features
-from pipeline.generator.latents import Part, draw_latents
-from pipeline.generator.response import COMPONENTS, response_mixture
-from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
+from pipeline.simulators.known_density.events import draw_events
+from pipeline.simulators.known_density.features import draw_features
+from pipeline.simulators.known_density.latents import Part, draw_latents
+from pipeline.simulators.known_density.response import COMPONENTS, response_mixture
+from pipeline.simulators.known_density.sample import draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 NUM = 200_000
 LOG10 = np.log(10.0)

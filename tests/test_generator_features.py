@@ -5,12 +5,18 @@ import pytest
 from scipy.stats import kstest, norm
 
 from pipeline.formats.seeds import generator
-from pipeline.generator.events import draw_events, mean_vertices
-from pipeline.generator.features import FEATURES, draw_features
-from pipeline.generator.geometry import cartesian
-from pipeline.generator.latents import Origin, Part, draw_em_deposit_share, draw_latents, expit
-from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
+from pipeline.simulators.known_density.events import draw_events, mean_vertices
+from pipeline.simulators.known_density.features import FEATURES, draw_features
+from pipeline.simulators.known_density.geometry import cartesian
+from pipeline.simulators.known_density.latents import (
+    Origin,
+    Part,
+    draw_em_deposit_share,
+    draw_latents,
+    expit,
+)
+from pipeline.simulators.known_density.sample import draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from scipy.integrate import simpson
 from scipy.stats import kstest, norm
 
+from pipeline.densities.gaussian_mixture.parameters import Mixtures
 from pipeline.formats.seeds import generator
-from pipeline.generator.features import FEATURES
-from pipeline.generator.response import (
+from pipeline.simulators.known_density.features import FEATURES
+from pipeline.simulators.known_density.response import (
     COMPONENTS,
     SECOND_TIME_FLOOR,
     draw_response,
     response_mixture,
 )
-from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
-from pipeline.mixture import Mixtures
+from pipeline.simulators.known_density.sample import draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 WITH = GeneratorSettings()
 WITHOUT = GeneratorSettings(resistant=False)

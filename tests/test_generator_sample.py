@@ -8,12 +8,12 @@ from pydantic import ValidationError
 from scipy.stats import norm
 
 from pipeline.formats.seeds import generator
-from pipeline.generator.events import draw_events
-from pipeline.generator.features import FEATURES, draw_features
-from pipeline.generator.latents import draw_latents
-from pipeline.generator.response import response_mixture
-from pipeline.generator.sample import RUN_NUMBER, draw_clusters
-from pipeline.generator.settings import GeneratorSettings
+from pipeline.simulators.known_density.events import draw_events
+from pipeline.simulators.known_density.features import FEATURES, draw_features
+from pipeline.simulators.known_density.latents import draw_latents
+from pipeline.simulators.known_density.response import response_mixture
+from pipeline.simulators.known_density.sample import RUN_NUMBER, draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 NUM = 40_000
 INTEGERS = {

@@ -16,7 +16,6 @@ from test_ingest import DATASET
 from jobs import ingest, simulate
 from jobs.launch import Run
 from jobs.study import load_study
-from pipeline.features import TOPO_CLUSTER_FEATURES
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.ingest.plan import wanted_columns
@@ -26,6 +25,7 @@ from pipeline.root.files import Access
 from pipeline.root.inspect import MARK_ROWS, Wanted, inspect_file
 from pipeline.root.layout import Layout, read_layout, unit_factor
 from pipeline.root.read import concatenate, read_rows
+from pipeline.samples.topo_clusters import TOPO_CLUSTER_FEATURES
 
 ROOT = Path(__file__).parent.parent
 PHYSLITE = ROOT.parent / "shared" / "data" / "atlas_physlite_40_events.root"

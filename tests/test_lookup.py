@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 from statistics_fixture import statistics_of
 
+from pipeline.calibrators.lookup_table import LookupTable, ReferenceScale
 from pipeline.fold import merge_in_order
 from pipeline.formats.card import read_card
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import DatasetManifest
-from pipeline.generator.fit_lcw import fit_lcw
-from pipeline.generator.lcw import LCW_TABLES
-from pipeline.generator.sample import draw_bare_clusters, draw_clusters
-from pipeline.generator.settings import GeneratorSettings
 from pipeline.lookup.bins import Quantities, edges_of
-from pipeline.lookup.calibrator import LookupTable, ReferenceScale
 from pipeline.lookup.fit import plan_fit
 from pipeline.lookup.medians import CELLS
 from pipeline.lookup.model import write_model
@@ -25,6 +21,10 @@ from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sparse import fill_table, mean_of, share_of
 from pipeline.lookup.sums import TableSums
 from pipeline.lookup.tables import make_tables, read_tables, write_tables
+from pipeline.simulators.known_density.fit_lcw import fit_lcw
+from pipeline.simulators.known_density.lcw import LCW_TABLES
+from pipeline.simulators.known_density.sample import draw_bare_clusters, draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 
 TARGET = Target(name="scale", numerator="e_raw", denominator="e_true", calibrated="e_cal")
 AXES = [

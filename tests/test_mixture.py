@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm, truncnorm
 
-from pipeline.mixture import (
+from pipeline.densities.gaussian_mixture.parameters import (
     Mixtures,
     cdf,
     linear_moments,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline import mode_grid
-from pipeline import modes as finder
-from pipeline.blocks import blocks_of
-from pipeline.masses import moments_of_rows
-from pipeline.mixture import Mixtures
+from pipeline.densities.gaussian_mixture import mode_grid
+from pipeline.densities.gaussian_mixture import modes as finder
+from pipeline.densities.gaussian_mixture.components import moments_of_rows
+from pipeline.densities.gaussian_mixture.network_outputs import blocks_of
+from pipeline.densities.gaussian_mixture.parameters import Mixtures
 
 LN10 = np.log(10.0)
 LOW, HIGH = -1.3, 2.2

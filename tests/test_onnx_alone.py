@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from pipeline.calibrators.registry import open_calibrator
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
-from pipeline.open_calibrator import open_calibrator
 from pipeline.settings import CalibrateSettings
 
 EXAMPLE = Path(__file__).parent.parent / "pipeline/apply/example/calibrate.cpp"

@@ -4,7 +4,7 @@ import pytest
 from training_fixtures import tiny_ensemble, tiny_settings
 
 from pipeline.formats.errors import UserError
-from training.placement import Wishes, place_workers
+from training.ray.placement import Wishes, place_workers
 
 BNN, RE = tiny_settings(batch_rows=4 * 512), tiny_ensemble(members=5)
 

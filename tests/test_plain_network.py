@@ -11,13 +11,13 @@ from training_processes import assert_equal, train
 
 from pipeline.formats.errors import StoppedBySignal
 from pipeline.formats.manifest import read_manifest, read_part
-from pipeline.formats.scaling import scale
-from training import network
+from pipeline.formats.transforms import scale
 from training.checkpoint import newest_checkpoint
-from training.data import read_training_data, scalings_of
-from training.export import export_model
+from training.data.training_data import read_training_data, scalings_of
+from training.export.model import export_model
 from training.history import read_history
-from training.point_loss import CrossEntropy, LeakyKernel, predicted_log10
+from training.losses.point import CrossEntropy, LeakyKernel, predicted_log10
+from training.networks import mlp as network
 from training.settings import DnnSettings
 
 

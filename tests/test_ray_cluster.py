@@ -20,7 +20,7 @@ from test_ingest import DATASET
 from training_processes import assert_equal, train
 
 from jobs.cli import main
-from jobs.ray_package import PROBE, packed, refuse_unshared
+from jobs.ray.package import PROBE, packed, refuse_unshared
 from jobs.study import load_study
 from pipeline.formats.card import read_card
 from pipeline.formats.errors import UserError
@@ -259,7 +259,7 @@ def test_a_package_is_the_code_and_the_study_with_absolute_paths(study, site):
 
 
 def test_a_package_with_data_in_it_is_refused(study, site, monkeypatch):
-    monkeypatch.setattr("jobs.ray_package.MOST_MIB", 0.01)
+    monkeypatch.setattr("jobs.ray.package.MOST_MIB", 0.01)
     with (
         pytest.raises(UserError, match=r"more than the 0 that are sent .*such as /"),
         packed(load_study([str(study), str(site)], [])),

@@ -13,7 +13,7 @@ from test_ingest import DATASET
 from jobs import calibrate, evaluate, fit_table, grow_trees, ingest
 from jobs.cli import main
 from pipeline.fold import merge_in_order
-from pipeline.formats.calibrated import read_calibrated
+from pipeline.formats.calibrated_set import read_calibrated
 from pipeline.formats.card import read_card
 from pipeline.formats.columns import Target
 from pipeline.formats.manifest import read_manifest, read_part
@@ -22,9 +22,9 @@ from pipeline.lookup.projection import project_tables
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums
 from pipeline.lookup.tables import make_tables, read_tables
-from pipeline.report.lookup import lookup_panels
-from pipeline.report.scene import Scene
+from pipeline.report.figures.lookup_table import lookup_panels
 from pipeline.report.settings import ReportSettings
+from pipeline.report.study_data import Scene
 
 AXES = [
     {"of": "e_raw", "low": 0.1, "high": 1000.0, "bins": 12},

@@ -16,12 +16,12 @@ pytest.importorskip("jinja2")
 
 from report_fixtures import draw, make_full_inputs, make_inputs
 
-from pipeline.report.canvas import Panel, house_style, new_axes, save_panel
-from pipeline.report.densities import shorthand
+from pipeline.report.figures.densities import shorthand
+from pipeline.report.figures.scores import nll_panels
+from pipeline.report.panel import Panel, house_style, new_axes, save_panel
 from pipeline.report.paper import panel_letters
-from pipeline.report.scene import Scene
-from pipeline.report.scores import nll_panels
 from pipeline.report.settings import ReportSettings
+from pipeline.report.study_data import Scene
 from pipeline.report.write import write_report
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline.formats.columns import Target
-from pipeline.report import comparison
-from pipeline.report.canvas import house_style
-from pipeline.report.scene import Scene
+from pipeline.report.figures import comparison
+from pipeline.report.panel import house_style
 from pipeline.report.settings import ReportSettings
+from pipeline.report.study_data import Scene
 
 EDGES = np.geomspace(0.3, 300.0, 11)
 

@@ -8,13 +8,13 @@ from evaluation_fixtures import TOPO
 pytest.importorskip("matplotlib")
 pytest.importorskip("mplhep")
 
-from pipeline.report.detector import OUTLINES
-from pipeline.report.repulsion import describe_repulsion
-from pipeline.report.scene import Scene
+from pipeline.report.figures.detector import OUTLINES
+from pipeline.report.figures.repulsion import describe_repulsion
+from pipeline.report.math_text import split_unit, to_html, to_text
 from pipeline.report.settings import ReportSettings
 from pipeline.report.statements import STATEMENTS, closure, ridges, spectra, uncertainty
 from pipeline.report.statements.table import statement_tables
-from pipeline.report.words import split_unit, to_html, to_text
+from pipeline.report.study_data import Scene
 
 
 class Card:

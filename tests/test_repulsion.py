@@ -9,15 +9,16 @@ import pytest
 import torch
 from training_fixtures import tiny_ensemble
 
-from training import members, network
-from training.ensemble_step import EnsembleStep
-from training.members import aligned_rows
-from training.noise import keys_of_epoch
-from training.objective import log_density, split_outputs
-from training.operations import COMPILED, PLAIN
-from training.repulsion import repel
+from training.losses.density_nll import log_density, split_outputs
+from training.networks import mlp as network
 from training.settings import Kernel
-from training.step import Batch
+from training.steps import members
+from training.steps.ensemble_step import EnsembleStep
+from training.steps.members import aligned_rows
+from training.steps.noise import keys_of_epoch
+from training.steps.operations import COMPILED, PLAIN
+from training.steps.repulsion import repel
+from training.steps.sampled import Batch
 
 SIZES, MEMBERS, NUM_ROWS = (4, 7, 5, 6), 4, 300
 BOUNDS = (-3.0, 0.5)

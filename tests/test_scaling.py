@@ -12,15 +12,15 @@ from test_ingest import DATASET
 from jobs import scaling
 from jobs.cli import main
 from jobs.ingest import dataset_folder, open_dataset
-from jobs.scaling_plan import plan_trainings
-from jobs.scaling_point import make_point
-from jobs.scaling_rows import make_rows
 from jobs.study import load_study
+from jobs.training_size.plan import plan_trainings
+from jobs.training_size.point import make_point
+from jobs.training_size.rows import make_rows
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
 from pipeline.ingest.identity import uniform_of
-from pipeline.scaling.fits import (
+from pipeline.training_size.fits import (
     CONSTANT,
     FALLING,
     FLAT,
@@ -29,20 +29,20 @@ from pipeline.scaling.fits import (
     fit_sizes,
     rows_where_negligible,
 )
-from pipeline.scaling.points import load_rows
-from pipeline.scaling.predictions import pooled
-from pipeline.scaling.spread import compare, errors_of
-from pipeline.scaling.subsets import Origin, Subset, ranks_of, write_subset
-from pipeline.scaling.table import levels_of
+from pipeline.training_size.points import load_rows
+from pipeline.training_size.predictions import pooled
+from pipeline.training_size.spread import compare, errors_of
+from pipeline.training_size.subsets import Origin, Subset, ranks_of, write_subset
+from pipeline.training_size.table import levels_of
 from training.checkpoint import newest_checkpoint
-from training.data import open_split, read_training_data
-from training.export_mixture import networks_of
+from training.data.passes import Passes
+from training.data.rows import Chunk
+from training.data.training_data import open_split, read_training_data
+from training.export.mixture import networks_of
 from training.history import read_history
 from training.loop import train_network
-from training.noise import StepRows
-from training.passes import Passes
-from training.rows import Chunk
 from training.settings import BnnSettings
+from training.steps.noise import StepRows
 
 NET = {
     "kind": "bnn",

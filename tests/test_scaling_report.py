@@ -7,15 +7,16 @@ pytest.importorskip("mplhep")
 
 from evaluation_fixtures import TOPO
 
-from pipeline.report import scaling, scaling_words
-from pipeline.report.canvas import house_style
+from pipeline.report import training_size_texts as scaling_words
+from pipeline.report.figures import training_size as scaling
 from pipeline.report.hepdata import data_document
-from pipeline.report.scene import Scene
+from pipeline.report.panel import house_style
 from pipeline.report.settings import ReportSettings
 from pipeline.report.statements import training_size
-from pipeline.scaling.points import MEANS, SIGMAS, PointRecord
-from pipeline.scaling.settings import ScalingSettings
-from pipeline.scaling.table import Point, make_tables
+from pipeline.report.study_data import Scene
+from pipeline.training_size.points import MEANS, SIGMAS, PointRecord
+from pipeline.training_size.settings import ScalingSettings
+from pipeline.training_size.table import Point, make_tables
 
 SIZES = (1_000, 4_000, 16_000)
 ROWS = 600

@@ -8,10 +8,10 @@ import uproot
 from jobs import simulate
 from jobs.launch import Run
 from jobs.study import load_study
-from pipeline.features import TOPO_CLUSTER_FEATURES
 from pipeline.formats.errors import UserError
-from pipeline.generator.settings import RECIPE
 from pipeline.root.files import SIMULATION_KEY
+from pipeline.samples.topo_clusters import TOPO_CLUSTER_FEATURES
+from pipeline.simulators.known_density.settings import RECIPE
 
 
 def _study(tmp_path, **changes):

@@ -14,11 +14,11 @@ from jobs.tags import tag_tables
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
 from pipeline.formats.tags import LABEL, TagManifest, read_labels
-from pipeline.report import tagging
-from pipeline.report.canvas import house_style
-from pipeline.report.scene import Scene
+from pipeline.report.figures import tagging
+from pipeline.report.panel import house_style
 from pipeline.report.settings import ReportSettings
-from training.data import open_split, read_training_data
+from pipeline.report.study_data import Scene
+from training.data.training_data import open_split, read_training_data
 
 SMALL = {
     "kind": "dnn",

@@ -8,19 +8,19 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jobs.study import Study
-from pipeline.density import OracleDensity
+from pipeline.calibrators.density import OracleDensity
 from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.seeds import generator
-from pipeline.generator.features import FEATURES
-from pipeline.generator.response import COMPONENT, COMPONENTS
-from pipeline.generator.sample import draw_clusters
-from pipeline.generator.settings import GeneratorSettings
-from pipeline.report.scene import Scene
 from pipeline.report.settings import ReportSettings
+from pipeline.report.study_data import Scene
+from pipeline.simulators.known_density.features import FEATURES
+from pipeline.simulators.known_density.response import COMPONENT, COMPONENTS
+from pipeline.simulators.known_density.sample import draw_clusters
+from pipeline.simulators.known_density.settings import GeneratorSettings
 from pipeline.tagging.labels import describe_label, label_probability, label_rows
-from pipeline.tagging.position import PositionMap
+from pipeline.tagging.position_map import PositionMap
 from pipeline.tagging.rates import TagRows, TagSummary
 from pipeline.tagging.settings import AboveThreshold, LabelColumn, TagSettings, UnderPredicted
 from pipeline.tagging.working_point import choose_threshold
@@ -219,8 +219,8 @@ def test_settings_name_a_kind_of_label_and_a_model_of_the_study():
 
 
 def test_panels_of_the_tagger_have_their_numbers_beside_them(tmp_path):
-    canvas = pytest.importorskip("pipeline.report.canvas")
-    panels = pytest.importorskip("pipeline.report.tagging")
+    canvas = pytest.importorskip("pipeline.report.panel")
+    panels = pytest.importorskip("pipeline.report.figures.tagging")
     rows, mu = tag_rows()
     summary = TagSummary.of(rows, (AXIS,))
     place = {"x": 10 * mu, "y": 5 * mu, "z": -20 * mu}

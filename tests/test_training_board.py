@@ -4,11 +4,11 @@ import pytest
 from training_fixtures import tiny_settings, write_tiny_dataset
 
 from pipeline.formats.errors import UserError
-from training.board import FOLDER, open_board
-from training.data import read_training_data
+from training.data.training_data import read_training_data
 from training.history import read_history
+from training.job import train_model
 from training.loop import train_network
-from training.train import train_model
+from training.tensorboard import FOLDER, open_board
 
 
 def test_without_tensorboard_it_is_said_at_once(tmp_path, monkeypatch):

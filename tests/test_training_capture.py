@@ -11,10 +11,10 @@ from training_processes import assert_equal
 
 from training import capture
 from training.checkpoint import newest_checkpoint
-from training.data import read_training_data
+from training.data.training_data import read_training_data
 from training.epoch import Run
 from training.loop import train_network
-from training.noise import plan_epoch
+from training.steps.noise import plan_epoch
 
 GPU = torch.device("cuda")
 

@@ -7,8 +7,8 @@ from training_fixtures import FEATURES, ROWS, TARGET, write_tiny_dataset
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
-from training.data import read_training_data
-from training.rows import permutation
+from training.data.rows import permutation
+from training.data.training_data import read_training_data
 
 
 @pytest.fixture(scope="module")

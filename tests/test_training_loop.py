@@ -16,16 +16,16 @@ from training_processes import (
 
 from pipeline.formats.errors import StoppedBySignal
 from pipeline.formats.seeds import derive_seed
-from training import network
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
-from training.data import read_training_data
+from training.data.rows import permutation
+from training.data.training_data import read_training_data
 from training.epoch import Run, Worker
 from training.faults import LossNotFiniteError
 from training.history import read_history
 from training.loop import train_network
-from training.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
-from training.objective import log_density, summed_nll
-from training.rows import permutation
+from training.losses.density_nll import log_density, summed_nll
+from training.networks import mlp as network
+from training.steps.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
 
 LITTLE = 0.05  # MiB, a third of what the rows need
 

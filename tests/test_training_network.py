@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from training import network
+from training.networks import mlp as network
 
 SIZES = (4, 7, 5, 6)
 

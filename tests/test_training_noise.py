@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.noise import (
+from training.steps.noise import (
     BLOCK_ROWS,
     PAIR_ROWS,
     fill_layer_noise,

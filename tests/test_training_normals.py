@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from training.normals import fill_normals, normals_on_device
+from training.steps.normals import fill_normals, normals_on_device
 
 KEY = (np.uint32(2_718_281_828), np.uint32(3_141_592_653))
 MANY = 4_000_000

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from training.objective import log_density, split_outputs, summed_nll
+from training.losses.density_nll import log_density, split_outputs, summed_nll
 
 BOUNDS = (-14.0, 0.0)
 

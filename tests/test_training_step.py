@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from training import network
-from training.compiled import IS_COMPILED
-from training.noise import BLOCK_ROWS, fill_layer_noise, fill_pair_noise, keys_of_epoch
-from training.objective import summed_nll
-from training.operations import COMPILED, PLAIN, operations_on
-from training.step import Batch, SampledStep
-from training.sub_batches import SWISH, PairedStep, PlainStep, mixture_loss, rectified
+from training.losses.density_nll import summed_nll
+from training.networks import mlp as network
+from training.steps.compiled import IS_COMPILED
+from training.steps.noise import BLOCK_ROWS, fill_layer_noise, fill_pair_noise, keys_of_epoch
+from training.steps.operations import COMPILED, PLAIN, operations_on
+from training.steps.sampled import Batch, SampledStep
+from training.steps.weight_sets import SWISH, PairedStep, PlainStep, mixture_loss, rectified
 
 SIZES = (4, 7, 5, 6)
 BOUNDS = (-3.0, 0.5)

@@ -9,12 +9,12 @@ from training_fixtures import ROWS, tiny_settings, write_tiny_dataset
 
 from pipeline.formats.errors import UserError
 from training.checkpoint import newest_checkpoint
-from training.data import read_training_data
+from training.data.rows import Chunk, Rows
+from training.data.stream import StreamedRows
+from training.data.training_data import read_training_data
 from training.history import read_history
 from training.loop import train_network
-from training.noise import plan_epoch
-from training.rows import Chunk, Rows
-from training.stream import StreamedRows
+from training.steps.noise import plan_epoch
 
 LITTLE = 0.03  # MiB; the rows need more than three times as much
 BATCH = 1100

@@ -18,10 +18,10 @@ from training_processes import assert_equal, train
 
 from pipeline.formats.errors import StoppedBySignal, UserError
 from training.checkpoint import newest_checkpoint
-from training.data import read_training_data
+from training.data.training_data import read_training_data
 from training.history import read_history, showing_progress, write_history
 from training.loop import train_network
-from training.ray_environment import (
+from training.ray.environment import (
     OwnerChanged,
     ensure_token,
     own_signals,
@@ -131,7 +131,7 @@ def test_progress_ends_with_the_last_epoch(tmp_path, caplog):
 @pytest.mark.ray
 @pytest.mark.filterwarnings("default")  # Ray's own
 def test_two_workers_of_ray_equal_one_without(ray_home, tmp_path, monkeypatch):
-    from training.workers import fit
+    from training.ray.workers import fit
 
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")  # must not be joined
     dataset = write_tiny_dataset(tmp_path / "dataset")
@@ -187,7 +187,7 @@ def test_two_workers_of_ray_equal_one_without(ray_home, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("ray_home")
 def test_what_one_worker_alone_finds_wrong_ends_all(tmp_path, monkeypatch):
     """Of streamed rows each worker reads some: the others would wait for it without end."""
-    from training import workers
+    from training.ray import workers
 
     monkeypatch.setattr(workers, "MAX_FAILURES", 0)
     columns = training_fixtures._columns
@@ -225,7 +225,7 @@ def as_an_ensemble(fit, tmp_path):
 @pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.usefixtures("ray_home")
 def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path):
-    from training.workers import fit
+    from training.ray.workers import fit
 
     dataset = write_tiny_dataset(tmp_path / "dataset", with_weights=True)
     settings = tiny_ensemble(repulsion_scale=1e5)
@@ -239,7 +239,7 @@ def work_on_the_cpu(config):
     """A worker whose share of a GPU is Ray's declaration alone."""
     import ray
 
-    from training.workers import _work
+    from training.ray.workers import _work
 
     share = ray.get_runtime_context().get_assigned_resources()["GPU"]
     return _work(config | {"use_gpu": False}) | {"message": f"had {share} GPU"}
@@ -253,7 +253,7 @@ def test_workers_share_a_declared_gpu_through_gloo(tmp_path, monkeypatch, caplog
     """As many as the resources allow, with the bits of one; a torch without CUDA is told."""
     import ray
 
-    from training import workers
+    from training.ray import workers
 
     dataset, settings = write_tiny_dataset(tmp_path / "dataset"), tiny_ensemble()
     train_there = functools.partial(
@@ -292,8 +292,8 @@ def test_workers_share_a_declared_gpu_through_gloo(tmp_path, monkeypatch, caplog
 @pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.mark.usefixtures("ray_home")
 def test_what_listens_is_on_loopback_or_asks_for_the_token(tmp_path):
-    from training.ray_session import _nodes_without
-    from training.workers import fit
+    from training.ray.session import _nodes_without
+    from training.ray.workers import fit
 
     folder, answers, blind = tmp_path / "model", {}, []
 

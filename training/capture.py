@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.epoch import Advance, Run, State, take_steps
-from training.noise import StepRows
+from training.steps.noise import StepRows
 
 CPU_CHUNK = 8  # steps whose rows are gathered at once: they stay in the cache until used
 GPU_CHUNKS = range(128, 63, -1)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.errors import StoppedBySignal
-from training.data import TrainingData
+from training.data.rows import Chunk
+from training.data.training_data import TrainingData
 from training.faults import LossNotFiniteError, name_columns
-from training.learner import Learner
-from training.noise import StepRows, keys_of_epoch
-from training.rows import Chunk
+from training.learners.protocol import Learner
 from training.settings import TrainedSettings
-from training.step import Batch
+from training.steps.noise import StepRows, keys_of_epoch
+from training.steps.sampled import Batch
 
 CPU = torch.device("cpu")
 

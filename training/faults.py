@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.errors import UserError
-from training.data import TrainingData
-from training.rows import Chunk
+from training.data.rows import Chunk
+from training.data.training_data import TrainingData
 
 EXTREME = 20.0  # of a scaled value, or of log10 of the target
 

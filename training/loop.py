@@ -8,8 +8,6 @@ from typing import Any, cast
 
 import torch
 
-from training.bayesian import BayesianNetwork
-from training.board import open_board
 from training.capture import advance_on, cut_plan
 from training.checkpoint import (
     Checkpoint,
@@ -20,16 +18,18 @@ from training.checkpoint import (
     save_index,
     save_network,
 )
-from training.data import TrainingData
-from training.ensemble import RepulsiveEnsemble
+from training.data.passes import Passes
+from training.data.rows import Chunk
+from training.data.training_data import TrainingData
 from training.epoch import Buffers, Run, State, Worker, train_epoch
 from training.history import append_history, write_history
-from training.learner import Learner
-from training.noise import StepRows
-from training.passes import Passes
-from training.plain_network import PlainNetwork
-from training.rows import Chunk
+from training.learners.bayesian import BayesianNetwork
+from training.learners.ensemble import RepulsiveEnsemble
+from training.learners.plain import PlainNetwork
+from training.learners.protocol import Learner
 from training.settings import BnnSettings, RepulsiveEnsembleSettings, TrainedSettings
+from training.steps.noise import StepRows
+from training.tensorboard import open_board
 
 log = logging.getLogger(__name__)
 

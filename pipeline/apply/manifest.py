@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.formats.calibrated import CalibratedColumn
+from pipeline.formats.calibrated_set import CalibratedColumn
 from pipeline.formats.records import OutputRecord, Record
 
 

@@ -7,8 +7,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibrate import SLAB
-from pipeline.calibrator import Calibrator, Columns
+from pipeline.calibrators.calibrate import SLAB
+from pipeline.calibrators.protocol import Calibrator, Columns
 from pipeline.formats.columns import Cut, Feature
 from pipeline.ingest.select import raise_to_floor
 

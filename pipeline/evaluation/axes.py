@@ -5,13 +5,13 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.evaluation.binning import Floats
 from pipeline.evaluation.settings import Axis, Column, Condition
-from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
+from pipeline.statistics.binning import Floats
+from pipeline.statistics.spacing import Spacing
 
 BINS_PER_DECADE = 10
 LINEAR_BINS = 50

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import Floats
-from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.evaluation.spacing import Spacing
+from pipeline.statistics.binning import Floats
+from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.spacing import Spacing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

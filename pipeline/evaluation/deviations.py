@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.compiled import exact_kernel
-from pipeline.evaluation.binning import Floats
+from pipeline.numerics.compiled import exact_kernel
+from pipeline.statistics.binning import Floats
 
 
 @exact_kernel

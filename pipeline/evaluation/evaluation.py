@@ -7,8 +7,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from pipeline.evaluation.accumulators import Profiles
 from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.dense import DenseHistogram
 from pipeline.evaluation.fill import (
     fill_baseline,
     fill_pair,
@@ -16,11 +16,8 @@ from pipeline.evaluation.fill import (
     fill_set,
     fill_truth,
 )
-from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.keys import Key
-from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.evaluation.profiles import Profiles
 from pipeline.evaluation.rows import (
     AXES,
     UNCALIBRATED,
@@ -31,7 +28,10 @@ from pipeline.evaluation.rows import (
     check_aligned,
 )
 from pipeline.evaluation.summary import summarise
-from pipeline.evaluation.tables import make_tables
+from pipeline.evaluation.tables.make import make_tables
+from pipeline.statistics.dense import DenseHistogram
+from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.moments import BinMoments
 
 Kind = TypeVar("Kind", FineHistogram, BinMoments, DenseHistogram)
 

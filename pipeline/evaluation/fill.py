@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipeline.evaluation.baseline import BaselineHistogram
-from pipeline.evaluation.binning import UNSEEN, Floats, Numbers
 from pipeline.evaluation.deviations import deviations
 from pipeline.evaluation.fill_scores import fill_scores
-from pipeline.evaluation.fine import FineHistogram
 from pipeline.evaluation.keys import Key
-from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
     AXES,
@@ -25,8 +22,11 @@ from pipeline.evaluation.rows import (
     Rows,
     select,
 )
-from pipeline.evaluation.spacing import Spacing, around_one, evenly
 from pipeline.evaluation.values import quotient, wide
+from pipeline.statistics.binning import UNSEEN, Floats, Numbers
+from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.moments import BinMoments
+from pipeline.statistics.spacing import Spacing, around_one, evenly
 
 SIGMAS = ("sigma_tot", "sigma_syst", "sigma_stat")
 # Quantities of the accumulator "ratio_means", in their order.

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.evaluation.binning import Floats
 from pipeline.evaluation.rows import COVERAGES, Columns, Leaves, Quantity, Rows
-from pipeline.evaluation.spacing import Spacing, evenly
 from pipeline.evaluation.values import quotient, wide
-from pipeline.formats.calibrated import QUANTILES
+from pipeline.formats.calibrated_set import QUANTILES
+from pipeline.statistics.binning import Floats
+from pipeline.statistics.spacing import Spacing, evenly
 
 # Quantities of the accumulator "score_means", in their order.
 SCORE_MEANS = ("nll", "excess", "coverage68", "coverage95", "sharpness68", "crps", "crps_excess")

@@ -16,11 +16,11 @@ from pipeline.evaluation.axes import (
     slightly_above,
 )
 from pipeline.evaluation.settings import ORACLE, Axis, EvaluateSettings, MapSettings, Region
-from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
+from pipeline.statistics.spacing import Spacing
 
 # Figures that have the axes of spectra, and those that have the axes of scores.
 Kind = Literal["others", "spectra", "planes", "scores"]

@@ -8,8 +8,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation.accumulators import Profiles
 from pipeline.evaluation.axes import ResolvedAxis, ResolvedCondition
-from pipeline.evaluation.binning import (
+from pipeline.evaluation.keys import Key
+from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.evaluation.settings import ORACLE
+from pipeline.formats.columns import IDENTITY
+from pipeline.statistics.binning import (
     OUTSIDE,
     Bins,
     Floats,
@@ -19,16 +24,11 @@ from pipeline.evaluation.binning import (
     group_cells,
     number_bins,
 )
-from pipeline.evaluation.fine import Cells, FineHistogram
-from pipeline.evaluation.keys import Key
-from pipeline.evaluation.moments import BinMoments
-from pipeline.evaluation.occupied import SortedRows, sort_rows
-from pipeline.evaluation.on_axes import totals_on_axes
-from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.evaluation.profiles import Profiles
-from pipeline.evaluation.settings import ORACLE
-from pipeline.evaluation.spacing import Grouped, Spacing
-from pipeline.formats.columns import IDENTITY
+from pipeline.statistics.histogram import Cells, FineHistogram
+from pipeline.statistics.moments import BinMoments
+from pipeline.statistics.spacing import Grouped, Spacing
+from pipeline.statistics.sparse_histogram import SortedRows, sort_rows
+from pipeline.statistics.sums_on_axes import totals_on_axes
 
 Columns = Mapping[str, NDArray[Any]]
 Leaf = FineHistogram | BinMoments

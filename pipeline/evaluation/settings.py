@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.evaluation.spacing import Spacing
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.records import PathText, Record
+from pipeline.statistics.spacing import Spacing
 
 Quantity = Literal["numerator", "denominator", "target"]
 

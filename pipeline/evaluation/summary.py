@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evaluation.binning import Floats, Indices
-from pipeline.evaluation.fine import FineHistogram
-from pipeline.evaluation.fit import fit_core
 from pipeline.evaluation.keys import Key
-from pipeline.evaluation.moments import BinMoments
 from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS
+from pipeline.statistics.binning import Floats, Indices
+from pipeline.statistics.gaussian_fit import fit_core
+from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.moments import BinMoments
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.binning import Floats
 from pipeline.evaluation.deviations import quotients
 from pipeline.evaluation.rows import Columns
+from pipeline.statistics.binning import Floats
 
 
 def wide(columns: Columns, name: str) -> Floats:

@@ -14,7 +14,7 @@ from pipeline.formats.columns import Column, Cut, Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.records import OutputRecord, Record
-from pipeline.formats.scaling import ColumnStatistics
+from pipeline.formats.transforms import ColumnStatistics
 
 MANIFEST = "manifest.json"
 Split = Literal["train", "validation", "test"]

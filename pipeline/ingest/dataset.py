@@ -19,10 +19,10 @@ from pipeline.formats.manifest import (
     InputFile,
     MissingRows,
 )
-from pipeline.formats.scaling import ColumnStatistics
+from pipeline.formats.transforms import ColumnStatistics
 from pipeline.ingest.moments import SignedMoments
 from pipeline.ingest.plan import PartPlan, settings_fingerprint, statistics_columns
-from pipeline.ingest.receipt import BlockRecord, Receipt
+from pipeline.ingest.resume import BlockRecord, Receipt
 from pipeline.settings import DatasetSettings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, DatasetManifest, Part
-from pipeline.formats.scaling import ColumnStatistics
+from pipeline.formats.transforms import ColumnStatistics
 from pipeline.text_table import TextTable
 
 MOST_INPUTS = 20  # that are listed one by one

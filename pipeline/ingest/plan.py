@@ -8,7 +8,7 @@ from pipeline.formats.columns import IDENTITY, Column
 from pipeline.formats.errors import UserError
 from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import InputFile
-from pipeline.ingest.receipt import Earlier
+from pipeline.ingest.resume import Earlier
 from pipeline.root.files import Access
 from pipeline.root.inspect import Source, Wanted
 from pipeline.settings import STATISTICS_BLOCK, DatasetSettings

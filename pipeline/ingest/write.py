@@ -17,7 +17,7 @@ from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, Part, Split, read_part
 from pipeline.ingest.clean import CleanBlock, clean_block
 from pipeline.ingest.plan import Block, PartPlan
-from pipeline.ingest.receipt import BlockRecord, MomentsRecord, Receipt, receipt_path
+from pipeline.ingest.resume import BlockRecord, MomentsRecord, Receipt, receipt_path
 from pipeline.parquet import part_path, write_part
 from pipeline.root.read import Rows, concatenate, read_rows
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled import exact_kernel, kernel
-from pipeline.fastmath import ROUGH_LOG, rough_log
 from pipeline.lookup.settings import TableAxis
+from pipeline.numerics.compiled import exact_kernel, kernel
+from pipeline.numerics.special import ROUGH_LOG, rough_log
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

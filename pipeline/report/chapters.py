@@ -8,29 +8,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.report import (
+from pipeline.report import provenance
+from pipeline.report import tables as headline
+from pipeline.report import training_size_texts as scaling_words
+from pipeline.report.figures import (
+    closure as profiles,
+)
+from pipeline.report.figures import (
     comparison,
     densities,
     detector,
-    headline,
-    lookup,
-    losses,
     planes,
-    profiles,
-    provenance,
     repulsion,
-    scaling,
-    scaling_words,
     scores,
     selection,
     slices,
     spectra,
     tagging,
 )
-from pipeline.report.canvas import Panel
-from pipeline.report.headline import HtmlTable
-from pipeline.report.scene import Scene
+from pipeline.report.figures import (
+    lookup_table as lookup,
+)
+from pipeline.report.figures import (
+    training as losses,
+)
+from pipeline.report.figures import (
+    training_size as scaling,
+)
+from pipeline.report.panel import Panel
 from pipeline.report.statements import table as statements
+from pipeline.report.study_data import Scene
+from pipeline.report.tables import HtmlTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pipeline.report.words import split_unit, to_text
+from pipeline.report.math_text import split_unit, to_text
 
 SUBMISSION = "submission.yaml"
 MISSING = "-"  # what HEPData shows as an empty cell

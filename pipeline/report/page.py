@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report.canvas import Panel
-from pipeline.report.headline import HtmlTable
-from pipeline.report.words import to_html, to_text
+from pipeline.report.math_text import to_html, to_text
+from pipeline.report.panel import Panel
+from pipeline.report.tables import HtmlTable
 
 _ID = re.compile(r'\bid="([^"]+)"')
 _REFERENCE = re.compile(r'(xlink:href="#|href="#|url\(#)(?=[A-Za-z0-9])')

@@ -4,7 +4,7 @@ import itertools
 import string
 from collections.abc import Iterator, Mapping
 
-from pipeline.report.scene import AxisView, Scene
+from pipeline.report.study_data import AxisView, Scene
 
 # By kind of panel and figure: the axes in the order of the figure's letters.
 AXES: Mapping[str, Mapping[str, tuple[str, ...]]] = {

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.report.headline import MISSING, HtmlTable
-from pipeline.report.scene import Scene
+from pipeline.report.study_data import Scene
+from pipeline.report.tables import MISSING, HtmlTable
 
 
 def record_tables(scene: Scene) -> Iterator[HtmlTable]:

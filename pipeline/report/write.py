@@ -9,12 +9,12 @@ import pyarrow as pa
 from pipeline.formats.card import ModelCard
 from pipeline.formats.files import write_text
 from pipeline.formats.manifest import DatasetManifest, Split
-from pipeline.report.canvas import Panel, house_style, save_panel
 from pipeline.report.chapters import CHAPTERS, Chapter
 from pipeline.report.hepdata import SUBMISSION, submission
 from pipeline.report.page import Picture, Section, inline, render_page
-from pipeline.report.scene import History, Scene
+from pipeline.report.panel import Panel, house_style, save_panel
 from pipeline.report.settings import ReportSettings
+from pipeline.report.study_data import History, Scene
 
 PAGE = "index.html"
 FIGURES = "figures"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.densities.gaussian_mixture.parameters import Mixtures, cdf, component_probabilities
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
-from pipeline.generator.response import COMPONENT, COMPONENTS
-from pipeline.mixture import Mixtures, cdf, component_probabilities
+from pipeline.simulators.known_density.response import COMPONENT, COMPONENTS
 from pipeline.tagging.settings import AboveThreshold, LabelColumn, LabelSettings, UnderPredicted
 
 Columns = Mapping[str, NDArray[Any]]

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.calibrate import SLAB
-from pipeline.calibrator import Calibrator
-from pipeline.density import OracleDensity
-from pipeline.estimates import OnnxFile
+from pipeline.calibrators.calibrate import SLAB
+from pipeline.calibrators.density import OracleDensity
+from pipeline.calibrators.estimates import OnnxFile
+from pipeline.calibrators.protocol import Calibrator
 from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
 from pipeline.formats.tags import LABEL, SCORE, TAGGED
 from pipeline.parquet import write_part
 from pipeline.tagging.labels import label_probability, label_rows
-from pipeline.tagging.position import PositionMap
+from pipeline.tagging.position_map import PositionMap
 from pipeline.tagging.rates import TagRows, TagSummary
 from pipeline.tagging.settings import LabelColumn, LabelSettings
 

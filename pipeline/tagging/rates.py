@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.evaluation.axes import ResolvedAxis
-from pipeline.evaluation.fine import FineHistogram
-from pipeline.evaluation.moments import BinMoments
-from pipeline.evaluation.spacing import Spacing
+from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.moments import BinMoments
+from pipeline.statistics.spacing import Spacing
 
 Doubles = NDArray[np.float64]
 

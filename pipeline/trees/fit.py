@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.estimates import OnnxFile
+from pipeline.calibrators.estimates import OnnxFile
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import Part
 from pipeline.trees.estimator import grow, pinball_sums

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.formats.calibrated import QUANTILES
+from pipeline.formats.calibrated_set import QUANTILES
 from pipeline.formats.records import Record
 
 Choices = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]

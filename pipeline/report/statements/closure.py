@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluation.rows import UNCALIBRATED
-from pipeline.report.scene import Scene, Series, series
 from pipeline.report.statements.measure import (
     ENOUGH,
     both,
@@ -17,6 +16,7 @@ from pipeline.report.statements.measure import (
     within,
 )
 from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.study_data import Scene, Series, series
 
 LCW = "lcw"
 CLOSE = 0.02  # the paper's two per cent

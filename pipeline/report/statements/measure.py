@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.report.scene import Column, Scene, Series, series
+from pipeline.report.study_data import Column, Scene, Series, series
 
 MIN_ROWS = 100.0  # bins with fewer say nothing
 ENOUGH = 500.0  # rows of a bin whose median is known to about a per cent

@@ -3,9 +3,9 @@
 import numpy as np
 
 from pipeline.evaluation.rows import TARGET
-from pipeline.report.scene import Column, Scene, Series, series
 from pipeline.report.statements.measure import ENOUGH, keep, quantile
 from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.study_data import Column, Scene, Series, series
 
 TOLERANCE = 0.1  # of a ridge's place
 ALIKE = 0.1  # of the ratio of two widths

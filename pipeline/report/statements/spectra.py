@@ -3,7 +3,6 @@
 import numpy as np
 
 from pipeline.evaluation.rows import EVERYWHERE
-from pipeline.report.scene import Column, Scene, Series, series
 from pipeline.report.statements.measure import (
     ENOUGH,
     both,
@@ -15,6 +14,7 @@ from pipeline.report.statements.measure import (
     within,
 )
 from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.study_data import Column, Scene, Series, series
 
 EM, HADRONIC, COMPOSITE = "em", "hadronic", "composite"
 SPREAD = 0.03  # of a fraction that is called constant, on either side of its mean

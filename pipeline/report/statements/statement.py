@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.report.scene import Scene
+from pipeline.report.study_data import Scene
 
 
 @dataclass(frozen=True, slots=True)

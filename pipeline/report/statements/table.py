@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.formats.columns import Target
-from pipeline.report.headline import MISSING, HtmlTable
-from pipeline.report.scene import Scene
 from pipeline.report.statements import STATEMENTS
 from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.study_data import Scene
+from pipeline.report.tables import MISSING, HtmlTable
 
 HOLDS, FAILS, NOT_APPLICABLE = "holds", "does not hold", "not applicable"
 HEAD = ("statement", "paper", "found", "exact density", "judgement", "of", "figure")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipeline.report.scene import Scene
 from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.study_data import Scene
 
 FLAT = 0.05  # change of sigma_syst that counts as none (physics, acceptance)
 MUCH_LARGER = 2.0

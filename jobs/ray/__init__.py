@@ -1,0 +1,1 @@
+"""Jobs on a Ray cluster: what travels there, and the cluster's job server."""

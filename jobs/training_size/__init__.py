@@ -1,0 +1,1 @@
+"""The wiring of the job `scaling`: its plan, rows, trainings and cost."""

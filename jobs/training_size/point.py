@@ -1,0 +1,115 @@
+"""One training of a scaling study from its rows to its figures; runs here or as a Ray task."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jobs.training_size.plan import PointPlan
+from pipeline.calibrators.summariser import Summariser
+from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs
+from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
+from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows
+from training.checkpoint import Checkpoint, newest_checkpoint
+from training.data.training_data import read_training_data
+from training.epoch import Worker
+from training.export.graph import SampledNetworks
+from training.export.mixture import networks_of
+from training.loop import compute_threads, train_network
+from training.ray.environment import OwnerChanged
+
+
+@dataclass(frozen=True)
+class TrainedDensity:
+    """The networks of a training as a density, without a file in between."""
+
+    networks: SampledNetworks
+    inputs: tuple[str, ...]
+
+    def mixtures(self, columns: Mapping[str, NDArray[Any]]) -> NetworkOutputs:
+        """The mixtures of some rows."""
+        x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
+        with torch.no_grad():
+            scaled_NF = self.networks.scaled(torch.from_numpy(x_NF))
+            outputs_SPN = self.networks.outputs_of_scaled(scaled_NF).numpy()
+        return NetworkOutputs(outputs_SPN, self.networks.density.log_variance_bounds)
+
+
+def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -> None:
+    """Train, or continue, judge and record; then the checkpoints are removed.
+
+    Args:
+        plan: Of the training.
+        should_stop: Asked at every step; None: whether another run owns the study.
+
+    Raises:
+        UserError: The rows are at fault, or the loss is not finite.
+        StoppedBySignal: should_stop returned True; the last complete epoch is kept.
+    """
+    settings = plan.training.settings
+    if plan.is_done():  # by a process that lived on after its driver was killed
+        return
+    done = newest_checkpoint(plan.work, plan.fingerprint)
+    if done is None or done.epoch < settings.epochs:
+        plan.work.mkdir(parents=True, exist_ok=True)
+        train_network(
+            read_training_data(plan.dataset, settings.features, settings.memory_mib),
+            settings,
+            seed=plan.seed,
+            fingerprint=plan.fingerprint,
+            folder=plan.work,
+            worker=Worker(
+                threads=plan.threads, device=torch.device("cuda" if plan.use_gpu else "cpu")
+            ),
+            should_stop=should_stop or OwnerChanged(*plan.owner),
+        )
+        done = newest_checkpoint(plan.work, plan.fingerprint)
+    if done is None:
+        msg = f"{plan.work}: no checkpoint after the last epoch"
+        raise RuntimeError(msg)
+    _record(plan, done)
+    shutil.rmtree(plan.work, ignore_errors=True)
+
+
+def _record(plan: PointPlan, done: Checkpoint) -> None:
+    training, manifest = plan.training, read_manifest(plan.dataset)
+    with compute_threads(plan.threads):
+        table = judge_rows(_summariser_of(plan, manifest, done), plan.test)
+    PointRecord(
+        fingerprint=plan.fingerprint,
+        ladder=training.ladder,
+        model=training.model,
+        rows=training.rows,
+        sample=training.sample,
+        seed=training.repeat,
+        networks=training.settings.num_networks,
+        updates=training.updates,
+        scores={name: done.history[-1][name] for name in ("train_nll", "validation_nll")},
+        seconds=sum(record["seconds"] for record in done.history),
+        step_seconds=sum(
+            training.settings.rows_of_epoch(training.rows) / record["rows_per_second"]
+            for record in done.history
+        ),
+        size=save_rows(plan.folder, table),
+    ).save(plan.folder / POINT)
+
+
+def _summariser_of(plan: PointPlan, manifest: DatasetManifest, done: Checkpoint) -> Summariser:
+    """The trained networks as the job calibrate would see them once they were exported."""
+    settings = plan.training.settings
+    if manifest.target is None:
+        msg = f"{plan.dataset}: a subset without a target"
+        raise RuntimeError(msg)
+    inputs = tuple(feature.name for feature in select_features(manifest, settings.features))
+    low, high = manifest.log10_target_range()
+    return Summariser(
+        density=TrainedDensity(networks_of(manifest, settings, done, plan.seed), inputs),
+        target=manifest.target,
+        search_range=(low - plan.summary.margin, high + plan.summary.margin),
+        ranges={},
+        settings=plan.summary,
+    )

@@ -1,0 +1,1 @@
+"""What turns the rows of a split into a calibrated set: networks, tables, exact densities."""

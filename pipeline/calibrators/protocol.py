@@ -1,0 +1,101 @@
+"""What `calibrate` and `apply` know of a model: rows in, the columns of a calibrated set out.
+
+A density, a point estimate, quantiles, a table and a column of the input all answer to it, so that
+neither the jobs nor the evaluation have a case for any of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.formats.calibrated_set import Functionals
+from pipeline.formats.columns import Target
+
+Columns = dict[str, NDArray[Any]]
+Ranges = Mapping[str, tuple[float, float]]
+
+
+class Calibrator(Protocol):
+    """Anything that calibrates rows."""
+
+    @property
+    def target(self) -> Target:
+        """What is predicted."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that it needs besides the target's numerator."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """By input: the training range; rows outside it are not `in_domain`."""
+
+    @property
+    def functionals(self) -> Functionals:
+        """What the central value and the sigmas are."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `calibrate` always gives, in the order of `calibrated_columns`."""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Those that it gives with truth; only a density has any."""
+
+    @property
+    def slabs_at_once(self) -> int:
+        """Slabs of rows that go into one call: more than one where a row needs little memory."""
+
+    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
+        """The columns of a calibrated set for N rows, and flags `*_at_bound` if there are any.
+
+        Args:
+            rows: The inputs and the target's numerator [N].
+            truth: log10 of the true target [N], for scores of a density; None without truth.
+        """
+
+
+class PointEstimate:
+    """What all calibrators have in common that give one value a row and no density."""
+
+    __slots__ = ()
+
+    target: Target
+
+    @property
+    def functionals(self) -> Functionals:
+        """Which functional of a density it is nearest to is not known here."""
+        return Functionals("point")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Central value, calibrated value, domain."""
+        return (self.target.name, self.target.calibrated, "in_domain")
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """None without a density."""
+        return ()
+
+    @property
+    def slabs_at_once(self) -> int:
+        """One: a network's layers fill the cache."""
+        return 1
+
+
+def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Columns:
+    """The central value [N] and the numerator divided by it (Eq. 6), as float32."""
+    return {
+        target.name: central.astype(np.float32),
+        target.calibrated: (rows[target.numerator] / central).astype(np.float32),
+    }
+
+
+def is_inside(rows: Columns, ranges: Ranges) -> NDArray[np.bool_]:
+    """Whether every listed column of N rows lies within its range."""
+    inside = np.ones(len(next(iter(rows.values()))), dtype=bool)
+    for name, (low, high) in ranges.items():
+        inside &= (rows[name] >= low) & (rows[name] <= high)
+    return inside

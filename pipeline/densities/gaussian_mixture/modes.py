@@ -1,0 +1,308 @@
+"""Global maximum of a Gaussian mixture within a range, found row by row; compiled.
+
+Method: an even grid over the hull of the components that can hold the maximum, with the step half
+the smallest width that counts; cells in which still narrower components could beat the best value
+are divided further; each grid maximum that could be the highest is refined by a bracketed Halley
+iteration on the derivative of the logarithm. The grid is float32, the refinement float64.
+
+Why the grid is enough: (log f)'' >= -1 / s^2 for a mixture whose smallest width is s, so that a
+grid of step s / 2 has a point with f >= exp(-1/32) f_max = 0.969 f_max next to every maximum.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.densities.gaussian_mixture.components import largest_inside
+from pipeline.densities.gaussian_mixture.mode_grid import (
+    CELLS,
+    Cells,
+    Grid,
+    Small,
+    choose_grid,
+    density,
+    evaluate_densities,
+    fill_densities,
+    find_extent,
+    find_heights,
+    mark_narrow,
+    shrink_row,
+    tilt_densities,
+)
+from pipeline.densities.gaussian_mixture.mode_peaks import KEPT, Frame, best_of
+from pipeline.numerics.compiled import kernel
+from pipeline.numerics.special import LN10, Row, Vector, Vector32, aligned, aligned32, row_of
+
+TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_grid
+
+_REACH = 2.6  # standard deviations about the mean that the grid covers, for the quantiles' sake
+_SKEWED = 1.4  # above the mean more: the response has its long tail there
+_SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
+# Log of the largest value within the range, below which float32 no longer tells values apart. All
+# components are then a thousand sigmas away, and so is the maximum from being inside.
+_FARTHEST = -1e6
+_F = np.float32
+
+Found = tuple[Vector, NDArray[np.bool_]]
+# Of each row: first point, step and number of cells of its grid (zero if it is too coarse), and
+# what the values at the points, which follow, are to be multiplied by.
+Sketches = tuple[NDArray[np.float64], NDArray[np.float32]]
+
+
+@kernel
+def mode_rows(
+    block: Vector, moments: Vector, bounds: tuple[Vector, Vector], out: Found
+) -> Sketches:
+    """Most probable l = log10 R of each row within its bounds, of the densities of l and of R.
+
+    The density of R has its maximum where p(l) 10^-l has.
+
+    Args:
+        block: of blocks.blocks_of.
+        moments: [N, 3], of moments_of_rows.
+        bounds: low [N] and high [N], in l.
+        out: l [2, N], and whether it is one of the bounds [2, N]; left as they are in rows that
+            are NaN or whose range is empty.
+
+    Returns:
+        What the grids have seen of the densities of l, for the search of quantiles.
+    """
+    sketches = np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F)
+    rows = (block, moments, bounds)
+    _search_rows(rows, (0.0, _SHARED), (0, 2), out, sketches)
+    if np.any(bounds[1] - bounds[0] > _SHARED):
+        _search_rows(rows, (_SHARED, np.inf), (1, 2), out, sketches)
+        _search_rows(rows, (_SHARED, np.inf), (0, 1), out, sketches)
+    return sketches
+
+
+@kernel
+def _search_rows(
+    rows: tuple[Vector, Vector, tuple[Vector, Vector]],
+    lengths: tuple[float, float],
+    which: tuple[int, int],
+    out: Found,
+    sketches: Sketches,
+) -> None:
+    """The modes of the densities of some tilts from one grid a row.
+
+    Args:
+        rows: block, moments and bounds.
+        lengths: of the ranges of rows that are looked at: above the first, up to the second.
+        which: first of TILTS, and one past the last.
+        out: see mode_rows.
+        sketches: see there.
+    """
+    block, moments, bounds = rows
+    num_rows, _, size = block.shape
+    tilts = np.array(TILTS)[which[0] : which[1]]
+    wide, short = aligned(2, size), aligned32(8 + tilts.size, size)
+    small = short[0], short[1], short[2], short[3]
+    runs = short[4], short[5], short[6], short[7]
+    a, centres, peaks, heights = wide[0], wide[1], np.empty(tilts.size), short[8:]
+    cells = (np.empty(CELLS + 1, _F), np.empty(CELLS, _F), np.empty(CELLS, _F))
+    found = np.empty((2 * size + 8, 6))
+    for i in range(num_rows):
+        low, high = float(bounds[0][i]), float(bounds[1][i])
+        if np.isnan(block[i, 0, 0]) or not lengths[0] < high - low <= lengths[1]:
+            continue
+        row, values = row_of(block, i), sketches[1][i]
+        top, m = _tilt(row, tilts[0], (low, high), (a, centres))
+        if not top > _FARTHEST:
+            mode = _nearer_bound(row, moments[i, 0], (low, high))
+            out[0][which[0] : which[1], i], out[1][which[0] : which[1], i] = mode, True
+            continue
+        frame = (low, high, 0.5 * (low + high))
+        shrink_row((a, m, row[2], row[3], row[4]), frame[2], small)
+        core = _core((moments[i, 0], moments[i, 1]), frame)
+        grid, is_fine = _place_grid(small, core, tilts, heights, peaks)
+        _draw((small, runs), (grid, is_fine), (frame[2], top), (sketches[0][i], values))
+        for j in range(tilts.size):
+            tilt = tilts[j] - tilts[0]
+            view = (grid, is_fine, tilt, peaks[j], 0.5 * (high - low))
+            count = _find_peaks(small, view, heights[j], values, cells, found)
+            mode = best_of((a, m, row[2]), frame, tilt, found[:count])
+            out[0][which[0] + j, i] = mode
+            out[1][which[0] + j, i] = mode in (low, high)
+
+
+@kernel
+def _nearer_bound(row: Row, centre: float, bounds: tuple[float, float]) -> float:
+    """The one with the higher density; if they are too far away to tell, the mean's side."""
+    low, high = bounds
+    at_low, at_high = largest_inside(row, low, low), largest_inside(row, high, high)
+    is_low = at_low > at_high or (at_low == at_high and centre < low)
+    return low if is_low else high
+
+
+@kernel
+def _find_peaks(
+    small: Small,
+    view: tuple[Grid, bool, float, float, float],
+    heights: Vector32,
+    values: Vector32,
+    cells: Cells,
+    found: Vector,
+) -> int:
+    """Notes what may be the highest peak of the tilted density; how many rows of found are filled.
+
+    Args:
+        small: the components.
+        view: the grid, whether it is fine, the tilt, the highest height, half the range's length.
+        heights: of the components, tilted.
+        values: densities at the points of the grid.
+        cells: room.
+        found: see _scan.
+    """
+    grid, is_fine, tilt, peak, half = view
+    best = max(peak, tilt_densities(values, grid, tilt, cells[0]))
+    if is_fine and _find_one(grid, cells[0], best, found):
+        return 1
+    cells[1][: grid[3]] = 0.0
+    if not is_fine:
+        mark_narrow(small, tilt, heights, grid, cells)
+    _mark_bounds(grid, cells, best, half)
+    return _scan(small, tilt, grid, cells, best, found)
+
+
+@kernel
+def _tilt(
+    row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]
+) -> tuple[float, Vector]:
+    """Log weights and means of p(l) exp(-tilt l), the largest value within the bounds being one.
+
+    Returns:
+        The log of that value before, and the means.
+    """
+    a, m, inverse, s, weights = row
+    if tilt == 0.0:
+        top = largest_inside(row, *bounds)
+        for c in range(a.size):
+            out[0][c] = a[c] - top
+        return top, m
+    for c in range(a.size):
+        out[0][c] = a[c] - tilt * m[c] + 0.5 * (tilt * s[c]) * (tilt * s[c])
+    for c in range(a.size):
+        out[1][c] = m[c] - tilt * s[c] * s[c]
+    top = largest_inside((out[0], out[1], inverse, s, weights), *bounds)
+    for c in range(a.size):
+        out[0][c] -= top
+    return top, out[1]
+
+
+@kernel
+def _core(moments: tuple[float, float], frame: Frame) -> tuple[float, float, float]:
+    """Half the length of the range, and where most of the mass is, relative to the middle."""
+    low, high, middle = frame
+    centre, spread = moments
+    half, reach = 0.5 * (high - low), _REACH * spread
+    left = min(max(centre - reach - middle, -half), half)
+    return half, left, max(min(centre + _SKEWED * reach - middle, half), left)
+
+
+@kernel
+def _draw(
+    rows: tuple[Small, Small],
+    placed: tuple[Grid, bool],
+    of_row: tuple[float, float],
+    sketch: tuple[Vector, Vector32],
+) -> None:
+    """The densities at the points, and what makes densities of l of them.
+
+    Args:
+        rows: the components, and room.
+        placed: the grid, and whether it is fine.
+        of_row: middle of the range, and the log of what the densities were divided by.
+        sketch: see Sketches.
+    """
+    (small, runs), (grid, is_fine), (middle, top), (scale, values) = rows, placed, of_row, sketch
+    left, _, step, cells = grid
+    if is_fine:
+        fill_densities(small, grid, runs, values)
+        scale[0], scale[1], scale[2], scale[3] = middle + left, step, cells, np.exp(top)
+    else:
+        evaluate_densities(small, grid, values)
+        scale[2] = 0.0
+
+
+@kernel
+def _place_grid(
+    small: Small,
+    core: tuple[float, float, float],
+    tilts: Vector,
+    heights: NDArray[np.float32],
+    peaks: Vector,
+) -> tuple[Grid, bool]:
+    """One grid for all tilts; heights of the components and their maxima go to the last two."""
+    half, last = core[0], tilts.size - 1
+    for j in range(tilts.size):
+        peaks[j] = find_heights(small, half, tilts[j] - tilts[0], heights[j])
+    first_and_last = (
+        (0.0, heights[0], peaks[0]),
+        (tilts[last] - tilts[0], heights[last], peaks[last]),
+    )
+    return choose_grid(find_extent(small, half, first_and_last), core)
+
+
+@kernel
+def _mark_bounds(grid: Grid, cells: Cells, best: float, half: float) -> None:
+    """Has the first or last cell divided where a bound itself may be the maximum.
+
+    Between a bound from which the density falls and a maximum inside there need not be a step.
+    """
+    left, right, step, count = grid
+    for is_bound, point, cell in ((left == -half, 0, 0), (right == half, count, count - 1)):
+        if is_bound and cells[0][point] > KEPT * best:
+            cells[2][cell] = max(cells[2][cell], 8.0 / step) if cells[1][cell] > 0.0 else 8.0 / step
+            cells[1][cell] += best
+
+
+@kernel
+def _find_one(grid: Grid, values: Vector32, best: float, found: Vector) -> bool:
+    """Notes the peak if the points show but one that counts, well inside: the common case."""
+    left, _, step, cells = grid
+    limit = _F(KEPT * best)
+    count, where = 0, 0
+    for i in range(1, cells):
+        is_peak = (values[i] >= values[i - 1]) & (values[i] > values[i + 1]) & (values[i] > limit)
+        count += int(is_peak)
+        where += i * int(is_peak)
+    if count != 1 or values[0] > limit or values[cells] > limit:
+        return False
+    for i in range(3):
+        found[0, i] = left + (where + i - 1) * step
+        found[0, i + 3] = values[where + i - 1]
+    return True
+
+
+@kernel
+def _scan(small: Small, tilt: float, grid: Grid, cells: Cells, best: float, found: Vector) -> int:
+    """Walks over the grid, in finer steps where a narrow peak could win, and notes the maxima.
+
+    Returns:
+        How many rows of found are filled: neighbour before, point, neighbour after, and the values
+        there. A mixture has no more maxima than components, so that found is never too short.
+    """
+    left, right, step, num_cells = grid
+    x0, x1, f0, f1 = left, left, -1.0, float(cells[0][0])
+    count = 0
+    for i in range(num_cells + 1):
+        parts_of_cell = 1
+        if i < num_cells and cells[1][i] > 0.0:
+            bound = 1.04 * max(cells[0][i], cells[0][i + 1]) + cells[1][i]
+            if bound > KEPT * best:
+                parts_of_cell = int(min(np.ceil(2.0 * step * cells[2][i]), 4096.0))
+        for j in range(1, parts_of_cell + 1):
+            x2, f2 = right, -1.0  # one point past the last closes the walk
+            if j < parts_of_cell:
+                x2 = left + (i + j / parts_of_cell) * step
+                f2 = density(small, _F(x2)) * np.exp(-tilt * x2)
+            elif i < num_cells:
+                x2 = right if i + 1 == num_cells else left + (i + 1) * step
+                f2 = float(cells[0][i + 1])
+            best = max(best, f2)
+            if f1 >= f0 and f1 > f2 and count < len(found):
+                found[count, :3] = x0, x1, x2
+                found[count, 3:] = f0, f1, f2
+                count += 1
+            x0, x1, f0, f1 = x1, x2, f1, f2
+    return count

@@ -1,0 +1,228 @@
+"""Gaussian mixtures of l = log10 of the target, one per row and network, and what follows.
+
+Everything here is float64 NumPy that states the definitions; functionals.py is the fast
+twin.
+
+Shapes: S networks (weight samples or members), N rows, K components.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr, logsumexp
+
+Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
+
+_LN10 = np.log(10.0)
+_FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Mixtures:
+    """Per row the average over S networks of K Gaussians in l, cut to [lower, upper].
+
+    The cut acts on the average, which is then renormalised.
+
+    Attributes:
+        log_weights: [S, N, K], normalised over K for each network and row.
+        means: [S, N, K], in l.
+        sigmas: [S, N, K], in l, positive.
+        lower: [N], in l; -inf where nothing is cut off.
+        upper: [N], in l; +inf where nothing is cut off.
+    """
+
+    log_weights: Floats
+    means: Floats
+    sigmas: Floats
+    lower: Floats
+    upper: Floats
+
+    @property
+    def num_networks(self) -> int:
+        """S."""
+        return len(self.means)
+
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return int(self.means.shape[2])
+
+    def of_rows(self, rows: NDArray[np.int64]) -> "Mixtures":
+        """Some of the rows."""
+        return Mixtures(
+            log_weights=self.log_weights[:, rows],
+            means=self.means[:, rows],
+            sigmas=self.sigmas[:, rows],
+            lower=self.lower[rows],
+            upper=self.upper[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of the densities within a range, in R or in l.
+
+    Attributes:
+        mean: [N], of the averaged density.
+        network_means: [S, N], of each network's density.
+        network_variances: [S, N].
+    """
+
+    mean: Doubles
+    network_means: Doubles
+    network_variances: Doubles
+
+    @property
+    def sigma_syst(self) -> Doubles:
+        """[N], root of the mean variance of a network (arXiv 2412.04370, Eq. 41)."""
+        return np.asarray(np.sqrt(self.network_variances.mean(axis=0)), np.float64)
+
+    @property
+    def sigma_stat(self) -> Doubles:
+        """[N], standard deviation, 1 / S, of the means (arXiv 2412.04370, Eq. 42)."""
+        return np.asarray(self.network_means.std(axis=0), np.float64)
+
+    @property
+    def sigma_tot(self) -> Doubles:
+        """[N], quadratic sum of the two (arXiv 2412.04370, Eq. 40)."""
+        return np.hypot(self.sigma_syst, self.sigma_stat)
+
+
+def log_density(mixtures: Mixtures, points: Floats) -> Doubles:
+    """Natural log of the density of l, [N], at one point a row; -inf outside [lower, upper]."""
+    points = np.asarray(points, np.float64)
+    weights, means, sigmas = _components(mixtures)
+    z = (points[:, None] - means) / sigmas
+    terms = weights - 0.5 * z**2 - np.log(sigmas) - 0.5 * np.log(2 * np.pi)
+    inside = (points >= mixtures.lower) & (points <= mixtures.upper)
+    return np.where(inside, _sum_log(terms) - _log_total(mixtures), -np.inf)
+
+
+def cdf(mixtures: Mixtures, points: Floats) -> Doubles:
+    """Probability, [N], of an l below one point a row."""
+    lower, upper = _bounds(mixtures)
+    clipped = np.clip(np.asarray(points, np.float64), lower, upper)
+    masses = _log_masses(_components(mixtures), lower, clipped)
+    return np.minimum(np.exp(_sum_log(masses) - _log_total(mixtures)), 1.0)
+
+
+def component_probabilities(mixtures: Mixtures) -> Doubles:
+    """Probability, [S, N, K], that an l within [lower, upper] is from a network's component."""
+    masses = _log_masses(_components(mixtures), *_bounds(mixtures))
+    return np.asarray(np.exp(masses - logsumexp(masses, axis=(0, 2), keepdims=True)), np.float64)
+
+
+def quantile(mixtures: Mixtures, p: float) -> Doubles:
+    """The l, [N], below which lies the probability p, by bisection to 1e-10.
+
+    Raises:
+        ValueError: if p is not between 0 and 1.
+    """
+    if not 0.0 < p < 1.0:
+        raise ValueError(f"p: expected a probability between 0 and 1, got {p!r}")
+    low, high = _finite_bounds(mixtures, *_bounds(mixtures))
+    while np.any(high - low > 1e-10 * np.maximum(1.0, np.abs(low))):
+        middle = 0.5 * (low + high)
+        is_below = cdf(mixtures, middle) < p
+        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
+    return 0.5 * (low + high)
+
+
+def linear_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats) -> Moments:
+    """Mean and variance of R = 10^l within [low, high] in l, cut to [lower, upper] as well.
+
+    For a component (m, s) and L = ln 10, R^j p(l) is a Gaussian of the same width about
+    m + j L s^2 with log weight raised by j L m + (j L s)^2 / 2.
+    """
+    weights, means, sigmas = _components(mixtures)
+
+    def log_integral(power: int, left: Doubles, right: Doubles) -> Doubles:
+        shift = power * _LN10 * sigmas
+        tilted = (weights + power * _LN10 * means + 0.5 * shift**2, means + shift * sigmas, sigmas)
+        return _log_masses(tilted, left, right)
+
+    left, right = _intersection(mixtures, low, high)
+    return _moments(lambda power: np.exp(log_integral(power, left, right)))
+
+
+def log10_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats) -> Moments:
+    """Mean and variance of l within [low, high], cut to [lower, upper] as well.
+
+    With z the edges in sigmas: the integral of (l - m) is -s [phi], that of (l - m)^2 is
+    s^2 (mass - [z phi]).
+    """
+    left, right = _finite_bounds(mixtures, *_intersection(mixtures, low, high))
+    weights, means, sigmas = _components(mixtures)
+    mass = np.exp(_log_masses((weights, means, sigmas), left, right))
+    edges = [(edge[:, None] - means) / sigmas for edge in (left, right)]
+    low_phi, high_phi = (np.exp(weights - 0.5 * z**2) / np.sqrt(2 * np.pi) for z in edges)
+    first = sigmas * (low_phi - high_phi)
+    second = sigmas**2 * (mass - edges[1] * high_phi + edges[0] * low_phi)
+    powers = (mass, means * mass + first, means * (means * mass + 2 * first) + second)
+    return _moments(powers.__getitem__)
+
+
+def _moments(integral: Callable[[int], Doubles]) -> Moments:
+    """From the integrals of x^0, x^1, x^2 per component, [S, N, K]."""
+    zeroth, first, second = (integral(power).sum(axis=-1) for power in (0, 1, 2))
+    means = first / zeroth
+    variances = np.maximum(second / zeroth - means**2, 0.0)
+    return Moments(first.sum(axis=0) / zeroth.sum(axis=0), means, variances)
+
+
+def _components(mixtures: Mixtures) -> tuple[Doubles, Doubles, Doubles]:
+    weights, means, sigmas = (
+        np.asarray(a, np.float64) for a in (mixtures.log_weights, mixtures.means, mixtures.sigmas)
+    )
+    return weights, means, sigmas
+
+
+def _bounds(mixtures: Mixtures) -> tuple[Doubles, Doubles]:
+    return np.asarray(mixtures.lower, np.float64), np.asarray(mixtures.upper, np.float64)
+
+
+def _intersection(
+    mixtures: Mixtures, low: float | Floats, high: float | Floats
+) -> tuple[Doubles, Doubles]:
+    lower, upper = _bounds(mixtures)
+    return np.maximum(low, lower), np.minimum(high, upper)
+
+
+def _finite_bounds(mixtures: Mixtures, lower: Doubles, upper: Doubles) -> tuple[Doubles, Doubles]:
+    """Infinite bounds replaced by points beyond which no component has any mass."""
+    _, means, sigmas = _components(mixtures)
+    far_left = np.minimum((means - _FAR * sigmas).min(axis=(0, 2)), upper - 1.0)
+    far_right = np.maximum((means + _FAR * sigmas).max(axis=(0, 2)), lower + 1.0)
+    return (
+        np.where(np.isinf(lower), far_left, lower),
+        np.where(np.isinf(upper), far_right, upper),
+    )
+
+
+def _log_total(mixtures: Mixtures) -> Doubles:
+    """Log of the mass that [lower, upper] keeps of the averaged mixture, [N]."""
+    return _sum_log(_log_masses(_components(mixtures), *_bounds(mixtures)))
+
+
+def _log_masses(
+    components: tuple[Doubles, Doubles, Doubles], low: Doubles, high: Doubles
+) -> Doubles:
+    """Log of each component's mass within [low, high], [S, N, K].
+
+    log(Phi(b) - Phi(a)); where both are in the upper tail, by symmetry, Phi(-a) - Phi(-b).
+    """
+    weights, means, sigmas = components
+    a, b = (low[:, None] - means) / sigmas, (high[:, None] - means) / sigmas
+    a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
+    upper, lower = log_ndtr(b), log_ndtr(a)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        masses = weights + upper + np.log1p(-np.exp(lower - upper))
+    return np.where(b > a, masses, -np.inf)
+
+
+def _sum_log(terms: Doubles) -> Doubles:
+    """Log of the average over networks of the sum over components, [N]."""
+    return np.asarray(logsumexp(terms, axis=(0, 2)) - np.log(terms.shape[0]), np.float64)

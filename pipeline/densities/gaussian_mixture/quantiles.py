@@ -1,0 +1,275 @@
+"""Quantiles of the mixtures of a block of rows; compiled."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.densities.gaussian_mixture.components import (
+    CutRow,
+    centred_mass32,
+    centred_masses32,
+    cut_row,
+    finite_bounds,
+    mass32,
+    mass64,
+)
+from pipeline.densities.gaussian_mixture.modes import Sketches
+from pipeline.densities.gaussian_mixture.quantile_guess import guess_quantiles
+from pipeline.numerics.compiled import kernel
+from pipeline.numerics.special import (
+    LOWEST32,
+    SQRT_2PI,
+    Parts,
+    Parts32,
+    Row,
+    Vector,
+    Vector32,
+    aligned,
+    aligned32,
+    copy_into,
+    key32,
+    row_of,
+    value32,
+)
+
+Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
+Curve = tuple[Parts32, tuple[Vector32, Vector32], float]  # components, offsets, total for mass32
+Levels = tuple[Vector, Vector]  # probabilities, their Gaussian quantiles
+
+_SAFE = 0.05  # probability within the bounds below which float32 is not trusted
+_SHORTEST = 3e-4  # and in l, where all components are wide
+_SHORT = 2e-3  # length of a single Newton step, in the smallest width
+_CLOSE = 1e-6  # error in l
+_SLOW = 0.3  # ratio of a step to the one before from which on the rate is taken to be bad
+_STEPS = 3
+_F = np.float32
+
+
+@kernel
+def quantile_rows(
+    block: Vector, moments: Vector, bounds: Bounds, levels: Levels, sketches: Sketches, out: Vector
+) -> None:
+    """Quantiles of l, [P, N] to out; rows that are NaN or without a range are left as they are.
+
+    Args:
+        block: of blocks.blocks_of.
+        moments: [N, 3], of moments_of_rows.
+        bounds: lower [N] and upper [N], in l; infinite where nothing is cut.
+        levels: P probabilities, ascending, and their Gaussian quantiles.
+        sketches: of the densities, as from modes.mode_rows.
+        out: [P, N].
+    """
+    num_rows, _, size = block.shape
+    wide, short = aligned(3, size), aligned32(5, size)
+    room = wide[0], wide[1], wide[2]
+    small, small_offsets = (short[0], short[1], short[2]), (short[3], short[4])
+    count = len(levels[0])
+    found, rates, below = np.empty(count), np.empty(count), np.empty(count)
+    for i in range(num_rows):
+        lower, upper = bounds[0][i], bounds[1][i]
+        if np.isnan(block[i, 0, 0]) or not lower < upper:
+            continue
+        row, rough = row_of(block, i), (moments[i, 0], moments[i, 1], moments[i, 2])
+        found[:] = np.nan
+        if lower == -np.inf and upper == np.inf and sketches[0][i, 2] > 0.0:
+            curve = (small, small_offsets[0], rough[2])
+            _from_sketch(
+                row,
+                curve,
+                rough[0],
+                (sketches[0][i], sketches[1][i]),
+                levels[0],
+                (found, rates, below),
+            )
+        if not _all_found(found):
+            cut = cut_row(row, (lower, upper), room)
+            _solve_levels(row, cut, rough, levels, (small, small_offsets), found)
+        for j in range(len(found)):
+            out[j, i] = found[j]
+
+
+@kernel
+def _all_found(found: Vector) -> bool:
+    count = 0
+    for j in range(len(found)):
+        count += int(np.isnan(found[j]))
+    return count == 0
+
+
+@kernel
+def shrink(
+    parts: Parts,
+    offsets: tuple[Vector, Vector],
+    reference: float,
+    small: Parts32,
+    small_offsets: tuple[Vector32, Vector32],
+) -> float:
+    """All in float32, means relative to a reference; returns the smallest width."""
+    copy_into(parts[0], small[0])
+    copy_into(offsets[1], small_offsets[1])
+    return _shrink_centred(parts, offsets[0], reference, small, small_offsets[0])
+
+
+@kernel
+def _shrink_centred(
+    parts: Parts, weights: Vector, reference: float, small: Parts32, small_weights: Vector32
+) -> float:
+    """What centred_mass32 needs of it."""
+    copy_into(parts[2], small[2])
+    copy_into(weights, small_weights)
+    narrowest = LOWEST32
+    for c in range(small[1].size):
+        small[1][c] = parts[1][c] - reference
+    for c in range(small[1].size):
+        key = key32(small[2][c])
+        narrowest = max(narrowest, key)
+    return 1.0 / float(value32(narrowest))
+
+
+@kernel
+def _from_sketch(
+    row: Row,
+    curve: tuple[Parts32, Vector32, float],
+    reference: float,
+    sketch: tuple[Vector, Vector32],
+    probabilities: Vector,
+    guesses: tuple[Vector, Vector, Vector],
+) -> None:
+    """Quantiles of an uncut row from guesses; NaN where that is not enough.
+
+    One Newton step will do if it turns out to be short: its error is that of the density times its
+    length. In the first and the last cell of the sketch the density is not known so well.
+    """
+    small, weights, total = curve
+    found, rates, below = guesses
+    narrowest = _shrink_centred((row[0], row[1], row[2]), row[4], reference, small, weights)
+    grid, values = sketch
+    left, step, cells, scale = grid
+    left -= reference
+    low = 0.5 + centred_mass32(small, weights, _F(left)) / total
+    of_grid = (left, step, low, step * scale / (SQRT_2PI * total))
+    guess_quantiles(of_grid, values[: int(cells) + 1], probabilities, found, rates)
+    limit = min(_SHORT * narrowest, _SHORTEST)
+    centred_masses32(small, weights, found, below)
+    for j in range(len(found)):
+        start = (found[j], 0.5 + below[j] / total, rates[j])
+        is_inner = left + step < found[j] < left + (cells - 1.0) * step
+        x = _step(curve, start, probabilities[j], limit if is_inner else 0.0)
+        found[j] = reference + x
+
+
+@kernel
+def _step(
+    curve: tuple[Parts32, Vector32, float],
+    start: tuple[float, float, float],
+    level: float,
+    limit: float,
+) -> float:
+    """By Newton's steps with one rate until they are short; NaN if they do not become so fast.
+
+    From one step to the next the length falls by the error of the rate, so the error that is left
+    is that of the next one.
+
+    Args:
+        curve: components, weights and their sum.
+        start: point, probability below it and density there.
+        level: the probability.
+        limit: length of a first step that is short enough.
+    """
+    small, weights, total = curve
+    x, share, rate = start
+    if not rate > 0.0:
+        return np.nan
+    move = (level - share) / rate
+    x += move
+    if abs(move) < limit:
+        return x
+    for _ in range(_STEPS):
+        share = 0.5 + centred_mass32(small, weights, _F(x)) / total
+        before, move = abs(move), (level - share) / rate
+        x += move
+        if abs(move) > _SLOW * before:
+            break
+        if move * move <= _CLOSE * before:
+            return x
+    return np.nan
+
+
+@kernel
+def _solve_levels(
+    row: Row,
+    cut: CutRow,
+    rough: tuple[float, float, float],
+    levels: Levels,
+    room: tuple[Parts32, tuple[Vector32, Vector32]],
+    found: Vector,
+) -> None:
+    """The quantiles that are NaN, in float32 or, where that is not to be trusted, by bisection."""
+    parts, offsets, (start, end, total, shift) = cut
+    centre, spread, weight = rough
+    lower, upper = finite_bounds(row, start, end)
+    reference = min(max(centre, lower), upper)
+    narrowest = shrink(parts, offsets, reference, *room)
+    is_safe = total * np.exp(shift) > _SAFE * weight
+    curve, bracket = (*room, total), (lower - reference, upper - reference)
+    for j in range(len(found)):
+        if not np.isnan(found[j]):
+            continue
+        level = levels[0][j]
+        if is_safe:
+            x = centre - reference + spread * levels[1][j]
+            found[j] = reference + _solve(curve, bracket, x, level, 0.02 * narrowest)
+        if np.isnan(found[j]):
+            found[j] = _bisect(parts, offsets, total * level, lower, upper)
+
+
+@kernel
+def _solve(
+    curve: Curve, bracket: tuple[float, float], x: float, level: float, tolerance: float
+) -> float:
+    """Halley's iteration for logit F(x) = logit(level) within the bracket; NaN if it goes on.
+
+    The logit is close to straight in the tails too. Convergence is cubic: the last move may be as
+    large as a fiftieth of the smallest width, or of the distance to a bound that cuts the density.
+    """
+    parts, offsets, total = curve
+    left, right = bracket
+    if not left < x < right:
+        x = 0.5 * (left + right)
+    wanted = np.log(level / (1.0 - level))
+    for _ in range(60):
+        mass, density, slope = mass32(parts, offsets, _F(x))
+        f, p = mass / total, density / total
+        if f < level:
+            left = x
+        else:
+            right = x
+        target = np.nan
+        limit = tolerance
+        if 0.0 < f < 1.0 and p > 0.0:
+            rate = p / (f * (1.0 - f))
+            limit = min(tolerance, 0.03 / rate)
+            move = (wanted - np.log(f / (1.0 - f))) / rate
+            bend = slope / density - rate * (1.0 - 2.0 * f)
+            target = x + move / min(max(1.0 + 0.5 * move * bend, 0.5), 2.0)
+        if not left <= target <= right:
+            target = 0.5 * (left + right)
+        move = abs(target - x)
+        x = target
+        if move < limit:
+            return x
+    return np.nan
+
+
+@kernel
+def _bisect(
+    parts: Parts, offsets: tuple[Vector, Vector], wanted: float, left: float, right: float
+) -> float:
+    for _ in range(100):
+        x = 0.5 * (left + right)
+        if mass64(parts, offsets, x)[0] < wanted:
+            left = x
+        else:
+            right = x
+        if right - left < 1e-9:
+            break
+    return 0.5 * (left + right)

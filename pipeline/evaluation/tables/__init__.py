@@ -1,0 +1,1 @@
+"""The numbers behind every figure, as tables that are drawn without evaluating again."""

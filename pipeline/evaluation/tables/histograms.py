@@ -1,0 +1,157 @@
+"""Tables of spectra, distributions and densities in two dimensions."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.evaluation.rows import EVERYWHERE, TARGET
+from pipeline.evaluation.tables.columns import Row
+from pipeline.statistics.binning import Floats, Indices
+from pipeline.statistics.gaussian_fit import fit_core
+from pipeline.statistics.histogram import FineHistogram
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluation import Evaluation
+
+Block = dict[str, Any]
+
+# Display bins over the fine ranges; with the defaults 0.05 and 0.01 wide, 50 and 120 a decade.
+PULL_DISPLAY_BINS = 800
+PAIR_DISPLAY_BINS = 400
+PIT_DISPLAY_BINS = 50
+SIGMA_DISPLAY_BINS = 450
+RATIO_DISPLAY_BINS = 700
+
+
+def spectrum_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+    """Rows of each class in the bins of each axis, and their share of all (Figs. 1, 16, 17)."""
+    plan = evaluation.plan
+    for axis in plan.axes_of("spectrum"):
+        spectrum = evaluation.profile("spectrum", EVERYWHERE, axis.name)
+        if spectrum is None:
+            continue
+        rows_all, whole, whole_squares = _counts(spectrum)
+        whole = np.where(whole > 0, whole, np.nan)
+        for bit, name in enumerate((EVERYWHERE, *plan.classes), -1):
+            rows, weights, squares = _counts(spectrum, bit)
+            share = weights / whole
+            error = np.sqrt((1 - share) ** 2 * squares + share**2 * (whole_squares - squares))
+            yield {
+                "axis": axis.name,
+                "class": name,
+                "rows": rows,
+                "low": np.array(axis.edges[:-1]),
+                "high": np.array(axis.edges[1:]),
+                "weight": weights,
+                "weight_error": np.sqrt(squares),
+                "fraction": share,
+                "fraction_error": np.where(rows_all > 1, error / whole, np.nan),
+            }
+
+
+def window_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+    """Spectra of the clusters in the window of uncertainties."""
+    for name in evaluation.sets:
+        for axis in evaluation.plan.axes_of("window"):
+            histogram = evaluation.profile("window", name, axis.name)
+            if histogram is None:
+                continue
+            rows, weights, _ = _counts(histogram)
+            total = histogram.weights.sum()
+            yield {
+                "set": name,
+                "axis": axis.name,
+                "rows": rows,
+                "low": np.array(axis.edges[:-1]),
+                "high": np.array(axis.edges[1:]),
+                "weight": weights,
+                "fraction": weights / (total if total > 0 else np.nan),
+            }
+
+
+def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[Indices, Floats, Floats]:
+    """Rows, sums of w and of w^2 in the bins between the edges, of a class or (-1) of all rows."""
+    owner, cell = np.divmod(spectrum.cells, spectrum.spacing.width)
+    keep = np.ones(len(cell), bool) if bit < 0 else ((cell - 1) >> bit) % 2 == 1
+    rows, weights, squares = (
+        np.asarray(np.bincount(owner[keep], each[keep], spectrum.num_bins)[1:-1], np.float64)
+        for each in (spectrum.counts, spectrum.weights, spectrum.squares)
+    )
+    return rows.astype(np.int64), weights, squares
+
+
+def plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+    """Occupied cells of the target against some axes, without flow (Figs. 4 and 5)."""
+    for axis in evaluation.plan.plane_axes:
+        for name in (TARGET, *evaluation.sets):
+            if (histogram := evaluation.profile("plane", name, axis.name)) is not None:
+                cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
+                yield {"axis": axis.name, "set": name} | cells
+
+
+def map_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+    """Where clusters are: all, and those of a set's window of uncertainties (Fig. 14)."""
+    plan = evaluation.plan.map
+    for key, histogram in evaluation.histograms.items():
+        if key.figure == "map" and plan is not None:
+            yield {"set": key.name} | _plane(histogram, plan.z.edges(), ("r_low", "r_high"))
+
+
+def pair_plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+    """Relative uncertainties and pulls of two sets in two dimensions (Figs. 11a and 12a)."""
+    for figure in ("sigma_rel", "t_log"):
+        for key, histogram in evaluation.histograms.items():
+            if key.figure == f"pair_{figure}":
+                across = histogram.spacing.edges()
+                cells = _plane(histogram, across, ("other_low", "other_high"))
+                yield {"figure": figure, "set": key.name} | cells
+
+
+def histogram_blocks(
+    evaluation: "Evaluation", figures: tuple[str, ...], display_bins: int
+) -> Iterator[Block]:
+    """Inclusive histograms in display bins; flow is left out, densities are per unit of x."""
+    for key, histogram in evaluation.histograms.items():
+        if key.figure not in figures or not histogram.weights.sum() > 0:
+            continue
+        group = max(1, histogram.spacing.cells // display_bins)
+        edges, rows, weights, squares = histogram.rebinned(group)
+        total = float(histogram.weights.sum())
+        if not len(seen := np.flatnonzero(rows)):
+            continue
+        shown = slice(int(seen[0]), int(seen[-1]) + 1)
+        yield {
+            "figure": key.figure,
+            "set": key.name,
+            "population": key.where,
+            "low": edges[:-1][shown],
+            "high": edges[1:][shown],
+            "rows": rows[shown],
+            "fraction": (weights / total)[shown],
+            "fraction_error": (np.sqrt(squares) / total)[shown],
+        }
+
+
+def fit_rows(evaluation: "Evaluation") -> Iterator[Row]:
+    """Two-sided Gaussians fitted to the cores of pulls and of relative differences."""
+    for key, histogram in evaluation.histograms.items():
+        if key.figure in {"t_log", "t_tot", "pair_sigma"} and (fit := fit_core(histogram)):
+            names = {"figure": key.figure, "set": key.name, "population": key.where}
+            yield names | {name: getattr(fit, name) for name in fit.__slots__}
+
+
+def _plane(histogram: FineHistogram, across: Floats, names: tuple[str, str]) -> Block:
+    """Occupied cells without flow: edges in both directions, rows and sums of weights."""
+    up = histogram.spacing.edges()
+    x, y = np.divmod(histogram.cells, histogram.spacing.width)
+    inside = (x > 0) & (x < len(across)) & (y > 0) & (y < len(up))
+    x, y = x[inside], y[inside]
+    return {
+        "rows": histogram.counts[inside],
+        "low": across[x - 1],
+        "high": across[x],
+        names[0]: up[y - 1],
+        names[1]: up[y],
+        "weight": histogram.weights[inside],
+    }

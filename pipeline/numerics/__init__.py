@@ -1,0 +1,1 @@
+"""What every compiled kernel stands on: the compiler and special functions."""

@@ -1,0 +1,1 @@
+"""The panels of the report's figures, one module for each subject."""

@@ -1,0 +1,1 @@
+"""What the columns of a sample are: its features, units and extras."""

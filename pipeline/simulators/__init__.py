@@ -1,0 +1,1 @@
+"""Simulators: samples whose truth, and where possible whose exact density, is known."""

@@ -1,0 +1,1 @@
+"""Mergeable statistics of streamed rows: histograms, moments, medians, widths, fits."""

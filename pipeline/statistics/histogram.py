@@ -1,0 +1,234 @@
+"""Fine histograms in bins of an axis: quantiles of a stream that do not depend on its order."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.statistics.binning import Floats, Indices, Numbers
+from pipeline.statistics.distribution import Distribution
+from pipeline.statistics.spacing import Grouped, Spacing
+from pipeline.statistics.sparse_histogram import (
+    Occupied,
+    SortedRows,
+    count_cells,
+    group_rows,
+    merge_occupied,
+    sort_rows,
+)
+
+Cells = Spacing | Grouped
+Bins = NDArray[np.integer]
+
+_NONE = np.zeros(0)
+_ONE_BIN = np.zeros(0, np.uint16)
+_FEW_CELLS = 1 << 17  # whose counts stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FineHistogram:
+    """Rows in fine cells of a quantity, separately for B bins of something else.
+
+    Only occupied cells are kept, so that a wide range costs nothing; counts merge exactly.
+
+    Attributes:
+        spacing: The fine cells of the quantity.
+        num_bins: B; 1 for an inclusive histogram.
+        occupied: The cells that hold rows: bin x spacing.width + index.
+        outside: [B] rows whose value was no number; they are in no cell.
+    """
+
+    spacing: Cells
+    num_bins: int
+    occupied: Occupied
+    outside: Indices
+
+    @classmethod
+    def empty(cls, spacing: Cells, num_bins: int = 1) -> Self:
+        """The identity of `+`."""
+        none = Occupied(np.zeros(0, np.int32), np.zeros(0, np.int64), _NONE, _NONE)
+        return cls(spacing, num_bins, none, np.zeros(num_bins, np.int64))
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.floating],
+        spacing: Cells,
+        *,
+        bins: Bins | None = None,
+        num_bins: int = 1,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The histogram of a batch of values [N]; the rest as in `of_index`."""
+        return cls.of_index(
+            spacing.index(values), spacing, bins=bins, num_bins=num_bins, weights=weights
+        )
+
+    @classmethod
+    def of_index(
+        cls,
+        index: Numbers,
+        spacing: Cells,
+        *,
+        bins: Bins | None = None,
+        num_bins: int = 1,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The histogram of rows whose fine cell is known already; the rest as in `of_sorted`."""
+        index = index.astype(np.int32, copy=False)
+        if num_bins * spacing.width > _FEW_CELLS:
+            rows = sort_rows(index, spacing.width)
+            return cls.of_sorted(rows, spacing, bins=bins, num_bins=num_bins, weights=weights)
+        at, some = _arrays(bins, weights)
+        occupied, outside = count_cells(index, at, num_bins, spacing.width, some)
+        return cls(spacing, num_bins, occupied, outside)
+
+    @classmethod
+    def of_sorted(
+        cls,
+        rows: SortedRows,
+        spacing: Cells,
+        *,
+        bins: Bins | None = None,
+        num_bins: int = 1,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The histogram of rows that are sorted already, for use with several axes.
+
+        Args:
+            rows: From `occupied.sort_rows` of the rows' fine cells.
+            spacing: The fine cells.
+            bins: [N] bin of each row in [0, num_bins); all in bin 0 if None.
+            num_bins: B.
+            weights: [N], of either sign; 1 if None.
+        """
+        at, some = _arrays(bins, weights)
+        occupied, outside = group_rows(rows, at, num_bins, spacing.width, some)
+        return cls(spacing, num_bins, occupied, outside)
+
+    def __add__(self, other: "FineHistogram") -> "FineHistogram":
+        if (self.spacing, self.num_bins) != (other.spacing, other.num_bins):
+            msg = (
+                f"histograms of {self.spacing} in {self.num_bins} bins and "
+                f"{other.spacing} in {other.num_bins} bins cannot be merged"
+            )
+            raise ValueError(msg)
+        one, two = self.occupied, other.occupied
+        if len(one.weights) + len(two.weights):
+            one, two = _weighted(one), _weighted(two)
+        merged = merge_occupied(one, two)
+        return FineHistogram(self.spacing, self.num_bins, merged, self.outside + other.outside)
+
+    @property
+    def cells(self) -> Numbers:
+        """[C] occupied cells in rising order."""
+        return self.occupied.cells
+
+    @property
+    def counts(self) -> Indices:
+        """[C] rows."""
+        return self.occupied.counts
+
+    @property
+    def weights(self) -> Floats:
+        """[C] sums of w."""
+        return _weighted(self.occupied).weights
+
+    @property
+    def squares(self) -> Floats:
+        """[C] sums of w^2."""
+        return _weighted(self.occupied).squares
+
+    @property
+    def rows(self) -> Indices:
+        """Rows in each bin [B], flow cells included."""
+        rows = np.bincount(self._owner, self.counts, self.num_bins)  # exact below 2^53
+        return rows.astype(np.int64)
+
+    def distribution(self, bin_number: int = 0) -> Distribution:
+        """What fell into one bin, ready for quantiles; flow cells have no width."""
+        chosen = self._cells_of(bin_number)
+        edges = self.spacing.edges()
+        index = self.cells[chosen] - bin_number * self.spacing.width
+        last = len(edges) - 1
+        occupied = _weighted(_take(self.occupied, chosen))
+        return Distribution(
+            low=edges[np.maximum(index - 1, 0)],
+            high=edges[np.minimum(index, last)],
+            weights=occupied.weights,
+            rows=int(occupied.counts.sum()),
+            squares=float(occupied.squares.sum()),
+        )
+
+    def rebinned(self, group: int, bin_number: int = 0) -> tuple[Floats, Indices, Floats, Floats]:
+        """One bin's cells in groups, without flow: edges [G + 1], rows, sums of w, of w^2 [G].
+
+        A last group that is not full is left out.
+        """
+        num_groups = self.spacing.cells // group
+        chosen = self._cells_of(bin_number)
+        index = self.cells[chosen] - bin_number * self.spacing.width
+        at = (index - 1) // group
+        keep = (index >= 1) & (at < num_groups)
+        rows, weights, squares = (
+            np.asarray(np.bincount(at[keep], each[chosen][keep], num_groups), np.float64)
+            for each in (self.counts, self.weights, self.squares)
+        )
+        edges = self.spacing.edges()[: num_groups * group + 1 : group]
+        return edges, rows.astype(np.int64), weights, squares
+
+    def up_to(self, bin_number: int) -> "FineHistogram":
+        """The inclusive histogram of all bins up to one of them, that one included."""
+        end = int(np.searchsorted(self.cells, (bin_number + 1) * self.spacing.width))
+        index = self.cells[:end] % self.spacing.width
+        rows, weights, squares = (
+            np.asarray(np.bincount(index, each[:end], self.spacing.width), np.float64)
+            for each in (self.counts, self.weights, self.squares)
+        )
+        cells = np.flatnonzero(rows)
+        occupied = Occupied(
+            cells.astype(np.int32), rows[cells].astype(np.int64), weights[cells], squares[cells]
+        )
+        outside = self.outside[: bin_number + 1].sum(keepdims=True)
+        return FineHistogram(self.spacing, 1, occupied, outside)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain values."""
+        return {
+            "spacing": self.spacing.model_dump(),
+            "num_bins": self.num_bins,
+            **{name: each.tolist() for name, each in self.occupied._asdict().items()},
+            "outside": self.outside.tolist(),
+        }
+
+    @property
+    def _owner(self) -> Numbers:
+        return np.asarray(self.cells // self.spacing.width)
+
+    def _cells_of(self, bin_number: int) -> slice:
+        width = self.spacing.width
+        ends = np.searchsorted(self.cells, [bin_number * width, (bin_number + 1) * width])
+        return slice(int(ends[0]), int(ends[1]))
+
+
+def _arrays(bins: Bins | None, weights: Floats | None) -> tuple[NDArray[np.uint16], Floats]:
+    """As kernels take them: empty for none."""
+    at = _ONE_BIN if bins is None else bins.astype(np.uint16, copy=False)
+    return at, _NONE if weights is None else weights
+
+
+def _weighted(occupied: Occupied) -> Occupied:
+    """With sums of weights, which are the counts where no row has a weight."""
+    if len(occupied.weights) == len(occupied.cells):
+        return occupied
+    plain = occupied.counts.astype(np.float64)
+    return occupied._replace(weights=plain, squares=plain)
+
+
+def _take(occupied: Occupied, at: slice | Indices) -> Occupied:
+    """Some of the cells."""
+    cells, counts, weights, squares = occupied
+    if len(weights) == len(cells):
+        weights, squares = weights[at], squares[at]
+    return Occupied(cells[at], counts[at], weights, squares)

@@ -1,0 +1,196 @@
+"""Weighted mean and spread in bins of a stream: `of` a batch, `+`, read off."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.statistics.binning import Bins, Floats, Indices
+from pipeline.statistics.moment_sums import Sums, binned_sums, merge_sums
+from pipeline.statistics.sums_on_axes import sums_on_axes
+
+ROUNDING = 1e-12  # of a variance: equal values must not seem to have a negative one
+
+_NO_WEIGHTS = np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BinMoments:
+    """Weighted moments of one quantity in B bins, or of Q quantities [Q, B].
+
+    Deviations are kept instead of sums of squares, since those cancel (Chan, Golub, LeVeque
+    1979), and from the plain mean of the rows, which weights of either sign always leave defined:
+    all sums of weights stay linear, so that parts whose weights cancel merge like others. Counts
+    merge exactly, floats to rounding and identically for one order of merging.
+
+    Attributes:
+        counts: [B] rows.
+        weights: [B] sums of w.
+        squares: [B] sums of w^2.
+        centre: [B] plain means; 0 without rows.
+        tilt: [B] sums of w (x - centre); exactly 0 without weights.
+        spread: [B] sums of w (x - centre)^2.
+    """
+
+    counts: Indices
+    weights: Floats
+    squares: Floats
+    centre: Floats
+    tilt: Floats
+    spread: Floats
+
+    @classmethod
+    def empty(cls, num_bins: int = 1) -> Self:
+        """The identity of `+`."""
+        zero = np.zeros(num_bins)
+        return cls(np.zeros(num_bins, dtype=np.int64), zero, zero, zero, zero, zero)
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.floating],
+        *,
+        bins: NDArray[np.integer] | None = None,
+        num_bins: int = 1,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The moments of a batch; values that are not finite are left out.
+
+        Args:
+            values: [N].
+            bins: [N] bin of each value in [0, num_bins); None if there is one bin only.
+            num_bins: B.
+            weights: [N]; 1 if None.
+        """
+        if bins is not None:
+            table = cls.of_several([values], bins=bins, num_bins=num_bins, weights=weights)
+            return cls(*(getattr(table, name)[0] for name in cls.__slots__))
+        wide = np.asarray(values, dtype=np.float64)
+        total = wide.sum()
+        if not np.isfinite(total):
+            keep = np.isfinite(wide)
+            wide = wide[keep]
+            weights = None if weights is None else weights[keep]
+            total = wide.sum()
+        counts = np.array([len(wide)])
+        centre = np.array([total / len(wide) if len(wide) else 0.0])
+        steps = wide - centre
+        if weights is None:
+            plain, none = counts.astype(np.float64), np.zeros(1)
+            return cls(
+                counts, plain, plain, centre, none, np.array([np.square(steps, out=steps).sum()])
+            )
+        sums = (weights, weights**2, weights * steps, weights * steps**2)
+        total, squares, tilt, spread = (np.array([each.sum()]) for each in sums)
+        return cls(counts, total, squares, centre, tilt, spread)
+
+    @classmethod
+    def of_several(
+        cls,
+        values: Sequence[NDArray[np.floating]],
+        *,
+        bins: NDArray[np.integer],
+        num_bins: int,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The moments [Q, B] of several quantities [N] in the same bins."""
+        table = np.stack(values, axis=1).astype(np.float64, copy=False)
+        return cls.of_table(table, bins=bins, num_bins=num_bins, weights=weights)
+
+    @classmethod
+    def of_table(
+        cls,
+        table: Floats,
+        *,
+        bins: NDArray[np.integer],
+        num_bins: int,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The same for quantities in the columns of a table [N, Q]."""
+        some = _NO_WEIGHTS if weights is None else weights
+        return cls(*binned_sums(table, bins.astype(np.uint16, copy=False), num_bins, some))
+
+    @classmethod
+    def on_axes(
+        cls,
+        values: Sequence[Floats],
+        *,
+        bins: Bins,
+        totals: Floats,
+        weights: Floats | None = None,
+    ) -> Self:
+        """The moments [Q, B] of quantities in the bins of several axes at once.
+
+        Deviations are taken from one centre for each quantity: the bins of one axis lie within
+        the spread of most rows, so little of them cancels.
+
+        Args:
+            values: Q times [N]; what is not finite is left out.
+            bins: [N, A] bin of each row on each axis, numbered through all axes.
+            totals: [B, 3] from `on_axes.totals_on_axes`.
+            weights: [N]; 1 if None.
+        """
+        some = _NO_WEIGHTS if weights is None else weights
+        sums, centre = sums_on_axes(values, bins, totals, some)
+        counts = sums[0].astype(np.int64)
+        centres = np.where(counts > 0, centre[:, None], 0.0)
+        if weights is not None:
+            return cls(counts, sums[1], sums[2], centres, sums[3], sums[4])
+        plain = sums[0].copy()
+        shift = sums[3] / np.maximum(plain, 1)
+        spread = np.maximum(sums[4] - shift * sums[3], 0.0)
+        return cls(counts, plain, plain, centres + shift, np.zeros_like(plain), spread)
+
+    def __add__(self, other: "BinMoments") -> "BinMoments":
+        sums = merge_sums(self.counts.ravel(), self._sums, other.counts.ravel(), other._sums)
+        shape = self.counts.shape
+        return BinMoments(self.counts + other.counts, *(each.reshape(shape) for each in sums))
+
+    @property
+    def _sums(self) -> Sums:
+        """All besides the counts, flat."""
+        parts = self.weights, self.squares, self.centre, self.tilt, self.spread
+        one, two, three, four, five = (part.ravel() for part in parts)
+        return one, two, three, four, five
+
+    @property
+    def mean(self) -> Floats:
+        """Weighted mean [B]; NaN without rows, and where the weights do not add up to any."""
+        return self.centre + _divide(self.tilt, self.weights)
+
+    @property
+    def std(self) -> Floats:
+        """Standard deviation [B], divided by the sum of weights; NaN where it has no square."""
+        whole = _divide(self.spread, self.weights)
+        square = whole - _divide(self.tilt, self.weights) ** 2
+        known = square >= -ROUNDING * np.abs(whole)
+        return np.sqrt(np.where(known, np.maximum(square, 0.0), np.nan))
+
+    @property
+    def effective_rows(self) -> Floats:
+        """(sum w)^2 / sum w^2 [B]: rows of equal weight with the same statistical power."""
+        return np.asarray(
+            np.where(self.squares > 0, self.weights**2 / np.maximum(self.squares, 1e-300), 0.0)
+        )
+
+    @property
+    def mean_error(self) -> Floats:
+        """Statistical error of the mean [B]: std / sqrt(effective rows); NaN for a single row."""
+        error = self.std / np.sqrt(np.maximum(self.effective_rows, 1e-300))
+        return np.where(self.counts > 1, error, np.nan)
+
+    def quantity(self, number: int, bins: slice = slice(None)) -> "BinMoments":
+        """One of Q quantities, in all bins or some."""
+        return BinMoments(*(getattr(self, name)[number, bins] for name in self.__slots__))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain lists."""
+        return {name: getattr(self, name).tolist() for name in self.__slots__}
+
+
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient where the denominator is positive, else NaN."""
+    safe = np.where(denominator > 0, denominator, np.nan)
+    return np.asarray(numerator / safe)

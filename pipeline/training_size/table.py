@@ -1,0 +1,207 @@
+"""A scaling study as tables: a row for each ladder and size, over its trainings.
+
+Shape letters: N test rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.calibrators.protocol import Columns
+from pipeline.training_size.points import MEANS, SIGMAS, WEIGHT, PointRecord
+from pipeline.training_size.predictions import fit_table
+from pipeline.training_size.settings import ScalingSettings
+from pipeline.training_size.spread import FEWEST, Spread, compare, errors_of
+
+LEVELS = {"q16": 0.16, "median": 0.5, "q84": 0.84}
+KINDS = ("samples", "seeds")
+
+Row = dict[str, float | int | str]
+Weights = NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training: its record and what it says of each test row."""
+
+    record: PointRecord
+    rows: Columns
+
+
+def make_tables(
+    scaling: ScalingSettings, points: Sequence[Point], oracle: Columns | None
+) -> dict[str, pa.Table]:
+    """The tables of a study.
+
+    Args:
+        scaling: The section.
+        points: All trainings.
+        oracle: The exact density of the test rows, where it is known.
+
+    Returns:
+        scaling: a row for each ladder and size; medians and quantiles over the test rows of the
+        sigmas, averaged over the seeds, with the error of that average; scores; the real spreads.
+        scaling_spread: predicted and real spread in tenths of the test rows. scaling_fits: see
+        `fit_table`. One without rows is left out.
+    """
+    rows: list[Row] = []
+    tenths: list[Row] = []
+    for name, ladder in scaling.ladders.items():
+        of_ladder = [point for point in points if point.record.ladder == name]
+        singles = [p for p in points if p.record.ladder == (ladder.singles or name)]
+        for size in sorted({point.record.rows for point in of_ladder}):
+            nested = _select(of_ladder, size, "seeds")
+            samples = _select(of_ladder, size, "samples")
+            described = _describe(nested, samples, oracle)
+            row = {"ladder": name, "budget": ladder.budget, **described}
+            is_several = nested[0].record.networks > 1
+            # Spreads are compared in tenths of the predicted one.
+            for kind in KINDS if is_several else ():
+                found = _spreads(nested, _select(singles, size, kind))
+                row |= _figures(kind, found)
+                tenths += _tenths({"ladder": name, "rows": size, "over": kind}, found)
+            rows.append(row if is_several else _without_stat(row))
+    tables = {
+        "scaling": _table(rows),
+        "scaling_spread": _table(tenths),
+        "scaling_fits": fit_table(rows, scaling.negligible),
+    }
+    return {name: table for name, table in tables.items() if table.num_rows}
+
+
+def _without_stat(row: Row) -> Row:
+    """The figures of a single network: the spread of one (Eq. 42) is not 0 but unknown."""
+    return {name: value for name, value in row.items() if not name.startswith("sigma_stat")}
+
+
+def _select(points: Sequence[Point], size: int, kind: str) -> list[Point]:
+    """Trainings on so many rows: all seeds of the nested subset, or the first of each sample."""
+    fixed = "sample" if kind == "seeds" else "seed"
+    return [p for p in points if p.record.rows == size and getattr(p.record, fixed) == 0]
+
+
+def _describe(nested: Sequence[Point], samples: Sequence[Point], oracle: Columns | None) -> Row:
+    """Figures of the trainings on the nested subset, averaged over the seeds.
+
+    Their errors are those of that average; where there are further samples, with the part that
+    another sample of the same size would change.
+    """
+    record, weights_N = nested[0].record, nested[0].rows.get(WEIGHT)
+    row: Row = {
+        "model": record.model,
+        "rows": record.rows,
+        "updates": record.updates,
+        "networks": record.networks,
+        "trainings": len(nested),
+    }
+    for column in (f"{name}{suffix}" for suffix in MEANS for name in SIGMAS):
+        levels = [levels_of(point.rows[column], weights_N) for point in nested]
+        others = [levels_of(point.rows[column], weights_N)["median"] for point in samples]
+        row |= {f"{column}_{name}": float(np.mean([at[name] for at in levels])) for name in LEVELS}
+        row |= _error(f"{column}_median", [at["median"] for at in levels], others)
+    each, elsewhere = (
+        [{**_scores(p.rows, oracle, weights_N), **p.record.scores} for p in points]
+        for points in (nested, samples)
+    )
+    for name in each[0]:
+        values = [scores[name] for scores in each]
+        row[name] = float(np.mean(values))
+        row |= _error(name, values, [scores[name] for scores in elsewhere])
+    if oracle is not None:
+        for suffix in MEANS:
+            column = f"sigma_syst{suffix}"
+            row[f"exact_{column}_median"] = levels_of(oracle[column], weights_N)["median"]
+    return row
+
+
+def levels_of(values_N: NDArray[np.floating], weights_N: Weights) -> dict[str, float]:
+    """Median and the bounds of the central 68 per cent, of the values that are numbers."""
+    order = np.argsort(values_N)
+    order = order[np.isfinite(values_N[order])]
+    sums = np.cumsum(np.ones(len(order)) if weights_N is None else weights_N[order])
+    # the largest sum so far: negative weights let it fall at times
+    places = np.searchsorted(np.maximum.accumulate(sums), np.array([*LEVELS.values()]) * sums[-1])
+    return dict(zip(LEVELS, map(float, values_N[order[places]]), strict=True))
+
+
+def _error(name: str, of_seeds: Sequence[float], of_samples: Sequence[float]) -> Row:
+    """The error of a mean over seeds; none of a single training."""
+    if max(len(of_seeds), len(of_samples)) < FEWEST:
+        return {}
+    by_seed, by_sample = (
+        float(np.var(values, ddof=1)) if len(values) >= FEWEST else 0.0
+        for values in (of_seeds, of_samples)
+    )
+    variance = by_seed / len(of_seeds) + max(by_sample - by_seed, 0.0)
+    return {f"{name}_error": float(np.sqrt(variance))}
+
+
+def _scores(rows: Columns, oracle: Columns | None, weights_N: Weights) -> dict[str, float]:
+    """NLL (natural log, density of log10 R), and how far it is above the exact density's."""
+    log_p_N = rows["log_density"]
+    known_N = np.isfinite(log_p_N)
+    scores = {"nll": -float(np.average(log_p_N[known_N], weights=_of(weights_N, known_N)))}
+    if oracle is not None:
+        exact_N = oracle["log_density"]
+        known_N &= np.isfinite(exact_N)
+        excess_N = (exact_N - log_p_N)[known_N]
+        scores["nll_excess"] = float(np.average(excess_N, weights=_of(weights_N, known_N)))
+        ratio_N = rows["sigma_syst_log10"] / oracle["sigma_syst_log10"]
+        scores["sigma_syst_log10_ratio_median"] = levels_of(ratio_N, weights_N)["median"]
+    return scores
+
+
+def _of(weights_N: Weights, rows_N: NDArray[np.bool_]) -> Weights:
+    return None if weights_N is None else weights_N[rows_N]
+
+
+Found = Mapping[str, tuple[Spread, dict[str, float]]]
+
+
+def _spreads(nested: Sequence[Point], singles: Sequence[Point]) -> Found:
+    """Spread and its errors by suffix; empty where there are too few trainings."""
+    predicted, real = [p.rows for p in nested], [p.rows for p in singles]
+    found = {suffix: compare(predicted, real, suffix) for suffix in MEANS}
+    return {
+        suffix: (spread, errors_of(predicted, real, suffix))
+        for suffix, spread in found.items()
+        if spread is not None
+    }
+
+
+def _figures(kind: str, found: Found) -> Row:
+    row: Row = {}
+    for suffix, (spread, errors) in found.items():
+        row[f"trainings_over_{kind}"] = spread.trainings
+        for name, figure in (
+            ("real", f"spread_over_{kind}{suffix}"),
+            ("average", f"spread_of_average_over_{kind}{suffix}"),
+            ("ratio", f"sigma_stat_over_spread_over_{kind}{suffix}"),
+        ):
+            row[figure] = getattr(spread, name)
+            row |= {f"{figure}_error": errors[name]} if name in errors else {}
+    return row
+
+
+def _tenths(place: Row, found: Found) -> list[Row]:
+    return [
+        {
+            **place,
+            "quantity": "log10" if suffix else "linear",
+            "tenth": number + 1,
+            "predicted": float(spread.predicted_T[number]),
+            "real": float(spread.real_T[number]),
+            "average": float(spread.average_T[number]),
+        }
+        for suffix, (spread, _) in found.items()
+        for number in range(len(spread.real_T))
+    ]
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    """A table with all columns that a row has; null where others have none."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})

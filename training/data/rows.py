@@ -1,0 +1,111 @@
+"""The rows of one split, in memory, and the order in which epochs see them.
+
+Shape letters: N rows, F features.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.formats.seeds import derive_seed
+from training.steps.noise import StepRows
+
+SLAB_ROWS = 65_536  # of the rows that a reader gets at a time
+
+
+class Chunk(NamedTuple):
+    """Room for the rows of some steps: features, log10 of the target, weights or ones."""
+
+    x_NF: Tensor
+    target_N: Tensor
+    weight_N: Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in memory.
+
+    Attributes:
+        x_NF: Scaled features.
+        target_N: log10 of the target.
+        weight_N: Weights with mean 1; None where every row counts the same.
+    """
+
+    x_NF: Tensor
+    target_N: Tensor
+    weight_N: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.target_N)
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        return self.x_NF.shape[1]
+
+    def to(self, device: torch.device) -> "Rows":
+        """The same rows on a device."""
+        weight_N = None if self.weight_N is None else self.weight_N.to(device)
+        return Rows(self.x_NF.to(device), self.target_N.to(device), weight_N)
+
+    def deal(self, seed: int, epoch: int) -> "Deal":
+        """The order of an epoch: a permutation of all rows."""
+        order_N = permutation(len(self), seed, epoch, self.x_NF.device)
+
+        def fill(steps: Sequence[StepRows], chunk: Chunk) -> None:
+            index = torch.cat([order_N[step.start : step.start + step.rows] for step in steps])
+            count = len(index)
+            torch.index_select(self.x_NF, 0, index, out=chunk.x_NF[:count])
+            torch.index_select(self.target_N, 0, index, out=chunk.target_N[:count])
+            if self.weight_N is not None:
+                torch.index_select(self.weight_N, 0, index, out=chunk.weight_N[:count])
+
+        return fill
+
+    def slabs(self, rank: int, world_size: int) -> Iterator["Rows"]:
+        """This worker's share of the rows, in order."""
+        return itertools.islice(self.pieces(SLAB_ROWS), rank, None, world_size)
+
+    def pieces(self, count: int) -> Iterator["Rows"]:
+        """All rows in order, so many at a time."""
+        for first in range(0, len(self), count):
+            part = slice(first, first + count)
+            weight_N = None if self.weight_N is None else self.weight_N[part]
+            yield Rows(self.x_NF[part], self.target_N[part], weight_N)
+
+
+Deal = Callable[[Sequence[StepRows], Chunk], None]
+"""Copies a worker's rows of some steps to the start of a chunk; asked in the order of the steps."""
+
+
+class Source(Protocol):
+    """The rows of one split, wherever they are."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+        ...
+
+    def to(self, device: torch.device) -> "Source":
+        """The same rows, given out on a device."""
+        ...
+
+    def deal(self, seed: int, epoch: int) -> Deal:
+        """The rows in the order of an epoch, which depends on seed and epoch alone."""
+        ...
+
+    def slabs(self, rank: int, world_size: int) -> Iterator[Rows]:
+        """This worker's share of the rows, in order."""
+        ...
+
+
+def permutation(num_rows: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
+    """The order of the rows in an epoch; it depends on nothing but the arguments."""
+    generator = torch.Generator(device).manual_seed(derive_seed(seed, "permutation", epoch))
+    return torch.randperm(num_rows, generator=generator, device=device)

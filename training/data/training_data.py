@@ -1,0 +1,152 @@
+"""Training and validation rows of a dataset: in memory, or streamed where they need too much.
+
+Shape letters: N rows, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.formats.columns import Feature
+from pipeline.formats.errors import UserError
+from pipeline.formats.manifest import (
+    DatasetManifest,
+    Split,
+    read_manifest,
+    read_part,
+    select_features,
+)
+from pipeline.formats.tags import LABEL, read_labels
+from pipeline.formats.transforms import Scaling, scaling_of
+from training.data.rows import Rows, Source
+from training.data.stream import Recipe, open_stream, require_positive_mean
+
+ORDER_BYTES = 8  # of a row's place in the order of an epoch
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads.
+
+    Attributes:
+        train: Training rows.
+        validation: Validation rows.
+        columns: Names of the features, then of the target.
+    """
+
+    train: Source
+    validation: Source
+    columns: tuple[str, ...]
+
+
+def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[Scaling, ...]:
+    """The features' scalings, from the statistics of the training rows."""
+    floors = {floor.column: floor.floor for floor in manifest.floors}
+    return tuple(
+        scaling_of(feature, manifest.statistics[feature.name], floors.get(feature.name))
+        for feature in features
+    )
+
+
+def read_training_data(
+    dataset: Path,
+    names: Sequence[str] | None,
+    memory_mib: float | None = None,
+    labels: Path | None = None,
+) -> TrainingData:
+    """The training and validation rows of a dataset.
+
+    Args:
+        dataset: The folder of the manifest.
+        names: The features wanted; all if None.
+        memory_mib: What a worker may use for rows; they are streamed if they need more.
+        labels: The folder of labels that are to be predicted; None for the dataset's target.
+
+    Raises:
+        UserError: The dataset has no target or no rows, or a row cannot be trained on.
+    """
+    manifest = read_manifest(dataset)
+    features = select_features(manifest, names)
+    return TrainingData(
+        train=open_split(dataset, manifest, features, "train", memory_mib, labels),
+        validation=open_split(dataset, manifest, features, "validation", memory_mib, labels),
+        columns=(*(feature.name for feature in features), _target_name(manifest, labels)),
+    )
+
+
+def _target_name(manifest: DatasetManifest, labels: Path | None) -> str:
+    return manifest.require_target().name if labels is None else LABEL
+
+
+def open_split(
+    dataset: Path,
+    manifest: DatasetManifest,
+    features: Sequence[Feature],
+    split: Split,
+    memory_mib: float | None,
+    labels: Path | None = None,
+) -> Source:
+    """The rows of one split, scaled: in memory if those of training and validation fit.
+
+    Args:
+        dataset: The folder of the manifest.
+        manifest: Of the dataset.
+        features: Inputs of the network.
+        split: Which rows.
+        memory_mib: What a worker may use for rows; None if there is no limit.
+        labels: The folder of labels that are to be predicted; None for the dataset's target.
+
+    Raises:
+        UserError: The dataset has no target or the split no rows, or a row cannot be trained on.
+    """
+    recipe = _recipe_of(dataset, manifest, features, labels)
+    if manifest.rows_of(split) == 0:
+        msg = f"{dataset}: no rows in the {split} split; give it a larger fraction or more inputs"
+        raise UserError(msg)
+    rows = manifest.rows_of("train") + manifest.rows_of("validation")
+    needed = rows * (recipe.bytes_per_row + ORDER_BYTES)
+    if memory_mib is None or needed <= memory_mib * 2**20:
+        return _read_split(recipe, manifest, split)
+    return open_stream(recipe, manifest.parts_of(split), memory_mib)
+
+
+def _recipe_of(
+    dataset: Path, manifest: DatasetManifest, features: Sequence[Feature], labels: Path | None
+) -> Recipe:
+    beside = None
+    if labels is not None:
+        record = read_labels(labels)
+        if record.dataset_fingerprint != manifest.fingerprint:
+            msg = f"{labels}: labels of another dataset; run `topocal tag` again"
+            raise UserError(msg)
+        beside = (labels, record.by_path)
+    return Recipe(
+        dataset=dataset,
+        scalings=scalings_of(manifest, features),
+        target=_target_name(manifest, labels),
+        labels=beside,
+        weights=tuple(column.name for column in manifest.columns if column.role == "weight"),
+    )
+
+
+def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> Rows:
+    num_rows = manifest.rows_of(split)
+    x_NF = np.empty((num_rows, len(recipe.scalings)), dtype=np.float32)
+    target_N = np.empty(num_rows, dtype=np.float32)
+    weight_N = np.ones(num_rows, dtype=np.float64)
+    first = 0
+    for part in manifest.parts_of(split):
+        rows = slice(first, first + part.rows)
+        table = read_part(recipe.dataset, part, recipe.columns)
+        x_NF[rows], target_N[rows], weight_N[rows] = recipe.convert(table, part.path, 0)
+        first += part.rows
+    mean = require_positive_mean(float(weight_N.mean()), recipe.dataset, split)
+    scaled_N = (weight_N / mean).astype(np.float32)
+    return Rows(
+        torch.from_numpy(x_NF),
+        torch.from_numpy(target_N),
+        torch.from_numpy(scaled_N) if recipe.weights else None,
+    )

@@ -1,0 +1,71 @@
+"""A finished training, and what its export adds to the model's card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.formats.columns import Feature
+from pipeline.formats.manifest import DatasetManifest
+from pipeline.formats.seeds import derive_seed
+from pipeline.formats.transforms import Scaling
+from training.checkpoint import Checkpoint
+from training.data.rows import Source
+from training.data.training_data import scalings_of
+
+MODEL = "model.onnx"
+CHECK_ROWS = 300
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished training.
+
+    Attributes:
+        folder: Of the model.
+        manifest: Of the dataset that it was trained on.
+        features: Inputs of the networks.
+        checkpoint: The last one.
+        seed: Of the training.
+        validation: The validation rows.
+    """
+
+    folder: Path
+    manifest: DatasetManifest
+    features: tuple[Feature, ...]
+    checkpoint: Checkpoint
+    seed: int
+    validation: Source
+
+    @property
+    def scalings(self) -> tuple[Scaling, ...]:
+        """Of the features."""
+        return scalings_of(self.manifest, self.features)
+
+    def random_rows(self) -> Tensor:
+        """Raw features spread evenly over their training ranges."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "export check"))
+        ranges = [self.manifest.statistics[feature.name] for feature in self.features]
+        low_F = torch.tensor([column.minimum for column in ranges], dtype=torch.float64)
+        high_F = torch.tensor([column.maximum for column in ranges], dtype=torch.float64)
+        share_NF = torch.rand(CHECK_ROWS, len(ranges), generator=generator, dtype=torch.float64)
+        return (low_F + (high_F - low_F) * share_NF).float()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one kind of model adds.
+
+    Attributes:
+        files: By role: what was written beside the weights and the history.
+        weights: All weights by name.
+        scores: Validation scores by name.
+        card: Fields of the card.
+    """
+
+    files: dict[str, str]
+    weights: dict[str, Tensor]
+    scores: dict[str, float]
+    card: dict[str, Any]

@@ -1,0 +1,148 @@
+"""All drawn networks with scaling and summaries as one module, the source of the ONNX file.
+
+Shape letters: S networks, N rows, F features, K components, P outputs of a network.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.formats.transforms import Scaling
+from training.export.mode import LN10, linear_mode
+from training.export.moments import sigmas_within
+from training.networks.mlp import FixedLayer
+
+INPUT = "features"
+NETWORKS_OUTPUT = "networks"
+MIXTURE_OUTPUT = "mixture"
+OUTPUTS = (NETWORKS_OUTPUT, MIXTURE_OUTPUT, "mean", "sigma_syst", "sigma_stat", "central")
+
+
+@dataclass(frozen=True)
+class Density:
+    """How the outputs are read.
+
+    Attributes:
+        log_variance_bounds: Limits of the components' log sigma^2.
+        search_range: Bounds of log10 of the target for modes and moments.
+    """
+
+    log_variance_bounds: tuple[float, float]
+    search_range: tuple[float, float]
+
+
+class ScaledModule(nn.Module):
+    """What takes raw features [N, F] and scales them.
+
+    Attributes:
+        outputs: Names of what it returns, in order.
+    """
+
+    outputs: tuple[str, ...]
+    shift_F: Tensor
+    factor_F: Tensor
+    is_log_F: Tensor
+    floor_F: Tensor
+
+    def __init__(self, scalings: Sequence[Scaling]) -> None:
+        super().__init__()
+        self.register_buffer("shift_F", _column(scaling.shift for scaling in scalings))
+        self.register_buffer("factor_F", _column(scaling.factor for scaling in scalings))
+        floors = [-math.inf if item.floor is None else item.floor for item in scalings]
+        self.register_buffer("floor_F", torch.tensor(floors, dtype=torch.float32))
+        is_log = [scaling.function == "log10" for scaling in scalings]
+        self.register_buffer("is_log_F", torch.tensor(is_log))
+
+    def scaled(self, features_NF: Tensor) -> Tensor:
+        """Scaled features, computed in float64 as for training."""
+        wide_NF = torch.maximum(features_NF, self.floor_F).double()
+        positive_NF = torch.where(self.is_log_F, wide_NF, torch.ones_like(wide_NF))
+        value_NF = torch.where(self.is_log_F, torch.log(positive_NF) / LN10, wide_NF)
+        return ((value_NF - self.shift_F) / self.factor_F).float()
+
+
+class SampledNetworks(ScaledModule):
+    """Raw features [N, F] to the mixtures of all networks and their summaries in R."""
+
+    outputs = OUTPUTS
+
+    def __init__(
+        self,
+        scalings: Sequence[Scaling],
+        weight_sets: Sequence[Sequence[FixedLayer]],
+        density: Density,
+    ) -> None:
+        super().__init__(scalings)
+        self.density = density
+        self.weights = nn.ParameterList(
+            layer.weight_OF for layers in weight_sets for layer in layers
+        )
+        self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
+        self.num_layers = len(weight_sets[0])
+        self.requires_grad_(requires_grad=False)
+
+    def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
+        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features."""
+        return self._mixture_of(self.outputs_of_scaled(x_NF))
+
+    def outputs_of_scaled(self, x_NF: Tensor) -> Tensor:
+        """Means, log sigma^2 before limits and logits of the weights [S, 3K, N].
+
+        Network by network: each is a chain of products whose rows stay in the cache, three times
+        as fast as products over all networks with their activations in main memory. The last layer
+        is transposed, so that what acts on three columns of each network acts on long rows.
+        """
+        layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
+        count = self.num_layers
+        return torch.stack([
+            self._outputs_of(layers[first : first + count], x_NF)
+            for first in range(0, len(layers), count)
+        ])
+
+    def _mixture_of(self, outputs_SPN: Tensor) -> Tensor:
+        mean, log_variance, logit = outputs_SPN.chunk(3, dim=1)
+        logit = logit - logit.amax(dim=1, keepdim=True)
+        log_weight = logit - logit.exp().sum(dim=1, keepdim=True).log()
+        clamped = log_variance.clamp(*self.density.log_variance_bounds)
+        return torch.cat([mean, clamped, log_weight], dim=1).mT
+
+    @staticmethod
+    def _outputs_of(layers: Sequence[FixedLayer], x_NF: Tensor) -> Tensor:
+        for layer in layers[:-1]:
+            x_NF = nn.functional.linear(x_NF, layer.weight_OF, layer.bias_O).relu()
+        last = layers[-1]
+        return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
+
+    def forward(self, features_NF: Tensor) -> tuple[Tensor, ...]:
+        """The networks' own outputs [S, 3K, N], their mixture [S, N, 3K], and summaries of R.
+
+        The summaries, [N], are mean, sigma_syst, sigma_stat and central.
+
+        All of a row are NaN where a feature is, or is negative under a logarithm.
+        """
+        outputs_SPN = self.outputs_of_scaled(self.scaled(features_NF))
+        mixture_SNK = self._mixture_of(outputs_SPN)
+        mean, log_variance, log_weight = mixture_SNK.chunk(3, dim=-1)
+        search_range = self.density.search_range
+        mean_N, syst_N, stat_N = sigmas_within(mean, log_variance, log_weight, search_range)
+        l_N = linear_mode(
+            _all_components(mean),
+            _all_components(log_variance),
+            _all_components(log_weight),
+            search_range,
+        )
+        # a search ends somewhere, also where there is no density
+        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(l_N * LN10))
+        return outputs_SPN, mixture_SNK, mean_N, syst_N, stat_N, central_N
+
+
+def _column(values: Iterable[float]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)
+
+
+def _all_components(part_SNK: Tensor) -> Tensor:
+    """The components of all networks side by side, [N, S K]."""
+    return part_SNK.permute(1, 0, 2).flatten(1)

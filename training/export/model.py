@@ -1,0 +1,110 @@
+"""The model that leaves the training: its networks as ONNX, all weights, and the card."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from pipeline.formats.card import CARD, ModelCard, artefact_of, trained_on
+from pipeline.formats.columns import Feature
+from pipeline.formats.files import replacing
+from pipeline.formats.manifest import read_manifest, select_features
+from pipeline.formats.versions import git_hash, versions_of
+from training.checkpoint import Checkpoint, newest_checkpoint
+from training.data.training_data import open_split
+from training.export.finished import Exported, Finished
+from training.export.mixture import export_mixture
+from training.export.point import export_plain
+from training.history import HISTORY
+from training.settings import DnnSettings, TaggerSettings, TrainedSettings
+
+WEIGHTS = "weights.safetensors"
+HEADER = "model"  # key of the JSON text in the header of the weights
+
+
+def export_model(  # noqa: PLR0913 - wiring
+    dataset: Path,
+    settings: TrainedSettings,
+    *,
+    name: str,
+    seed: int,
+    folder: Path,
+    fingerprint: str,
+    labels: Path | None = None,
+) -> ModelCard:
+    """Write the model of a finished training into its folder, the card last.
+
+    Raises:
+        RuntimeError: The training is not finished, or the file written disagrees with torch.
+    """
+    checkpoint = newest_checkpoint(folder, fingerprint)
+    if checkpoint is None or checkpoint.epoch != settings.epochs:
+        msg = f"{folder}: no checkpoint after epoch {settings.epochs} with this fingerprint"
+        raise RuntimeError(msg)
+    manifest = read_manifest(dataset)
+    features = select_features(manifest, settings.features)
+    finished = Finished(
+        folder=folder,
+        manifest=manifest,
+        features=features,
+        checkpoint=checkpoint,
+        seed=seed,
+        validation=open_split(
+            dataset, manifest, features, "validation", settings.memory_mib, labels
+        ),
+    )
+    if isinstance(settings, DnnSettings | TaggerSettings):
+        exported = export_plain(finished, settings)
+    else:
+        exported = export_mixture(finished, settings)
+    with replacing(folder / WEIGHTS) as temporary:
+        metadata = _header_of(settings, features, fingerprint)
+        save_file(exported.weights, temporary, metadata=metadata)
+    card = _card_of(finished, settings, exported, name=name, fingerprint=fingerprint)
+    card.save(folder / CARD)
+    return card
+
+
+def _last_record(checkpoint: Checkpoint) -> dict[str, float]:
+    last = checkpoint.history[-1]
+    penalties = {f"{name}_per_row": last[name] for name in ("kl", "prior") if name in last}
+    losses: dict[str, float] = {
+        name: last[name] for name in ("train_nll", "train_loss") if name in last
+    }
+    return {**losses, **penalties}
+
+
+def _header_of(
+    settings: TrainedSettings, features: Sequence[Feature], fingerprint: str
+) -> dict[str, str]:
+    """One entry, because the order of several would differ from run to run."""
+    content = {
+        "git_hash": git_hash(),
+        "settings": settings.model_dump(mode="json"),
+        "features": [feature.name for feature in features],
+        "fingerprint": fingerprint,
+    }
+    return {HEADER: json.dumps(content)}
+
+
+def _card_of(
+    finished: Finished,
+    settings: TrainedSettings,
+    exported: Exported,
+    *,
+    name: str,
+    fingerprint: str,
+) -> ModelCard:
+    files = {**exported.files, "weights": WEIGHTS, "history": HISTORY}
+    fields = trained_on(finished.manifest, finished.features) | exported.card
+    return ModelCard(
+        name=name,
+        kind=settings.kind,
+        artefacts={role: artefact_of(finished.folder, path) for role, path in files.items()},
+        settings=settings.model_dump(mode="json"),
+        scores={**exported.scores, **_last_record(finished.checkpoint)},
+        fingerprint=fingerprint,
+        versions=versions_of("torch", "ray", "onnx", "onnxscript", "onnxruntime", "safetensors"),
+        **fields,
+    )

@@ -1,0 +1,131 @@
+"""The ONNX file of a set of networks: writing it and comparing it with torch.
+
+Shape letters: S networks, N rows, F features, K components.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx.utils
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.export.graph import INPUT, MIXTURE_OUTPUT, NETWORKS_OUTPUT, ScaledModule
+from training.export.mode import LN10
+
+EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+TWIN_PEAKS = 1e-4  # modes whose log densities differ by less are as good as each other
+
+
+def write_onnx(model: ScaledModule, path: Path) -> None:
+    """Write the module as one ONNX file with a dynamic row axis."""
+    example_NF = torch.ones(EXAMPLE_ROWS, len(model.shift_F))
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (example_NF,),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(model.outputs),
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            verbose=False,
+        )
+        if program is None:
+            msg = "the ONNX exporter returned no program"
+            raise RuntimeError(msg)
+        program.save(path, external_data=False)
+
+
+def extract_onnx(model: Path, path: Path, outputs: Sequence[str]) -> None:
+    """Write the part of an ONNX file that makes some of its outputs.
+
+    ONNX Runtime computes all outputs of a file, also those that nobody asks for.
+    """
+    with _quiet():
+        onnx.utils.extract_model(model, path, [INPUT], list(outputs))
+
+
+def run_onnx(
+    path: Path, features_NF: Tensor, outputs: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """The outputs of an ONNX file by name, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    values = session.run(list(outputs), {INPUT: features_NF.numpy()})
+    return dict(zip(outputs, values, strict=True))
+
+
+def check_onnx(path: Path, model: ScaledModule, features_NF: Tensor) -> None:
+    """Compare the file with the module on some rows.
+
+    Raises:
+        RuntimeError: An output differs by more than rounding. A central value may be at the other
+            one of two peaks of the same height.
+    """
+    found = run_onnx(path, features_NF, model.outputs)
+    with torch.no_grad():
+        expected = dict(zip(model.outputs, model(features_NF), strict=True))
+    for name in model.outputs:
+        difference = np.abs(found[name] - expected[name].numpy())
+        allowed = _allowed(name, expected)
+        is_wrong = ~(difference <= allowed)
+        if name == "central":
+            here, there = (
+                _log_density(expected["mixture"], torch.as_tensor(value))
+                for value in (found[name], expected[name])
+            )
+            is_wrong &= ~((here - there).abs().numpy() <= TWIN_PEAKS)
+        if is_wrong.any():
+            worst = np.argmax(np.where(is_wrong, difference / allowed, 0.0))
+            msg = (
+                f"{path}: output {name} differs from torch by {difference.flat[worst]:.3g}, "
+                f"allowed {allowed.flat[worst]:.3g}"
+            )
+            raise RuntimeError(msg)
+
+
+def _allowed(name: str, expected: Mapping[str, Tensor]) -> NDArray[np.float32]:
+    """The difference that rounding in float32 may make of an output."""
+    values: NDArray[np.float32] = expected[name].abs().numpy()
+    if name in {NETWORKS_OUTPUT, MIXTURE_OUTPUT} or "mean" not in expected:
+        return RELATIVE * values + ABSOLUTE
+    if name == "central":
+        return RELATIVE * LN10 * values  # 1e-4 in log10 R
+    # A sigma is a difference of means of R, of which float32 keeps six digits.
+    means: NDArray[np.float32] = expected["mean"].abs().numpy()
+    return RELATIVE * values + ABSOLUTE * means
+
+
+def _log_density(mixture_SNK: Tensor, value_N: Tensor) -> Tensor:
+    """Log of the averaged density of R at a value, up to a constant, [N]."""
+    mean, log_variance, log_weight = mixture_SNK.double().chunk(3, dim=-1)
+    l_N = torch.log(value_N.double()) / LN10
+    square = (l_N[:, None] - mean) ** 2 * torch.exp(-log_variance)
+    log_p_SN = torch.logsumexp(log_weight - 0.5 * (square + log_variance), dim=-1)
+    return torch.logsumexp(log_p_SN, dim=0) - math.log(10.0) * l_N
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the exporter tells about its own implementation."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

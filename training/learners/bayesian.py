@@ -1,0 +1,111 @@
+"""The Bayesian network as the training loop sees it.
+
+Every worker takes its blocks of each global batch. The gradient is the sum of the workers' sums
+over the rows of the batch; the KL term is added by each worker alike, so all workers keep the
+same parameters.
+
+Shape letters: P parameters, W weights, C figures of a step.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline.formats.seeds import derive_seed
+from training.data.rows import Source
+from training.data.training_data import TrainingData
+from training.epoch import Worker
+from training.learners.validation import validation_nll
+from training.networks import mlp as network
+from training.settings import BnnSettings
+from training.steps.noise import plan_epoch
+from training.steps.operations import operations_on
+from training.steps.sampled import SampledStep, Step
+from training.steps.weight_sets import PairedStep
+
+QUANTILES = (0.05, 0.5, 0.95)  # of the weights' log sigma^2, in the history
+
+
+class BayesianNetwork:
+    """A network with Gaussian weights, the same in each worker."""
+
+    numbers = range(1)
+    num_networks = 1
+    shares_rows = True
+    score = "nll"
+    figures: tuple[str, ...] = ()
+
+    def __init__(
+        self, data: TrainingData, settings: BnnSettings, *, seed: int, worker: Worker
+    ) -> None:
+        self.settings, self.seed, self.worker = settings, seed, worker
+        self.num_rows = len(data.train)
+        self.sizes = network.layer_sizes(
+            data.train.num_features, settings.hidden, settings.components
+        )
+        self.num_weights = network.count_weights(self.sizes)
+        rows = settings.rows_of_epoch(self.num_rows)
+        self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
+        theta_P = network.initial_parameters(
+            self.sizes, settings.initial_log_variance, generator
+        ).to(worker.device)
+        self.sums = torch.zeros(len(theta_P) + 2, device=worker.device)
+        self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
+        self.networks[0].grad = self.sums[:-2]
+        self.fill: Step = self._make_step()
+
+    def start_epoch(self, epoch: int) -> None:
+        """The loss is the same in all epochs."""
+
+    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+        """The gradient of the mean NLL of the global batch plus KL / N."""
+        grad_P = self.sums[:-2].div_(batch_rows)
+        network.add_kl_gradient(
+            grad_P,
+            self.theta_P,
+            num_weights=self.num_weights,
+            prior_sigma=self.settings.prior_sigma,
+            num_rows=self.num_rows,
+        )
+        figures_C[0] = self.sums[-2]
+        figures_C[1] = torch.linalg.vector_norm(grad_P)
+
+    def describe(self) -> dict[str, float]:
+        """KL per row and quantiles of the weights' log sigma^2."""
+        kl = network.kl_divergence(self.theta_P, self.num_weights, self.settings.prior_sigma)
+        log_variance_W = self.theta_P[self.num_weights : 2 * self.num_weights]
+        levels = torch.tensor(QUANTILES, device=self.theta_P.device)
+        spread = torch.quantile(log_variance_W, levels)
+        return {
+            "kl": kl.item() / self.num_rows,
+            **{
+                f"log_variance_q{100 * level:02.0f}": value
+                for level, value in zip(QUANTILES, spread.tolist(), strict=True)
+            },
+        }
+
+    def validate(self, rows: Source) -> Tensor:
+        """The NLL of the density averaged over drawn weight sets, each worker on its rows."""
+        layers = network.split_parameters(self.theta_P, self.sizes)
+        slabs = rows.slabs(self.worker.rank, self.worker.world_size)
+        total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
+        total += validation_nll(layers, slabs, self.settings.log_variance_bounds, self.seed)
+        self.worker.all_reduce(total)
+        return total
+
+    def _make_step(self) -> Step:
+        operations = operations_on(self.worker.device, fuse=self.worker.fuse)
+        rows, bounds = max(step.rows for step in self.plan), self.settings.log_variance_bounds
+        if self.settings.estimator == "antithetic":
+            return PairedStep(
+                self.theta_P, self.sums, self.sizes, rows, bounds=bounds, operations=operations
+            )
+        return SampledStep(
+            self.theta_P,
+            self.sums,
+            self.sizes,
+            rows,
+            bounds=bounds,
+            operations=operations,
+            precision=self.settings.variance_precision,
+        )

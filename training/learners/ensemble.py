@@ -1,0 +1,136 @@
+"""The repulsive ensemble as the training loop sees it.
+
+The workers share the members, not the rows: each sees all rows of a batch. What a member becomes
+follows from its number alone, and not from the worker that has it.
+
+Shape letters: M all members, C this worker's, B rows, P parameters, F figures.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline.formats.seeds import derive_seed
+from training.data.rows import Rows, Source
+from training.data.training_data import TrainingData
+from training.epoch import Worker
+from training.losses.density_nll import log_density
+from training.networks import mlp as network
+from training.settings import RepulsiveEnsembleSettings
+from training.steps.ensemble_step import FIGURES, EnsembleStep
+from training.steps.members import aligned_rows
+from training.steps.noise import plan_epoch
+from training.steps.operations import operations_on
+from training.steps.sampled import Batch
+
+
+def share_members(members: int, rank: int, world_size: int) -> range:
+    """The numbers of a worker's members; workers may have unequal numbers of them."""
+    return range(rank * members // world_size, (rank + 1) * members // world_size)
+
+
+class RepulsiveEnsemble:
+    """This worker's members."""
+
+    shares_rows = False
+    score = "nll"
+    figures: tuple[str, ...] = ("repulsion_ratio", "bandwidth", "spread")
+
+    def __init__(
+        self,
+        data: TrainingData,
+        settings: RepulsiveEnsembleSettings,
+        *,
+        seed: int,
+        worker: Worker,
+    ) -> None:
+        self.settings, self.worker = settings, worker
+        self.num_rows, self.num_networks = len(data.train), settings.members
+        self.numbers = share_members(settings.members, worker.rank, worker.world_size)
+        self.sizes = network.layer_sizes(
+            data.train.num_features, settings.hidden, settings.components
+        )
+        rows = settings.rows_of_epoch(self.num_rows)
+        self.plan = plan_epoch(rows, settings.batch_rows, rank=0, world_size=1)
+        start_CP = self._initial(seed).to(worker.device)
+        count, width = start_CP.shape
+        self.theta_CP = aligned_rows(count, width, start_CP).copy_(start_CP)
+        grad_CP = aligned_rows(count, width, start_CP)
+        self.networks = [theta_P.detach().requires_grad_() for theta_P in self.theta_CP]
+        for theta_P, grad_P in zip(self.networks, grad_CP, strict=True):
+            theta_P.grad = grad_P  # each its own, so that Adam's loops begin anew with each
+        self.sums = torch.zeros(
+            FIGURES * settings.members + 1, dtype=torch.float64, device=worker.device
+        )
+        self.step = EnsembleStep(
+            self.theta_CP,
+            grad_CP,
+            self.sizes,
+            self.plan[0].rows,
+            settings=settings,
+            num_rows=self.num_rows,
+            numbers=self.numbers,
+            all_reduce=worker.all_reduce,
+            operations=operations_on(worker.device, fuse=worker.fuse),
+        )
+
+    def _initial(self, seed: int) -> Tensor:
+        return torch.stack([
+            network.initial_member(
+                self.sizes,
+                torch.Generator().manual_seed(derive_seed(seed, "initial weights", number)),
+            )
+            for number in self.numbers
+        ])
+
+    def start_epoch(self, epoch: int) -> None:
+        """The loss is the same in all epochs."""
+
+    def fill(self, batch: Batch) -> None:
+        """Fill the members' gradients and their part of the sums."""
+        self.step(batch)
+        self.sums[:-1].copy_(self.step.figures_MF.flatten())
+
+    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+        """The figures; the gradient is complete."""
+        del batch_rows
+        nll, *squares = self.sums[:-1].view(-1, FIGURES).sum(dim=0)
+        total, likelihood, repulsion = (square.sqrt() for square in squares)
+        tiny = torch.finfo(torch.float64).tiny
+        figures_C[0] = nll / self.settings.members
+        figures_C[1] = total
+        figures_C[2] = repulsion / likelihood.clamp(min=tiny)
+        figures_C[3] = self.step.bandwidth
+        figures_C[4] = self.step.spread
+
+    def describe(self) -> dict[str, float]:
+        """The prior's term of the loss, |theta|^2 / (2 N sigma^2), averaged over the members."""
+        squares_M = torch.zeros_like(self.sums[:-1][: self.settings.members])
+        for number, theta_P in zip(self.numbers, self.theta_CP, strict=True):
+            squares_M[number] = theta_P.double().square().sum()
+        self.worker.all_reduce(squares_M)
+        scale = 2.0 * self.num_rows * self.settings.prior_sigma**2
+        return {"prior": squares_M.mean().item() / scale}
+
+    @torch.no_grad()
+    def validate(self, rows: Source) -> Tensor:
+        """The NLL of the density averaged over all members."""
+        total = torch.zeros((), dtype=torch.float64, device=self.worker.device)
+        for slab in rows.slabs(0, 1):
+            for part in slab.pieces(self.plan[0].rows):
+                total -= self._log_density(part)
+        return total
+
+    def _log_density(self, part: Rows) -> Tensor:
+        """The sum over rows of weight times log of the averaged density."""
+        bounds = self.settings.log_variance_bounds
+
+        def of_group(group: slice) -> Tensor:
+            outputs_CBO = self.step.networks.forward(group, part.x_NF)
+            return log_density(outputs_CBO, part.target_N.expand(len(outputs_CBO), -1), bounds)
+
+        log_p_MB = self.step.gather(of_group, len(part))
+        log_p_B = torch.logsumexp(log_p_MB, dim=0) - math.log(self.settings.members)
+        weighted_B = log_p_B if part.weight_N is None else part.weight_N * log_p_B
+        return weighted_B.sum(dtype=torch.float64)

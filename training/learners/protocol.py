@@ -1,0 +1,67 @@
+"""What the training loop knows of that which it trains.
+
+Shape letters: P parameters, C figures of a step.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from training.data.rows import Source
+from training.steps.noise import StepRows
+from training.steps.sampled import Batch
+
+
+class Learner(Protocol):
+    """Networks with their loss, as far as one worker has them.
+
+    Attributes:
+        sizes: Units per layer.
+        networks: Parameters theta_P of each network of this worker, with a gradient to update by.
+        numbers: Of these networks among all.
+        num_networks: How many there are on all workers.
+        shares_rows: The workers have the same networks and share the rows of each batch; else
+            each has networks of its own, and all rows.
+        plan: The rows of an epoch's batches that this worker takes.
+        sums: What a step adds up over the workers; the last is the number told to stop.
+        score: What the loss of a row is called in the history: "nll" of a density, else "loss".
+        figures: Names of what is told of a step beside its loss and the norm of its gradient.
+    """
+
+    sizes: tuple[int, ...]
+    networks: list[Tensor]
+    numbers: range
+    num_networks: int
+    shares_rows: bool
+    plan: list[StepRows]
+    sums: Tensor
+    score: str
+    figures: tuple[str, ...]
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take what the loss has of its own in an epoch, counted from 0."""
+        ...
+
+    def fill(self, batch: Batch) -> None:
+        """Fill the sums with this worker's share of a batch."""
+        ...
+
+    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+        """From the sums over all workers make the gradient of the loss, and the step's figures.
+
+        Args:
+            batch_rows: Of the batch, over all workers.
+            figures_C: Becomes the batch's summed loss, the norm of the gradient, then `figures`.
+        """
+        ...
+
+    def describe(self) -> dict[str, float]:
+        """What the history tells of the parameters."""
+        ...
+
+    def validate(self, rows: Source) -> Tensor:
+        """The sum over rows of weight times loss, over all workers.
+
+        Of networks that make a density: the NLL of the averaged one.
+        """
+        ...

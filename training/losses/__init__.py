@@ -1,0 +1,1 @@
+"""Losses of densities and of points, with their gradients."""

@@ -1,0 +1,1 @@
+"""Ray wiring: where workers are placed, how they meet, what surrounds them."""

@@ -1,0 +1,109 @@
+"""How many workers train, on what, and how they talk: from the wishes and what is there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.formats.errors import UserError
+from training.settings import RepulsiveEnsembleSettings, TrainedSettings
+from training.steps.noise import BLOCK_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a site asks for.
+
+    Attributes:
+        num_workers: Processes; 0: as many as have something to do and a place.
+        threads: Compute threads, and thus CPUs, of each.
+        use_gpu: Whether they train on GPUs.
+        workers_per_gpu: That share one GPU.
+    """
+
+    num_workers: int = 1
+    threads: int = 1
+    use_gpu: bool = False
+    workers_per_gpu: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Workers and what each of them has.
+
+    Attributes:
+        num_workers: Processes.
+        threads: CPUs of each.
+        gpus: Of each, which may be a part of one.
+        backend: Of torch, that the workers talk through.
+    """
+
+    num_workers: int
+    threads: int
+    gpus: float
+    backend: str
+
+    def describe(self, settings: TrainedSettings) -> str:
+        """One line for the log."""
+        each = f"{self.gpus:g} GPU" if self.gpus else f"{self.threads} CPU"
+        is_ensemble = isinstance(settings, RepulsiveEnsembleSettings)
+        share = "some members" if is_ensemble else "a slice of every batch"
+        if self.num_workers == 1:
+            return f"1 worker with {each}"
+        return f"{self.num_workers} workers with {each} and {share} each, through {self.backend}"
+
+
+def place_workers(
+    settings: TrainedSettings, wishes: Wishes, there: Mapping[str, float]
+) -> Placement:
+    """Workers for a training.
+
+    Args:
+        settings: Of the training.
+        wishes: Of the site.
+        there: CPU and GPU that can be had now.
+
+    Raises:
+        UserError: Some workers would have nothing to do, or no GPU.
+    """
+    most = most_workers(settings)
+    places = _places(wishes, there)
+    num_workers = wishes.num_workers or max(1, min(most, places))
+    if num_workers > most:
+        shared = (
+            f"{settings.members} members"
+            if isinstance(settings, RepulsiveEnsembleSettings)
+            else f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
+        )
+        msg = (
+            f"ray.workers: {num_workers} workers share {shared}, so {num_workers - most} would "
+            f"idle; set at most {most}"
+        )
+        raise UserError(msg)
+    if wishes.use_gpu and num_workers > places:
+        msg = (
+            f"ray.gpu: {num_workers} workers want 1/{wishes.workers_per_gpu} GPU each, there are "
+            f"{there.get('GPU', 0):g}; set ray.gpu=false, fewer ray.workers or more "
+            "ray.workers_per_gpu"
+        )
+        raise UserError(msg)
+    # NCCL wants a GPU for each worker
+    has_own_gpu = wishes.use_gpu and wishes.workers_per_gpu == 1
+    return Placement(
+        num_workers=num_workers,
+        threads=wishes.threads,
+        gpus=1 / wishes.workers_per_gpu if wishes.use_gpu else 0.0,
+        backend="nccl" if has_own_gpu else "gloo",
+    )
+
+
+def most_workers(settings: TrainedSettings) -> int:
+    """How many workers a training can keep busy: the blocks of a batch, or the members."""
+    if isinstance(settings, RepulsiveEnsembleSettings):
+        return settings.members
+    return -(-settings.batch_rows // BLOCK_ROWS)
+
+
+def _places(wishes: Wishes, there: Mapping[str, float]) -> int:
+    """How many workers find a place now."""
+    if wishes.use_gpu:
+        return int(there.get("GPU", 0)) * wishes.workers_per_gpu
+    return int(there.get("CPU", 0)) // wishes.threads

@@ -1,0 +1,310 @@
+"""Ray wiring: one training spread over workers of Ray Train.
+
+A training with address "local" starts a Ray of its own, bound to the loopback interface and
+guarded by a token, and ends it. Our checkpoints are the only truth for resuming; nothing is
+reported to Ray while training.
+"""
+
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from pipeline.formats.errors import StoppedBySignal, UserError
+from pipeline.formats.files import write_text
+from training.checkpoint import newest_checkpoint
+from training.data.training_data import TrainingData, read_training_data
+from training.epoch import Worker
+from training.faults import LossNotFiniteError
+from training.history import showing_progress, write_history
+from training.loop import train_network
+from training.ray.backend import MeetingInFile
+from training.ray.environment import LOCAL, POLL_SECONDS, OwnerChanged
+from training.ray.placement import Placement, Wishes, place_workers
+from training.ray.session import cluster_resources, ray_session, require_shared
+from training.ray.shared_sum import sum_over_workers
+from training.settings import TrainedSettings
+
+OWNER = "checkpoints/owner"  # names the fit whose workers may write; others stop
+STOP_SECONDS = 60.0  # that workers get to reach their next step
+MAX_FAILURES = 3
+
+RAISED = (LossNotFiniteError, UserError, StoppedBySignal)  # what a worker ends with on purpose
+
+log = logging.getLogger(__name__)
+
+
+def fit(  # noqa: PLR0913 - wiring
+    dataset: Path,
+    settings: TrainedSettings,
+    *,
+    name: str,
+    seed: int,
+    folder: Path,
+    fingerprint: str,
+    num_workers: int,
+    use_gpu: bool,
+    threads_per_worker: int,
+    workers_per_gpu: int = 1,
+    address: str = LOCAL,
+    interface: str | None = None,
+    fuse: bool = False,
+    tensorboard: bool = False,
+    labels: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train, or continue, on Ray workers until the last checkpoint is written.
+
+    Args:
+        dataset: The folder of the manifest; all nodes must see it.
+        settings: Of the network and its training.
+        name: Of the model, for Ray's logs.
+        seed: All random numbers follow from it.
+        folder: Of the model; all nodes must see it.
+        fingerprint: Of settings and data.
+        num_workers: Processes that share each batch, or the members of an ensemble; 0: as many as
+            find a place and have something to do.
+        use_gpu: Whether workers train on GPUs.
+        threads_per_worker: Compute threads and CPUs of each worker.
+        workers_per_gpu: That share one GPU.
+        address: Of a Ray cluster; "local" starts one and never joins another.
+        interface: The network interface that the workers of a cluster talk through.
+        fuse: Let torch compile what lies between the products, on a GPU.
+        tensorboard: Write the history for TensorBoard as well.
+        labels: The folder of labels that a tagger is to predict; all nodes must see it.
+        should_stop: Asked several times a second; True ends the training.
+
+    Raises:
+        UserError: The dataset or a setting is at fault, or the loss is not finite.
+        StoppedBySignal: should_stop returned True; run again to continue.
+        RuntimeError: The workers failed more often than is retried.
+    """
+    dataset, folder = dataset.resolve(), folder.resolve()
+    done = newest_checkpoint(folder, fingerprint)
+    if done is not None and done.epoch >= settings.epochs:
+        write_history(folder, done.history)
+        return
+    scratch = folder.parent / f".ray-{name}-{uuid.uuid4().hex[:8]}"
+    config = {
+        "dataset": str(dataset),
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "folder": str(folder),
+        "fingerprint": fingerprint,
+        "threads": threads_per_worker,
+        "use_gpu": use_gpu,
+        "fuse": fuse,
+        "tensorboard": tensorboard,
+        "labels": None if labels is None else str(labels.resolve()),
+        "owner": scratch.name,
+    }
+    wishes = Wishes(num_workers, threads_per_worker, use_gpu, workers_per_gpu)
+    write_text(folder / OWNER, scratch.name)
+    try:
+        if address == LOCAL:
+            here = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+            _fit_here(place_workers(settings, wishes, here), config, scratch, should_stop)
+        else:
+            with ray_session(address, 0, interface):
+                require_shared(dataset)
+                require_shared(folder)
+                placement = place_workers(settings, wishes, cluster_resources())
+                _fit(placement, TorchConfig(placement.backend), config, scratch, should_stop)
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fit_here(
+    placement: Placement, config: dict[str, Any], scratch: Path, should_stop: Callable[[], bool]
+) -> None:
+    """Train on a Ray of this process alone, whose workers meet in a file."""
+    with (
+        ray_session(LOCAL, placement.num_workers * placement.threads),
+        TemporaryDirectory(prefix="topocal-meeting-") as meeting,
+    ):
+        torch_config = MeetingInFile(placement.backend, folder=meeting)
+        _fit(placement, torch_config, config, scratch, should_stop)
+
+
+def _fit(
+    placement: Placement,
+    torch_config: TorchConfig,
+    config: dict[str, Any],
+    scratch: Path,
+    should_stop: Callable[[], bool],
+) -> None:
+    settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
+    folder = Path(config["folder"])
+    log.info("train: %s on %s", folder.name, placement.describe(settings))
+    trainer = _trainer(placement, torch_config, config, scratch)
+    with showing_progress(folder, settings.epochs):
+        _raise_as_was(_run_trainer(trainer, folder, should_stop))
+
+
+def _trainer(
+    placement: Placement, torch_config: TorchConfig, config: dict[str, Any], scratch: Path
+) -> TorchTrainer:
+    """The trainer; a worker that dies takes the others with it, and all start again."""
+    work: Any = _work  # Ray's annotation leaves out that the function may return a value
+    resources = {"CPU": float(placement.threads), "GPU": placement.gpus}
+    return TorchTrainer(
+        work,
+        train_loop_config=config,
+        torch_config=torch_config,
+        scaling_config=ScalingConfig(
+            num_workers=placement.num_workers,
+            use_gpu=placement.gpus > 0,
+            resources_per_worker={name: share for name, share in resources.items() if share},
+        ),
+        run_config=RunConfig(
+            name=scratch.name,
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+
+
+def _run_trainer(
+    trainer: TorchTrainer, folder: Path, should_stop: Callable[[], bool]
+) -> Mapping[str, str]:
+    """What the first worker returned.
+
+    The trainer runs in a thread, because in the main thread Ray would take over the signals.
+    """
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while not (wait([outcome], POLL_SECONDS).done or should_stop()):
+            pass
+    finally:
+        if not outcome.done():
+            (folder / OWNER).unlink(missing_ok=True)  # tells the workers to stop
+            wait([outcome], STOP_SECONDS)
+    if should_stop() and (not outcome.done() or outcome.exception() is not None):
+        msg = "training stopped, its last complete epoch is kept; run again"
+        raise StoppedBySignal(msg)
+    try:
+        value: Mapping[str, str] = outcome.result().return_value
+    except (TrainingFailedError, RayError) as error:
+        raise _told(error) from error
+    return value
+
+
+def _told(error: Exception) -> Exception:
+    """What one worker alone has found wrong, or that the training failed."""
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+    found = (failed for failed in failures if isinstance(failed, UserError))
+    msg = f"the training failed {MAX_FAILURES + 1} times: {_last_line(error)}"
+    return next(found, RuntimeError(msg))
+
+
+def _raise_as_was(outcome: Mapping[str, str]) -> None:
+    """Raise what the worker ended with on purpose."""
+    for kind in RAISED:
+        if outcome["ended"] == kind.__name__:
+            raise kind(outcome["message"])
+
+
+def _last_line(error: Exception) -> str:
+    """The line of a worker's traceback that names the exception."""
+    log.debug("the workers' failures", exc_info=error)
+    if isinstance(error, WorkerGroupError):
+        failures = [
+            f"worker {rank}: {_tail(failed)}" for rank, failed in error.worker_failures.items()
+        ]
+        return "; ".join(failures)
+    return _tail(error)
+
+
+def _tail(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _work(config: dict[str, Any]) -> dict[str, str]:
+    """One worker: the plain loop, with the sum over workers that suits their places."""
+    context = get_context()
+    if config["use_gpu"] and not torch.cuda.is_available():  # Ray names a device all the same
+        msg = "Ray has given a GPU that torch does not see; is it the CPU build of torch?"
+        return {"ended": UserError.__name__, "message": msg}
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = get_device() if config["use_gpu"] else torch.device("cpu")
+    worker = Worker(
+        rank=rank,
+        world_size=world_size,
+        threads=config["threads"],
+        device=device,
+        fuse=config["fuse"],
+        all_reduce=sum_over_workers(rank, world_size, device),
+    )
+    settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
+    folder = Path(config["folder"])
+    try:
+        data = _read_together(config, settings, worker)
+    except UserError as error:
+        return _ended(error)
+    try:
+        train_network(
+            data,
+            settings,
+            seed=config["seed"],
+            fingerprint=config["fingerprint"],
+            folder=folder,
+            worker=worker,
+            tensorboard=config["tensorboard"],
+            should_stop=OwnerChanged(folder / OWNER, config["owner"]),
+        )
+    except (LossNotFiniteError, StoppedBySignal) as error:  # of all workers, at the same step
+        return _ended(error)
+    except UserError as error:
+        if world_size == 1:
+            return _ended(error)
+        raise  # the others wait for this worker: of what fails Ray ends all
+    return {"ended": "", "message": ""}
+
+
+def _ended(error: Exception) -> dict[str, str]:
+    return {"ended": type(error).__name__, "message": str(error)}
+
+
+def _read_together(
+    config: Mapping[str, Any], settings: TrainedSettings, worker: Worker
+) -> TrainingData:
+    """The data, or the same kind of error in all workers, so that none waits for the others."""
+    dataset = Path(config["dataset"])
+    labels = None if config["labels"] is None else Path(config["labels"])
+    failed: UserError | None = None
+    data: TrainingData | None = None
+    try:
+        data = read_training_data(dataset, settings.features, settings.memory_mib, labels)
+    except UserError as error:
+        failed = error
+    failures = torch.tensor(float(data is None), device=worker.device)
+    worker.all_reduce(failures)
+    if data is None or failures.item() > 0:
+        msg = (
+            f"{dataset}: another worker cannot read it; is it on a file system that all nodes see?"
+        )
+        raise failed or UserError(msg)
+    return data

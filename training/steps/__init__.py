@@ -1,0 +1,1 @@
+"""Gradients of one batch: products, noise, and what lies between them."""
