@@ -22,10 +22,11 @@ from jobs.launch import run_tool
 from jobs.settings import load_settings
 from jobs.sites import DaskSettings
 from pipeline.apply.inputs import Input, RootInput, open_input
-from pipeline.apply.manifest import AppliedFile, AppliedManifest
 from pipeline.apply.rows import Calibration, Reason
 from pipeline.apply.run import (
     PARTS,
+    AppliedFile,
+    AppliedManifest,
     apply_chunk,
     describe_input,
     finish_input,
@@ -38,13 +39,11 @@ from pipeline.fold import map_parts
 from pipeline.formats.calibrated_set import CalibratedColumn, describe_columns
 from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import CLAIM, replacing_folder
 from pipeline.formats.manifest import MANIFEST
-from pipeline.formats.versions import versions_of
+from pipeline.formats.versions import fingerprint, versions_of
 from pipeline.root.files import Access
-from pipeline.root.inputs import list_inputs
-from pipeline.root.inspect import MODEL_PURPOSE, Wanted
+from pipeline.root.inspect import MODEL_PURPOSE, Wanted, list_inputs
 from pipeline.root.layout import read_layout
 from pipeline.root.remote import server_of
 

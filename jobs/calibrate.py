@@ -21,19 +21,17 @@ from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
 from pipeline.calibrators.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
-from pipeline.calibrators.density import oracle_of
+from pipeline.calibrators.density import Summariser, oracle_of
 from pipeline.calibrators.lookup_table import ReferenceScale
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.calibrators.registry import bulk_artefact, open_calibrator
-from pipeline.calibrators.summariser import Summariser
 from pipeline.fold import map_parts
 from pipeline.formats.calibrated_set import CalibratedManifest, describe_columns, read_calibrated
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
-from pipeline.formats.versions import versions_of
+from pipeline.formats.versions import fingerprint, versions_of
 from pipeline.settings import SummarySettings
 from pipeline.simulators.known_density.settings import RECIPE
 

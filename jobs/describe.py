@@ -13,12 +13,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.describe import describe_model, verify_artefacts
+from pipeline.describe import (
+    TextTable,
+    describe_dataset,
+    describe_model,
+    verify_artefacts,
+    verify_parts,
+)
 from pipeline.formats.card import CARD, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest
-from pipeline.ingest.describe import describe_dataset, verify_parts
-from pipeline.text_table import TextTable
 
 WIDE = 240  # columns of a log, where nothing may be cut off
 

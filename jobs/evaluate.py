@@ -49,10 +49,10 @@ from pipeline.formats.calibrated_set import CalibratedManifest
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_part
 from pipeline.formats.records import OutputRecord
+from pipeline.formats.versions import fingerprint
 from pipeline.parquet import ROW_GROUP
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,8 @@ from jobs.task import Task
 from pipeline.fold import map_parts
 from pipeline.formats.card import ModelCard
 from pipeline.formats.seeds import derive_seed
-from pipeline.trees.estimator import QuantileTrees
-from pipeline.trees.fit import LevelPlan, fit_level, score_part
-from pipeline.trees.model import write_card, write_onnx
+from pipeline.trees.export import write_card, write_onnx
+from pipeline.trees.fit import LevelPlan, QuantileTrees, fit_level, score_part
 from pipeline.trees.rows import RowsPlan, plan_rows, share_of_rows
 from pipeline.trees.settings import BoostedTreesSettings
 

@@ -32,12 +32,10 @@ from pipeline.formats.versions import versions_of
 from pipeline.ingest.clean import refuse_unknown_events
 from pipeline.ingest.dataset import build_manifest, dataset_fingerprint
 from pipeline.ingest.plan import kept_columns, plan_parts, settings_fingerprint, wanted_columns
-from pipeline.ingest.resume import find_earlier, receipt_path
-from pipeline.ingest.staging import Staging, open_staging
+from pipeline.ingest.resume import Staging, find_earlier, open_staging, receipt_path
 from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access
-from pipeline.root.inputs import list_inputs
-from pipeline.root.inspect import Source, Wanted, inspect_file
+from pipeline.root.inspect import Source, Wanted, inspect_file, list_inputs
 from pipeline.settings import DatasetSettings
 
 log = logging.getLogger(__name__)

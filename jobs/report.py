@@ -25,12 +25,11 @@ from jobs.study import Study
 from jobs.tags import tag_tables
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.records import OutputRecord
-from pipeline.lookup.projection import project_tables
-from pipeline.lookup.tables import read_tables
+from pipeline.formats.versions import fingerprint
+from pipeline.lookup.tables import project_tables, read_tables
 
 log = logging.getLogger(__name__)
 

@@ -36,11 +36,11 @@ from jobs.training_size.plan import (
 from jobs.training_size.rows import StudyRows, make_rows
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import claim, replacing_folder
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.records import OutputRecord
+from pipeline.formats.versions import fingerprint
 from pipeline.progress import Shown
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, load_rows
 from pipeline.training_size.settings import ScalingSettings

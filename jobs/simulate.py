@@ -14,8 +14,8 @@ from jobs.study import Study
 from pipeline.fold import map_parts
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
+from pipeline.formats.versions import fingerprint
 from pipeline.simulators.known_density.lcw import LCW_TABLES
 from pipeline.simulators.known_density.settings import RECIPE
 from pipeline.simulators.sample_files import SAMPLE, SimulatedSample, plan_files, write_file

@@ -28,13 +28,12 @@ from pipeline.calibrators.estimates import OnnxFile
 from pipeline.calibrators.registry import open_calibrator
 from pipeline.evaluation.axes import resolve_axis
 from pipeline.fold import map_parts, merge_in_order
+from pipeline.formats.calibrated_set import LabelManifest, TagManifest, read_labels
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part
-from pipeline.formats.tags import LabelManifest, TagManifest, read_labels
-from pipeline.formats.versions import versions_of
+from pipeline.formats.versions import fingerprint, versions_of
 from pipeline.tagging.labels import check_label, describe_label, true_component
 from pipeline.tagging.parts import (
     LabelPlan,
@@ -46,9 +45,8 @@ from pipeline.tagging.parts import (
     tag_part,
 )
 from pipeline.tagging.position_map import PositionMap
-from pipeline.tagging.rates import TagSummary
+from pipeline.tagging.rates import TagSummary, choose_threshold
 from pipeline.tagging.selection import KeepPlan, keep_part, untagged_fingerprint, untagged_manifest
-from pipeline.tagging.working_point import choose_threshold
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.study import Study
+from pipeline.formats.calibrated_set import TagManifest
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, read_manifest
-from pipeline.formats.tags import TagManifest
+from pipeline.formats.versions import fingerprint
 from pipeline.tagging.selection import untagged_fingerprint
 
 VERSION = 1  # raised when the same settings and data give other tags

@@ -18,14 +18,14 @@ from jobs.launch import Run, run_job
 from jobs.study import AnyModelSettings, Study
 from jobs.task import Task
 from jobs.trainers import train_kind
+from pipeline.formats.calibrated_set import read_labels
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import claim, refuse_foreign
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
-from pipeline.formats.tags import read_labels
+from pipeline.formats.versions import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,7 @@ from test_ingest import DATASET
 
 from jobs import calibrate, evaluate, ingest
 from jobs.cli import main
-from jobs.farm.batch import certificates
-from jobs.farm.batch_queue import JobState, describe_jobs
+from jobs.farm.batch import JobState, certificates, describe_jobs
 from jobs.farm.dask import open_farm
 from jobs.sites import BatchSettings, DaskSettings, TlsSettings
 from pipeline.fold import map_parts

@@ -11,8 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.calibrators import calibrate
 from pipeline.calibrators.calibrate import CalibrationPlan, calibrate_part
-from pipeline.calibrators.density import OnnxDensity
-from pipeline.calibrators.summariser import Summariser
+from pipeline.calibrators.density import OnnxDensity, Summariser
 from pipeline.formats.columns import Target
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import read_part

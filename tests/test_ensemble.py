@@ -13,8 +13,7 @@ from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.seeds import derive_seed
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
 from training.data.training_data import read_training_data
-from training.epoch import Worker
-from training.faults import LossNotFiniteError
+from training.epoch import LossNotFiniteError, Worker
 from training.history import describe_epoch, read_history
 from training.job import train_model
 from training.learners.ensemble import share_members

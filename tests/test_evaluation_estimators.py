@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.statistics.binning import OUTSIDE
+from pipeline.statistics.binning import OUTSIDE, Spacing
 from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
-from pipeline.statistics.spacing import Spacing
 
 RATIO = Spacing(scale="log", low=1e-3, high=1e3, cells=14_000)
 LINEAR = Spacing(scale="linear", low=-2.0, high=2.0, cells=40)

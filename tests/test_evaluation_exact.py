@@ -23,11 +23,9 @@ from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.rows import Quantity
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.fold import batched, fold, merge_in_order
-from pipeline.statistics.binning import OUTSIDE, edge_bins
-from pipeline.statistics.dense import DenseHistogram
-from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.binning import OUTSIDE, Grouped, Spacing, edge_bins
+from pipeline.statistics.histogram import DenseHistogram, FineHistogram
 from pipeline.statistics.moments import BinMoments
-from pipeline.statistics.spacing import Grouped, Spacing
 
 ROWS = 12_000
 RATIO = Spacing(scale="log", low=1e-3, high=1e3, cells=14_000)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from pipeline.statistics.binning import Spacing
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
-from pipeline.statistics.spacing import Spacing
 
 PULL = Spacing(scale="linear", low=-20.0, high=20.0, cells=8_000)
 

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
+from pipeline.evaluation.accumulators import Key
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.keys import Key
 from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.evaluation.summary import closure_bins

@@ -8,11 +8,11 @@ from statistics_fixture import statistics_of
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import TEMPORARY, replacing, write_text
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import CLAIM, claim, replacing_folder
 from pipeline.formats.manifest import Part
 from pipeline.formats.seeds import derive_seed, generator
 from pipeline.formats.transforms import scale, scaling_of
+from pipeline.formats.versions import fingerprint
 
 PART = Part(path="p", split="train", index=0, rows=1, size=2, sha256="0")
 

@@ -14,13 +14,17 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.lookup.bins import Quantities, edges_of
-from pipeline.lookup.fit import plan_fit
-from pipeline.lookup.medians import CELLS
-from pipeline.lookup.model import write_model
+from pipeline.lookup.fit import plan_fit, write_model
 from pipeline.lookup.settings import LookupTableSettings
-from pipeline.lookup.sparse import fill_table, mean_of, share_of
-from pipeline.lookup.sums import TableSums
-from pipeline.lookup.tables import make_tables, read_tables, write_tables
+from pipeline.lookup.sums import CELLS, TableSums
+from pipeline.lookup.tables import (
+    fill_table,
+    make_tables,
+    mean_of,
+    read_tables,
+    share_of,
+    write_tables,
+)
 from pipeline.simulators.known_density.fit_lcw import fit_lcw
 from pipeline.simulators.known_density.lcw import LCW_TABLES
 from pipeline.simulators.known_density.sample import draw_bare_clusters, draw_clusters

@@ -6,8 +6,7 @@ from conftest import toy_columns, write_tree
 
 from pipeline.formats.errors import UserError
 from pipeline.root.files import Access
-from pipeline.root.inputs import list_inputs
-from pipeline.root.inspect import Wanted, inspect_file
+from pipeline.root.inspect import Wanted, inspect_file, list_inputs
 from pipeline.root.layout import Layout
 from pipeline.root.read import concatenate, read_rows
 

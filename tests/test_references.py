@@ -10,7 +10,8 @@ import pytest
 from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
-from jobs import calibrate, evaluate, fit_table, grow_trees, ingest
+from jobs import calibrate, evaluate, grow_trees, ingest
+from jobs import trainers as fit_table
 from jobs.cli import main
 from pipeline.fold import merge_in_order
 from pipeline.formats.calibrated_set import read_calibrated
@@ -18,10 +19,9 @@ from pipeline.formats.card import read_card
 from pipeline.formats.columns import Target
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.lookup.fit import group_parts, plan_fit, sum_group
-from pipeline.lookup.projection import project_tables
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums
-from pipeline.lookup.tables import make_tables, read_tables
+from pipeline.lookup.tables import make_tables, project_tables, read_tables
 from pipeline.report.figures.lookup_table import lookup_panels
 from pipeline.report.settings import ReportSettings
 from pipeline.report.study_data import Scene

@@ -19,8 +19,7 @@ from pipeline.fold import limits, map_parts
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import read_manifest
 from pipeline.root.files import Access
-from pipeline.root.inputs import list_inputs
-from pipeline.root.inspect import Wanted, inspect_file
+from pipeline.root.inspect import Wanted, inspect_file, list_inputs
 from pipeline.root.layout import Layout
 from pipeline.root.read import close_last, read_rows
 from pipeline.root.remote import RemoteSettings, with_retries

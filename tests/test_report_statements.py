@@ -8,8 +8,8 @@ from evaluation_fixtures import TOPO
 pytest.importorskip("matplotlib")
 pytest.importorskip("mplhep")
 
-from pipeline.report.figures.detector import OUTLINES
-from pipeline.report.figures.repulsion import describe_repulsion
+from pipeline.report.figures.planes import OUTLINES
+from pipeline.report.figures.training import describe_repulsion
 from pipeline.report.math_text import split_unit, to_html, to_text
 from pipeline.report.settings import ReportSettings
 from pipeline.report.statements import STATEMENTS, closure, ridges, spectra, uncertainty

@@ -13,8 +13,7 @@ from training.losses.density_nll import log_density, split_outputs
 from training.networks import mlp as network
 from training.settings import Kernel
 from training.steps import members
-from training.steps.ensemble_step import EnsembleStep
-from training.steps.members import aligned_rows
+from training.steps.members import EnsembleStep, aligned_rows
 from training.steps.noise import keys_of_epoch
 from training.steps.operations import COMPILED, PLAIN
 from training.steps.repulsion import repel

@@ -27,16 +27,14 @@ from pipeline.training_size.fits import (
     POWER,
     POWER_AND_FLOOR,
     fit_sizes,
+    pooled,
     rows_where_negligible,
 )
 from pipeline.training_size.points import load_rows
-from pipeline.training_size.predictions import pooled
-from pipeline.training_size.spread import compare, errors_of
 from pipeline.training_size.subsets import Origin, Subset, ranks_of, write_subset
-from pipeline.training_size.table import levels_of
+from pipeline.training_size.table import compare, errors_of, levels_of
 from training.checkpoint import newest_checkpoint
-from training.data.passes import Passes
-from training.data.rows import Chunk
+from training.data.rows import Chunk, Passes
 from training.data.training_data import open_split, read_training_data
 from training.export.mixture import networks_of
 from training.history import read_history

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.formats.columns import Cut
-from pipeline.ingest.select import raise_to_floor, select
+from pipeline.ingest.clean import raise_to_floor, select
 
 values = st.lists(
     st.floats(-3, 3, width=32) | st.sampled_from([np.nan, np.inf, 0.0]), min_size=1, max_size=30

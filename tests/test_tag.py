@@ -11,9 +11,9 @@ from jobs import calibrate, simulate, tag
 from jobs.cli import main
 from jobs.study import load_study
 from jobs.tags import tag_tables
+from pipeline.formats.calibrated_set import LABEL, TagManifest, read_labels
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import MANIFEST, read_manifest, read_part
-from pipeline.formats.tags import LABEL, TagManifest, read_labels
 from pipeline.report.figures import tagging
 from pipeline.report.panel import house_style
 from pipeline.report.settings import ReportSettings

@@ -21,9 +21,8 @@ from pipeline.simulators.known_density.sample import draw_clusters
 from pipeline.simulators.known_density.settings import GeneratorSettings
 from pipeline.tagging.labels import describe_label, label_probability, label_rows
 from pipeline.tagging.position_map import PositionMap
-from pipeline.tagging.rates import TagRows, TagSummary
+from pipeline.tagging.rates import TagRows, TagSummary, choose_threshold
 from pipeline.tagging.settings import AboveThreshold, LabelColumn, TagSettings, UnderPredicted
-from pipeline.tagging.working_point import choose_threshold
 
 TARGET = Target()
 RESISTANT = LabelColumn(equals=float(COMPONENTS.index("resistant")))

@@ -9,7 +9,7 @@ import torch
 from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
 from training_processes import assert_equal
 
-from training import capture
+from training import loop as capture
 from training.checkpoint import newest_checkpoint
 from training.data.training_data import read_training_data
 from training.epoch import Run

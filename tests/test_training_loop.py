@@ -19,8 +19,7 @@ from pipeline.formats.seeds import derive_seed
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
 from training.data.rows import permutation
 from training.data.training_data import read_training_data
-from training.epoch import Run, Worker
-from training.faults import LossNotFiniteError
+from training.epoch import LossNotFiniteError, Run, Worker
 from training.history import read_history
 from training.loop import train_network
 from training.losses.density_nll import log_density, summed_nll

@@ -14,8 +14,8 @@ from sklearn.metrics import mean_pinball_loss
 from pipeline.formats.columns import Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.parquet import write_part
-from pipeline.trees.estimator import QuantileTrees, grow, pinball_sums
 from pipeline.trees.export import check_trees, write_trees
+from pipeline.trees.fit import QuantileTrees, grow, pinball_sums
 from pipeline.trees.rows import RowsPlan
 from pipeline.trees.settings import BoostedTreesSettings
 

@@ -1,4 +1,8 @@
-"""The training loop: a plain function, with or without other workers."""
+"""The training loop: a plain function, with or without other workers.
+
+On a GPU the steps of a chunk are one captured CUDA graph: a step is some two hundred small kernels,
+each shorter than its launch from the host.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -7,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
-from training.capture import advance_on, cut_plan
 from training.checkpoint import (
     Checkpoint,
     Index,
@@ -18,10 +22,9 @@ from training.checkpoint import (
     save_index,
     save_network,
 )
-from training.data.passes import Passes
-from training.data.rows import Chunk
+from training.data.rows import Chunk, Passes
 from training.data.training_data import TrainingData
-from training.epoch import Buffers, Run, State, Worker, train_epoch
+from training.epoch import Advance, Buffers, Run, State, Worker, take_steps, train_epoch
 from training.history import append_history, write_history
 from training.learners.bayesian import BayesianNetwork
 from training.learners.ensemble import RepulsiveEnsemble
@@ -30,6 +33,68 @@ from training.learners.protocol import Learner
 from training.settings import BnnSettings, RepulsiveEnsembleSettings, TrainedSettings
 from training.steps.noise import StepRows
 from training.tensorboard import open_board
+
+CPU_CHUNK = 8  # steps whose rows are gathered at once: they stay in the cache until used
+GPU_CHUNKS = range(128, 63, -1)
+
+
+def cut_plan(plan: list[StepRows], batch_rows: int, device: torch.device) -> list[list[StepRows]]:
+    """The steps of an epoch in chunks: all of the same number of full batches but the last."""
+    if device.type == "cpu":
+        count = CPU_CHUNK
+    else:
+        full = sum(step.batch_rows == batch_rows for step in plan)
+        count = min(GPU_CHUNKS, key=lambda steps: full % steps)
+    return [plan[first : first + count] for first in range(0, len(plan), count)]
+
+
+def advance_on(run: Run, state: State) -> Advance:
+    """What takes the steps of a chunk: one after the other, on a GPU as a graph if it can be.
+
+    Workers that share batches take them one after the other too: their sums are exchanged in
+    between.
+    """
+
+    def step_by_step(steps: list[StepRows]) -> None:
+        take_steps(run, state, steps)
+
+    if not can_capture(run):
+        return step_by_step
+    first = run.chunks[0]
+    replay: list[Callable[[], None]] = []
+
+    def graphed(steps: list[StepRows]) -> None:
+        if len(steps) < len(first) or steps[-1].batch_rows < first[0].batch_rows:
+            step_by_step(steps)
+            return
+        if not replay:
+            replay.append(_capture(lambda: step_by_step(first), run.buffers.fault))
+        replay[0]()
+
+    return graphed
+
+
+def can_capture(run: Run) -> bool:
+    """Whether there is a GPU, no other worker, and a chunk of full batches."""
+    first, worker = run.chunks[0], run.worker
+    is_full = first[-1].batch_rows == run.settings.batch_rows
+    return worker.device.type == "cuda" and worker.world_size == 1 and is_full
+
+
+def _capture(work: Callable[[], None], fault: Tensor) -> Callable[[], None]:
+    """The work as a graph; it is done once before, as for a fault: without any update."""
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        fault.fill_(1.0)
+        work()
+        fault.fill_(0.0)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
 
 log = logging.getLogger(__name__)
 

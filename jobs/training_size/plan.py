@@ -8,9 +8,9 @@ from typing import TypeVar
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.study import Study
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.seeds import derive_seed
+from pipeline.formats.versions import fingerprint
 from pipeline.settings import SummarySettings
 from pipeline.training_size.points import POINT, PointRecord
 from pipeline.training_size.settings import LadderSettings, ScalingSettings

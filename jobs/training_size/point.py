@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.training_size.plan import PointPlan
-from pipeline.calibrators.summariser import Summariser
+from pipeline.calibrators.density import Summariser
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs
 from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.calibrators.calibrate import SLAB
 from pipeline.calibrators.protocol import Calibrator, Columns
 from pipeline.formats.columns import Cut, Feature
-from pipeline.ingest.select import raise_to_floor
+from pipeline.ingest.clean import raise_to_floor
 
 
 class Reason(IntEnum):

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.calibrators.density import OnnxDensity
+from pipeline.calibrators.density import OnnxDensity, Summariser
 from pipeline.calibrators.estimates import OnnxFile, PointModel, QuantileModel
 from pipeline.calibrators.lookup_table import LookupTable
 from pipeline.calibrators.protocol import Calibrator
-from pipeline.calibrators.summariser import Summariser
 from pipeline.formats.card import Artefact, ModelCard
 from pipeline.settings import SummarySettings
 

@@ -1,4 +1,7 @@
-"""The histograms in the bins of all axes, filled with the rows of many parts at a time."""
+"""The histograms in the bins of all axes, filled with the rows of many parts at a time.
+
+An accumulator is named by a `Key`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.keys import Key
 from pipeline.statistics.binning import Bins, Floats, Numbers
-from pipeline.statistics.dense import DenseHistogram
-from pipeline.statistics.histogram import Cells
+from pipeline.statistics.histogram import Cells, DenseHistogram
+
+
+class Key(NamedTuple):
+    """What an accumulator holds: a figure of a set, by axis or for a population."""
+
+    figure: str
+    name: str
+    where: str
+
 
 # A histogram is far larger than the cache, and each filling passes through all of it.
 ROWS_AT_ONCE = 1 << 18

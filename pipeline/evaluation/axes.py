@@ -10,8 +10,7 @@ from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
-from pipeline.statistics.binning import Floats
-from pipeline.statistics.spacing import Spacing
+from pipeline.statistics.binning import Floats, Spacing
 
 BINS_PER_DECADE = 10
 LINEAR_BINS = 50

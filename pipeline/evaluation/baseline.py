@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.statistics.binning import Floats
+from pipeline.statistics.binning import Floats, Spacing
 from pipeline.statistics.histogram import FineHistogram
-from pipeline.statistics.spacing import Spacing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from pipeline.evaluation.accumulators import Profiles
+from pipeline.evaluation.accumulators import Key, Profiles
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.fill import (
     fill_baseline,
@@ -16,7 +16,6 @@ from pipeline.evaluation.fill import (
     fill_set,
     fill_truth,
 )
-from pipeline.evaluation.keys import Key
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
     AXES,
@@ -29,8 +28,7 @@ from pipeline.evaluation.rows import (
 )
 from pipeline.evaluation.summary import summarise
 from pipeline.evaluation.tables.make import make_tables
-from pipeline.statistics.dense import DenseHistogram
-from pipeline.statistics.histogram import FineHistogram
+from pipeline.statistics.histogram import DenseHistogram, FineHistogram
 from pipeline.statistics.moments import BinMoments
 
 Kind = TypeVar("Kind", FineHistogram, BinMoments, DenseHistogram)

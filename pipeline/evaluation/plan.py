@@ -20,7 +20,7 @@ from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
-from pipeline.statistics.spacing import Spacing
+from pipeline.statistics.binning import Spacing
 
 # Figures that have the axes of spectra, and those that have the axes of scores.
 Kind = Literal["others", "spectra", "planes", "scores"]

@@ -8,9 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.accumulators import Profiles
+from pipeline.evaluation.accumulators import Key, Profiles
 from pipeline.evaluation.axes import ResolvedAxis, ResolvedCondition
-from pipeline.evaluation.keys import Key
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.settings import ORACLE
 from pipeline.formats.columns import IDENTITY
@@ -18,15 +17,16 @@ from pipeline.statistics.binning import (
     OUTSIDE,
     Bins,
     Floats,
+    Grouped,
     Indices,
     Numbers,
+    Spacing,
     edge_bins,
     group_cells,
     number_bins,
 )
 from pipeline.statistics.histogram import Cells, FineHistogram
 from pipeline.statistics.moments import BinMoments
-from pipeline.statistics.spacing import Grouped, Spacing
 from pipeline.statistics.sparse_histogram import SortedRows, sort_rows
 from pipeline.statistics.sums_on_axes import totals_on_axes
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.records import PathText, Record
-from pipeline.statistics.spacing import Spacing
+from pipeline.statistics.binning import Spacing
 
 Quantity = Literal["numerator", "denominator", "target"]
 

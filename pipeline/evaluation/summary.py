@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evaluation.keys import Key
+from pipeline.evaluation.accumulators import Key
 from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.gaussian_fit import fit_core

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipeline.fold import merge_in_order
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import (
     SPLITS,
     CutCount,
@@ -20,6 +19,7 @@ from pipeline.formats.manifest import (
     MissingRows,
 )
 from pipeline.formats.transforms import ColumnStatistics
+from pipeline.formats.versions import fingerprint
 from pipeline.ingest.moments import SignedMoments
 from pipeline.ingest.plan import PartPlan, settings_fingerprint, statistics_columns
 from pipeline.ingest.resume import BlockRecord, Receipt

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.formats.columns import IDENTITY, Column
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import InputFile
+from pipeline.formats.versions import fingerprint
 from pipeline.ingest.resume import Earlier
 from pipeline.root.files import Access
 from pipeline.root.inspect import Source, Wanted

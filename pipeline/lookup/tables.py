@@ -1,20 +1,119 @@
-"""Fitted tables: made from the sums over a training split, and kept as one Parquet file."""
+"""Fitted tables: made from the sums over a training split, and kept as one Parquet file.
+
+Bins with too few entries take their values from coarser bins; tables are drawn as their mean over
+all axes but the first two.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from pipeline.formats.errors import UserError
-from pipeline.lookup.bins import Columns, Floats, Quantities, edges_of, values_at
+from pipeline.lookup.bins import Columns, Floats, Indices, Quantities, edges_of, values_at
 from pipeline.lookup.settings import LookupTableSettings, TableAxis
-from pipeline.lookup.sparse import FilledTable, fill_table, mean_of, median_of, share_of
-from pipeline.lookup.sums import TableSums
+from pipeline.lookup.sums import FineSums, TableSums
+
+Levels = NDArray[np.uint8]
+
+# What a table's bins have when some of its last axes are left out: estimates [coarser bins].
+Estimate = Callable[[int], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledTable:
+    """A value for each of B bins, and where it is from.
+
+    Attributes:
+        entries: [B] training rows in the bin itself.
+        values: [B].
+        levels: [B] 0: the bin's own entries; k < A: those of the bin without its last k of A axes;
+            A: those of the nearest bin of the first axis; A + 1: those of all rows.
+    """
+
+    entries: Indices
+    values: Floats
+    levels: Levels
+
+
+def fill_table(
+    entries: Indices, estimate: Estimate, shape: Sequence[int], min_entries: int
+) -> FilledTable:
+    """The value of every bin from the finest bins that have enough entries.
+
+    Args:
+        entries: [B] training rows, the last axis running fastest.
+        estimate: Given how many entries run into one coarser bin: their values [B / stride]; NaN
+            where there is none.
+        shape: Bins of each of A axes.
+        min_entries: A bin with fewer is sparse.
+    """
+    values, levels = np.full(len(entries), np.nan), np.zeros(len(entries), np.uint8)
+    coarse = np.full(shape[0], np.nan)
+    for level in range(len(shape)):
+        stride = int(np.prod(shape[len(shape) - level :]))
+        coarse = estimate(stride)
+        coarse[entries.reshape(-1, stride).sum(axis=1) < min_entries] = np.nan
+        found = np.repeat(coarse, stride)
+        new = np.isnan(values) & ~np.isnan(found)
+        values[new], levels[new] = found[new], level
+    missing = np.isnan(values)
+    found = np.repeat(_nearest(coarse), len(entries) // shape[0])
+    values[missing], levels[missing] = found[missing], len(shape)
+    missing = np.isnan(values)
+    values[missing], levels[missing] = estimate(len(entries))[0], len(shape) + 1
+    return FilledTable(entries, values, levels)
+
+
+def _nearest(values: Floats) -> Floats:
+    """Each value that is NaN replaced by that of the nearest bin, the lower of two."""
+    known = np.flatnonzero(~np.isnan(values))
+    if not len(known):
+        return values
+    distance = np.abs(np.arange(len(values))[:, None] - known[None, :])
+    return np.asarray(values[known[np.argmin(distance, axis=1)]])
+
+
+def share_of(part: Floats, rest: Floats) -> Estimate:
+    """Estimates part / (part + rest), from sums [B]."""
+
+    def estimate(stride: int) -> Floats:
+        above = part.reshape(-1, stride).sum(axis=1)
+        total = above + rest.reshape(-1, stride).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(total > 0, np.clip(above / total, 0.0, 1.0), np.nan)
+
+    return estimate
+
+
+def mean_of(values: Floats, weights: Floats) -> Estimate:
+    """Estimates the weighted mean of something positive, from sums [B]."""
+
+    def estimate(stride: int) -> Floats:
+        above = values.reshape(-1, stride).sum(axis=1)
+        below = weights.reshape(-1, stride).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # Negative weights may leave a bin without a mean that is one.
+            return np.where((below > 0) & (above > 0), above / below, np.nan)
+
+    return estimate
+
+
+def median_of(fine: FineSums, num_bins: int) -> Estimate:
+    """Estimates the median of what fine cells hold in B bins."""
+
+    def estimate(stride: int) -> Floats:
+        return fine.medians(num_bins, stride)
+
+    return estimate
+
 
 CLASS, WEIGHT = "em_probability", "weight"
 _AXES = b"axes"  # key of the axes in the file's own metadata
@@ -164,3 +263,44 @@ def export_csv(table: Table) -> str:
 
 def _without(axes: Sequence[TableAxis], dropped: int) -> str:
     return "without " + ", ".join(axis.title for axis in axes[len(axes) - dropped :])
+
+
+SCHEMA = pa.schema([
+    *((name, pa.string()) for name in ("model", "quantity", "x", "x_scale", "y", "y_scale")),
+    *((name, pa.float64()) for name in ("x_low", "x_high", "y_low", "y_high", "value")),
+    ("entries", pa.int64()),
+])
+
+
+def project_tables(models: Mapping[str, Tables]) -> pa.Table:
+    """Long form, by model and quantity: bins of x and y, training rows, mean of their values.
+
+    Bins without training rows are left out; a table of one axis has y = "" from 0 to 1.
+    """
+    rows: list[dict[str, Any]] = []
+    for model, tables in models.items():
+        for name, table in ((CLASS, tables.em_probability), (WEIGHT, tables.weight)):
+            rows += [{"model": model, "quantity": name, **row} for row in _rows(table)]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _rows(table: Table) -> Iterator[dict[str, Any]]:
+    x, *others = table.axes
+    x_edges = edges_of(x)
+    y_edges = edges_of(others[0]) if others else np.array([0.0, 1.0])
+    shape = (len(x_edges) - 1, len(y_edges) - 1, -1)
+    entries = table.filled.entries.reshape(shape)
+    sums = (entries * table.filled.values.reshape(shape)).sum(axis=2)
+    totals = entries.sum(axis=2)
+    names = {"x": x.title, "x_scale": x.scale, "y": "", "y_scale": ""}
+    if others:
+        names |= {"y": others[0].title, "y_scale": others[0].scale}
+    for i, j in np.argwhere(totals > 0):
+        yield names | {
+            "x_low": x_edges[i],
+            "x_high": x_edges[i + 1],
+            "y_low": y_edges[j],
+            "y_high": y_edges[j + 1],
+            "value": sums[i, j] / totals[i, j],
+            "entries": int(totals[i, j]),
+        }

@@ -19,24 +19,20 @@ GROUPS = {
             "crps",
             "functionals",
             "mode_grid",
-            "mode_peaks",
             "modes",
-            "moment_edges",
             "moments",
             "network_outputs",
-            "quantile_guess",
             "quantiles",
         )
     ),
-    "pipeline.evaluation": ("evaluation/deviations",),
+    "pipeline.evaluation": ("evaluation/fill",),
     "pipeline.lookup": ("lookup/bins",),
     "pipeline.statistics": tuple(
         f"statistics/{name}"
         for name in (
             "binning",
-            "intervals",
-            "lanes",
-            "moment_sums",
+            "distribution",
+            "moments",
             "sparse_histogram",
             "sums_on_axes",
         )

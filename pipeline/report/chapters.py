@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.report import provenance
 from pipeline.report import tables as headline
+from pipeline.report import tables as provenance
 from pipeline.report import training_size_texts as scaling_words
 from pipeline.report.figures import (
     closure as profiles,
@@ -17,12 +17,8 @@ from pipeline.report.figures import (
 from pipeline.report.figures import (
     comparison,
     densities,
-    detector,
     planes,
-    repulsion,
     scores,
-    selection,
-    slices,
     spectra,
     tagging,
 )
@@ -30,7 +26,19 @@ from pipeline.report.figures import (
     lookup_table as lookup,
 )
 from pipeline.report.figures import (
+    planes as detector,
+)
+from pipeline.report.figures import (
+    scores as selection,
+)
+from pipeline.report.figures import (
+    spectra as slices,
+)
+from pipeline.report.figures import (
     training as losses,
+)
+from pipeline.report.figures import (
+    training as repulsion,
 )
 from pipeline.report.figures import (
     training_size as scaling,

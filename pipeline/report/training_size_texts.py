@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.report.study_data import Scene
 from pipeline.report.tables import MISSING, HtmlTable
-from pipeline.training_size.predictions import MORE
+from pipeline.training_size.fits import MORE
 
 Row = Mapping[str, Any]
 FEW_NETWORKS = 30  # below it the 1 / S of Eq. 42 is worth a word

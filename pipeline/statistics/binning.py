@@ -1,8 +1,17 @@
-"""Values into cells and bins; compiled."""
+"""Values into cells and bins; compiled.
+
+A `Spacing` is a scale of fine, even bins, linear or logarithmic, for quantiles of a stream.
+"""
+
+import functools
+import math
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from pipeline.formats.records import Record
 from pipeline.numerics.compiled import exact_kernel
 from pipeline.numerics.special import ROUGH_LOG, rough_log
 
@@ -121,3 +130,145 @@ def number_bins(bins: Bins, starts: Bins) -> Bins:
         for a in range(len(bins)):
             out[i, a] = bins[a, i] + starts[a]
     return out
+
+
+CORE = 0.2  # |log x| from which on groups of cells around one widen
+
+
+class Spacing(Record):
+    """Cells of equal width in x (linear) or in log x (log), and one flow cell at each end.
+
+    Attributes:
+        scale: What is evenly spaced.
+        low: Lower edge of the first cell.
+        high: Upper edge of the last cell.
+        cells: Number of cells between the two.
+    """
+
+    scale: Literal["log", "linear"]
+    low: float
+    high: float
+    cells: int = Field(gt=0, le=60_000)  # they are numbered in 16 bits
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if self.low >= self.high:
+            msg = f"low must be below high, got {self.low:g} and {self.high:g}"
+            raise ValueError(msg)
+        if self.scale == "log" and self.low <= 0:
+            msg = f"a log scale starts above 0, got low = {self.low:g}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def width(self) -> int:
+        """Cells with both flow cells."""
+        return self.cells + 2
+
+    @property
+    def resolution(self) -> float:
+        """Width of a cell: relative (upper/lower edge - 1) if log, absolute if linear."""
+        if self.scale == "log":
+            return float((self.high / self.low) ** (1 / self.cells) - 1)
+        return (self.high - self.low) / self.cells
+
+    def edges(self) -> Floats:
+        """The edges [cells + 1]; not to be changed."""
+        return _edges(self.scale, self.low, self.high, self.cells)
+
+    def index(self, values: NDArray[np.floating]) -> Numbers:
+        """The cell of each value [N]: 0 below low, 1 to cells inside, cells + 1 from high on.
+
+        What is no number gets OUTSIDE; on a log scale zero and less are below low.
+        """
+        if self.scale == "log":
+            start, stop = np.log(self.low), np.log(self.high)
+            return log_cells(values, start, self.cells / (stop - start), self.cells)
+        scale = self.cells / (self.high - self.low)
+        return linear_cells(values, self.low, scale, self.cells)
+
+
+class Grouped(Record):
+    """Some neighbouring cells of a spacing taken together.
+
+    Attributes:
+        base: The spacing.
+        starts: Numbers, from 0, of the edges of the base that are kept, first and last included.
+    """
+
+    base: Spacing
+    starts: tuple[int, ...]
+
+    @classmethod
+    def evenly(cls, base: Spacing, group: int) -> Self:
+        """Groups of as many cells; the last one may be smaller."""
+        return cls(base=base, starts=(*range(0, base.cells, group), base.cells))
+
+    @classmethod
+    def around_one(cls, base: Spacing) -> Self:
+        """Single cells of a log spacing near 1, groups that widen with the distance from there.
+
+        With x the distance in log, they are about sqrt(1 + (x / 0.2)^2) cells wide.
+        """
+        one = -math.log(base.low) / math.log(base.high / base.low) * base.cells
+        reach = CORE * base.cells / math.log(base.high / base.low)
+        ends = np.arcsinh(np.array([-one, base.cells - one]) / reach).tolist()
+        steps = max(1, round((ends[1] - ends[0]) * reach))
+        kept = np.round(one + reach * np.sinh(np.linspace(ends[0], ends[1], steps + 1)))
+        starts = np.unique(np.clip(kept, 0, base.cells)).astype(int).tolist()
+        return cls(base=base, starts=tuple(starts))
+
+    def __eq__(self, other: object) -> bool:
+        # Pydantic would compare the arrays that are kept as well.
+        return isinstance(other, Grouped) and (self.base, self.starts) == (other.base, other.starts)
+
+    def __hash__(self) -> int:
+        return hash((self.base, self.starts))
+
+    @property
+    def cells(self) -> int:
+        """Number of groups."""
+        return len(self.starts) - 1
+
+    @property
+    def width(self) -> int:
+        """Groups with both flow cells."""
+        return self.cells + 2
+
+    @property
+    def resolution(self) -> float:
+        """Width of the widest group, relative or absolute as the base's."""
+        edges = self.edges()
+        widths = edges[1:] / edges[:-1] - 1 if self.base.scale == "log" else np.diff(edges)
+        return float(widths.max())
+
+    def edges(self) -> Floats:
+        """The edges [cells + 1]; not to be changed."""
+        return self._kept_edges
+
+    @functools.cached_property
+    def _kept_edges(self) -> Floats:
+        return self.base.edges()[list(self.starts)]
+
+    def index(self, values: NDArray[np.floating]) -> Numbers:
+        """The group of each value [N], as `Spacing.index`."""
+        return group_cells(self.base.index(values), self.of_cells)
+
+    @functools.cached_property
+    def of_cells(self) -> Numbers:
+        """The group of each cell of the base [base.width], flow cells at both ends."""
+        groups = np.searchsorted(self.starts, np.arange(self.base.cells), side="right")
+        return np.concatenate([[0], groups, [self.cells + 1]]).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=256)
+def _edges(scale: str, low: float, high: float, cells: int) -> Floats:
+    make = np.geomspace if scale == "log" else np.linspace
+    edges = np.asarray(make(low, high, cells + 1), dtype=np.float64)
+    edges.flags.writeable = False
+    return edges
+
+
+# Made once in a worker: all parts have the same.
+around_one = functools.lru_cache(maxsize=8)(Grouped.around_one)
+evenly = functools.lru_cache(maxsize=8)(Grouped.evenly)

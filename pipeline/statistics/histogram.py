@@ -1,4 +1,7 @@
-"""Fine histograms in bins of an axis: quantiles of a stream that do not depend on its order."""
+"""Fine histograms in bins of an axis: quantiles of a stream that do not depend on its order.
+
+`DenseHistogram` holds the bins of all axes at once, for the many profiles of an evaluation.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -6,9 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.statistics.binning import Floats, Indices, Numbers
+from pipeline.statistics.binning import Floats, Grouped, Indices, Numbers, Spacing
 from pipeline.statistics.distribution import Distribution
-from pipeline.statistics.spacing import Grouped, Spacing
 from pipeline.statistics.sparse_histogram import (
     Occupied,
     SortedRows,
@@ -17,9 +19,10 @@ from pipeline.statistics.sparse_histogram import (
     merge_occupied,
     sort_rows,
 )
+from pipeline.statistics.sums_on_axes import count_rows
 
 Cells = Spacing | Grouped
-Bins = NDArray[np.integer]
+BinNumbers = NDArray[np.integer]
 
 _NONE = np.zeros(0)
 _ONE_BIN = np.zeros(0, np.uint16)
@@ -56,7 +59,7 @@ class FineHistogram:
         values: NDArray[np.floating],
         spacing: Cells,
         *,
-        bins: Bins | None = None,
+        bins: BinNumbers | None = None,
         num_bins: int = 1,
         weights: Floats | None = None,
     ) -> Self:
@@ -71,7 +74,7 @@ class FineHistogram:
         index: Numbers,
         spacing: Cells,
         *,
-        bins: Bins | None = None,
+        bins: BinNumbers | None = None,
         num_bins: int = 1,
         weights: Floats | None = None,
     ) -> Self:
@@ -90,7 +93,7 @@ class FineHistogram:
         rows: SortedRows,
         spacing: Cells,
         *,
-        bins: Bins | None = None,
+        bins: BinNumbers | None = None,
         num_bins: int = 1,
         weights: Floats | None = None,
     ) -> Self:
@@ -212,7 +215,7 @@ class FineHistogram:
         return slice(int(ends[0]), int(ends[1]))
 
 
-def _arrays(bins: Bins | None, weights: Floats | None) -> tuple[NDArray[np.uint16], Floats]:
+def _arrays(bins: BinNumbers | None, weights: Floats | None) -> tuple[NDArray[np.uint16], Floats]:
     """As kernels take them: empty for none."""
     at = _ONE_BIN if bins is None else bins.astype(np.uint16, copy=False)
     return at, _NONE if weights is None else weights
@@ -232,3 +235,77 @@ def _take(occupied: Occupied, at: slice | Indices) -> Occupied:
     if len(weights) == len(cells):
         weights, squares = weights[at], squares[at]
     return Occupied(cells[at], counts[at], weights, squares)
+
+
+_NO_WEIGHTS = np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseHistogram:
+    """Rows in cells of a quantity, in each of the B bins of all axes together.
+
+    Cells that no part fills cost no memory: the pages of their counts are never touched.
+
+    Attributes:
+        spacing: The cells.
+        counts: [cells, B] rows; 32 bits wide while parts are added, 64 once merged.
+        sums: [cells, B, 2] sums of w and of w^2; [0, 0, 0] without weights.
+        outside: [B] rows whose value was no number.
+    """
+
+    spacing: Cells
+    counts: NDArray[np.uint32] | Indices
+    sums: Floats
+    outside: Indices
+
+    @classmethod
+    def empty(cls, spacing: Cells, num_bins: int, *, weighted: bool) -> Self:
+        """The identity of `+`."""
+        shape = (spacing.width, num_bins)
+        sums = np.zeros((*shape, 2) if weighted else (0, 0, 0))
+        return cls(spacing, np.zeros(shape, np.uint32), sums, np.zeros(num_bins, np.int64))
+
+    def fill(self, cells: Numbers, bins: NDArray[np.uint16], weights: Floats | None) -> None:
+        """Adds rows.
+
+        Args:
+            cells: [N] of each row, as `Spacing.index` gives them, or UNSEEN.
+            bins: [N, A] bin of each row on each axis, numbered through all axes.
+            weights: [N]; 1 if None.
+        """
+        some = _NO_WEIGHTS if weights is None else weights
+        rows = sort_rows(cells, self.spacing.width)
+        count_rows(rows.order, rows.cells, bins, self.counts, self.sums, some)
+        missing = bins[rows.outside].ravel()
+        self.outside[:] += np.bincount(missing, minlength=len(self.outside))
+
+    def __add__(self, other: "DenseHistogram") -> "DenseHistogram":
+        if (self.spacing, self.counts.shape) != (other.spacing, other.counts.shape):
+            msg = f"histograms of {self.spacing} and {other.spacing} cannot be merged"
+            raise ValueError(msg)
+        return DenseHistogram(
+            self.spacing,
+            self.counts.astype(np.int64) + other.counts,
+            self.sums + other.sums,
+            self.outside + other.outside,
+        )
+
+    def on_axis(self, bins: slice) -> FineHistogram:
+        """The histogram in some of the bins."""
+        counts = np.ascontiguousarray(self.counts[:, bins].T).astype(np.int64)
+        cells = np.flatnonzero(counts)
+        weights = squares = np.zeros(0)
+        if len(self.sums):
+            sums = np.ascontiguousarray(self.sums[:, bins].transpose(1, 0, 2)).reshape(-1, 2)
+            weights, squares = sums[cells].T.copy()
+        occupied = Occupied(cells.astype(np.int32), counts.ravel()[cells], weights, squares)
+        return FineHistogram(self.spacing, len(counts), occupied, self.outside[bins])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain values."""
+        return {
+            "spacing": self.spacing.model_dump(),
+            "counts": self.counts.tolist(),
+            "sums": self.sums.tolist(),
+            "outside": self.outside.tolist(),
+        }

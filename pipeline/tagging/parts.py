@@ -16,9 +16,9 @@ from pipeline.calibrators.density import OracleDensity
 from pipeline.calibrators.estimates import OnnxFile
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.evaluation.axes import ResolvedAxis
+from pipeline.formats.calibrated_set import LABEL, SCORE, TAGGED
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
-from pipeline.formats.tags import LABEL, SCORE, TAGGED
 from pipeline.parquet import write_part
 from pipeline.tagging.labels import label_probability, label_rows
 from pipeline.tagging.position_map import PositionMap

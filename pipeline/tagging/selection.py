@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.fold import merge_in_order
+from pipeline.formats.calibrated_set import TAGGED, TagManifest
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.manifest import CutCount, DatasetManifest, Part, read_part
-from pipeline.formats.tags import TAGGED, TagManifest
+from pipeline.formats.versions import fingerprint
 from pipeline.ingest.clean import moments_of
 from pipeline.ingest.dataset import statistics_of
 from pipeline.ingest.moments import SignedMoments

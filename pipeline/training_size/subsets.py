@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pipeline.fold import merge_in_order
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
-from pipeline.formats.fingerprint import fingerprint
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import (
     MANIFEST,
@@ -28,6 +27,7 @@ from pipeline.formats.manifest import (
     read_part,
 )
 from pipeline.formats.seeds import derive_seed
+from pipeline.formats.versions import fingerprint
 from pipeline.ingest.clean import moments_of
 from pipeline.ingest.dataset import statistics_of
 from pipeline.ingest.identity import uniform_of

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from pipeline.formats.calibrated_set import LABEL
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import Part, check_part, read_part
 from pipeline.formats.seeds import derive_seed
-from pipeline.formats.tags import LABEL
 from pipeline.formats.transforms import Scaling, scale
 from training.data.rows import Chunk, Deal, Rows, permutation
 from training.steps.noise import StepRows

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.formats.calibrated_set import LABEL, read_labels
 from pipeline.formats.columns import Feature
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import (
@@ -19,7 +20,6 @@ from pipeline.formats.manifest import (
     read_part,
     select_features,
 )
-from pipeline.formats.tags import LABEL, read_labels
 from pipeline.formats.transforms import Scaling, scaling_of
 from training.data.rows import Rows, Source
 from training.data.stream import Recipe, open_stream, require_positive_mean

@@ -18,8 +18,7 @@ from training.epoch import Worker
 from training.losses.density_nll import log_density
 from training.networks import mlp as network
 from training.settings import RepulsiveEnsembleSettings
-from training.steps.ensemble_step import FIGURES, EnsembleStep
-from training.steps.members import aligned_rows
+from training.steps.members import FIGURES, EnsembleStep, aligned_rows
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch

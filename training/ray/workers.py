@@ -3,6 +3,9 @@
 A training with address "local" starts a Ray of its own, bound to the loopback interface and
 guarded by a token, and ends it. Our checkpoints are the only truth for resuming; nothing is
 reported to Ray while training.
+
+Ray Train lets torch's workers meet at a TCP store, which listens on every interface and asks nobody
+for a token. Workers of one machine meet in a file that its owner alone can open.
 """
 
 import logging
@@ -12,31 +15,75 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 import torch
 from pydantic import TypeAdapter
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from torch import distributed
 
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import write_text
 from training.checkpoint import newest_checkpoint
 from training.data.training_data import TrainingData, read_training_data
-from training.epoch import Worker
-from training.faults import LossNotFiniteError
+from training.epoch import LossNotFiniteError, Worker
 from training.history import showing_progress, write_history
 from training.loop import train_network
-from training.ray.backend import MeetingInFile
 from training.ray.environment import LOCAL, POLL_SECONDS, OwnerChanged
 from training.ray.placement import Placement, Wishes, place_workers
 from training.ray.session import cluster_resources, ray_session, require_shared
 from training.ray.shared_sum import sum_over_workers
 from training.settings import TrainedSettings
+
+
+@dataclass
+class MeetingInFile(TorchConfig):
+    """Workers of one machine meet in a new file of a folder.
+
+    Attributes:
+        folder: That its owner alone can open.
+    """
+
+    folder: str = ""
+
+    @property
+    def backend_cls(self) -> type:
+        """What Ray Train starts the workers' process group with."""
+        return _FileBackend
+
+
+class _FileBackend(TorchConfig().backend_cls):  # type: ignore[misc]  # a class as a value
+    """Ray's own, but for the meeting."""
+
+    def on_start(self, worker_group: Any, backend_config: MeetingInFile) -> None:  # noqa: ANN401
+        """Let the workers meet; a group that starts again meets in another file."""
+        path = Path(backend_config.folder) / uuid.uuid4().hex
+        size = len(worker_group)
+        ray.get([
+            worker_group.execute_single_async(
+                rank, _join, backend_config.backend, str(path), rank, size, backend_config.timeout_s
+            )
+            for rank in range(size)
+        ])
+
+
+def _join(backend: str, path: str, rank: int, size: int, seconds: float) -> None:
+    distributed.init_process_group(
+        backend=backend,
+        init_method=f"file://{path}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=seconds),
+    )
+
 
 OWNER = "checkpoints/owner"  # names the fit whose workers may write; others stop
 STOP_SECONDS = 60.0  # that workers get to reach their next step

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.evaluation.rows import EVERYWHERE, TARGET
-from pipeline.evaluation.tables.columns import Row
+from pipeline.evaluation.tables.schemas import Row
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram

@@ -5,11 +5,17 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipeline.evaluation.keys import Key
+from pipeline.evaluation.accumulators import Key
 from pipeline.evaluation.rows import EVERYWHERE
 from pipeline.evaluation.tables import histograms, profiles, scores
-from pipeline.evaluation.tables.columns import Row, table_of_blocks, table_of_rows
-from pipeline.evaluation.tables.schemas import MODEL, REFERENCE, SCHEMAS
+from pipeline.evaluation.tables.schemas import (
+    MODEL,
+    REFERENCE,
+    SCHEMAS,
+    Row,
+    table_of_blocks,
+    table_of_rows,
+)
 
 if TYPE_CHECKING:
     from pipeline.evaluation.evaluation import Evaluation

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.evaluation.accumulators import Key
 from pipeline.evaluation.axes import ResolvedAxis
-from pipeline.evaluation.fill import RATIO_MEANS
-from pipeline.evaluation.fill_scores import SCORE_MEANS
-from pipeline.evaluation.keys import Key
+from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
 from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.evaluation.summary import ks_distance
-from pipeline.evaluation.tables.columns import Row
+from pipeline.evaluation.tables.schemas import Row
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.histogram import FineHistogram

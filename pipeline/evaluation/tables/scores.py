@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evaluation.keys import Key
+from pipeline.evaluation.accumulators import Key
 from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
 from pipeline.evaluation.summary import (
     correlation,
@@ -14,7 +14,7 @@ from pipeline.evaluation.summary import (
     population_resolution,
     rows_without_density,
 )
-from pipeline.evaluation.tables.columns import Row
+from pipeline.evaluation.tables.schemas import Row
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
 

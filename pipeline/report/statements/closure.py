@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluation.rows import UNCALIBRATED
-from pipeline.report.statements.measure import (
+from pipeline.report.statements.statement import (
     ENOUGH,
+    Finding,
+    Statement,
     both,
     keep,
     mean_of,
@@ -15,7 +17,6 @@ from pipeline.report.statements.measure import (
     profile,
     within,
 )
-from pipeline.report.statements.statement import Finding, Statement
 from pipeline.report.study_data import Scene, Series, series
 
 LCW = "lcw"

@@ -3,8 +3,7 @@
 import numpy as np
 
 from pipeline.evaluation.rows import TARGET
-from pipeline.report.statements.measure import ENOUGH, keep, quantile
-from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.statements.statement import ENOUGH, Finding, Statement, keep, quantile
 from pipeline.report.study_data import Column, Scene, Series, series
 
 TOLERANCE = 0.1  # of a ridge's place

@@ -3,8 +3,10 @@
 import numpy as np
 
 from pipeline.evaluation.rows import EVERYWHERE
-from pipeline.report.statements.measure import (
+from pipeline.report.statements.statement import (
     ENOUGH,
+    Finding,
+    Statement,
     both,
     filled,
     keep,
@@ -13,7 +15,6 @@ from pipeline.report.statements.measure import (
     spectrum,
     within,
 )
-from pipeline.report.statements.statement import Finding, Statement
 from pipeline.report.study_data import Column, Scene, Series, series
 
 EM, HADRONIC, COMPOSITE = "em", "hadronic", "composite"

@@ -3,8 +3,7 @@
 import numpy as np
 
 from pipeline.evaluation.rows import EVERYWHERE, VERSUS
-from pipeline.report.statements.measure import percent
-from pipeline.report.statements.statement import Finding, Statement
+from pipeline.report.statements.statement import Finding, Statement, percent
 from pipeline.report.study_data import Scene, Series, distinct, series
 
 ALIKE = 1.25  # the largest ratio of two widths or shares that are called equal
