@@ -23,6 +23,8 @@ from pipeline.apply.run import apply_chunk, finish_input, plan_input
 from pipeline.calibrators.calibrate import CalibrationPlan, calibrate_part
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import needed_columns, plan_evaluation
+from pipeline.evaluation.summary import summarise
+from pipeline.evaluation.tables.make import make_tables
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
@@ -190,8 +192,8 @@ def measure_evaluation(study: Study) -> dict[str, float]:
     done = reduce()
 
     def tables() -> None:
-        done.tables()
-        done.summary()
+        make_tables(done)
+        summarise(done)
 
     seconds = interleave({"read": read, "evaluate": reduce, "tables": tables})
     return {

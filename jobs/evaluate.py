@@ -44,6 +44,8 @@ from pipeline.evaluation.plan import (
 )
 from pipeline.evaluation.rows import RESERVED_SETS
 from pipeline.evaluation.settings import ExternalSet
+from pipeline.evaluation.summary import summarise
+from pipeline.evaluation.tables.make import make_tables
 from pipeline.fold import MERGE_WIDTH, batched, fold, map_parts
 from pipeline.formats.calibrated_set import CalibratedManifest
 from pipeline.formats.columns import IDENTITY, Target
@@ -141,8 +143,8 @@ def main(study: Study, run: Run) -> None:
             parts = align_parts(study, manifest, sets, external)
             evaluation = _evaluate(client, study, manifest, parts, _partial(sources))
         shutil.rmtree(new / EXTERNAL, ignore_errors=True)
-        summary = evaluation.summary()
-        for name, table in evaluation.tables().items():
+        summary = summarise(evaluation)
+        for name, table in make_tables(evaluation).items():
             pq.write_table(table, new / f"{name}.parquet")
         sizes = {path.stem: path.stat().st_size for path in sorted(new.glob("*.parquet"))}
         write_text(new / SUMMARY, json.dumps(summary, indent=1) + "\n")

@@ -14,6 +14,8 @@ from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.evaluation.summary import summarise
+from pipeline.evaluation.tables.make import make_tables
 from pipeline.formats.card import ModelCard
 from pipeline.report.settings import ReportSettings
 from pipeline.report.write import write_report
@@ -78,8 +80,8 @@ def make_inputs(*, target=TOPO, rows=8_000, given=None, models=("bnn", "re"), br
     return {
         "study_name": "small <study> & more",
         "manifest": manifest,
-        "summary": evaluation.summary(),
-        "tables": evaluation.tables(),
+        "summary": summarise(evaluation),
+        "tables": make_tables(evaluation),
         "cards": {"bnn": make_card(manifest)},
         "histories": {"bnn": HISTORY},
         "settings": ReportSettings(dpi=72),

@@ -22,6 +22,7 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.rows import Quantity
 from pipeline.evaluation.settings import EvaluateSettings
+from pipeline.evaluation.tables.make import make_tables
 from pipeline.fold import batched, fold, merge_in_order
 from pipeline.statistics.binning import OUTSIDE, Grouped, Spacing, edge_bins
 from pipeline.statistics.histogram import DenseHistogram, FineHistogram
@@ -140,7 +141,7 @@ def test_profiles_against_numpy(sample, whole):
     table, sets, plan = sample
     w, truth = weights_of(table), table[TOPO.denominator].astype(float)
     seen = 0
-    for line in whole.tables()["delta_e"].to_pylist():
+    for line in make_tables(whole)["delta_e"].to_pylist():
         if line["set"] not in sets:
             continue
         axis = next(axis for axis in plan.axes if axis.name == line["axis"])
@@ -184,7 +185,7 @@ def check_estimates(line, ratio, weights):
 
 def test_spectra_maps_and_scores_against_numpy(sample, whole):
     table, sets, plan = sample
-    w, tables = weights_of(table), whole.tables()
+    w, tables = weights_of(table), make_tables(whole)
     share = table["cluster_ENG_CALIB_FRAC_EM"]
     classes = {"all": share >= 0, "EM": share >= 0.9, "hadronic": share < 0.1}
     classes["composite"] = ~classes["EM"] & ~classes["hadronic"]
@@ -226,7 +227,7 @@ def test_dropping_by_uncertainty_against_numpy(sample, whole):
     ratio = sets["bnn"]["energy"].astype(float) / table[TOPO.denominator]
     lines = [
         line
-        for line in whole.tables()["selection"].to_pylist()
+        for line in make_tables(whole)["selection"].to_pylist()
         if (line["set"], line["ranked_by"]) == ("bnn", "bnn")
     ]
     assert len(lines) > 20
@@ -247,7 +248,7 @@ def test_pairs_against_numpy(sample, whole):
         for n in ("bnn", "re")
     ]
     expected = np.cov(pulls, aweights=np.abs(w)) if (w > 0).all() else None
-    (line,) = whole.tables()["pairs"].to_pylist()
+    (line,) = make_tables(whole)["pairs"].to_pylist()
     if expected is not None:
         correlation = expected[0, 1] / math.sqrt(expected[0, 0] * expected[1, 1])
         assert line["correlation_t_log"] == pytest.approx(correlation, rel=1e-6)
@@ -298,10 +299,10 @@ def test_empty_and_single_bins_are_shown_as_such(sample):
     one = Evaluation.of(
         take(table, slice(10, 11)), {n: take(c, slice(10, 11)) for n, c in sets.items()}, plan
     )
-    lines = one.tables()["delta_e"].to_pylist()
+    lines = make_tables(one)["delta_e"].to_pylist()
     assert sorted({line["rows"] for line in lines}) == [0, 1]
     assert {line["median"] for line in lines} == {line["mean"] for line in lines} == {None}
-    errors = [line["fraction_error"] for line in one.tables()["spectrum"].to_pylist()]
+    errors = [line["fraction_error"] for line in make_tables(one)["spectrum"].to_pylist()]
     assert set(errors) == {None}
     single = BinMoments.of(np.array([2.0]))
     assert (single.mean[0], single.counts[0]) == (2.0, 1)

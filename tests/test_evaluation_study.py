@@ -24,7 +24,8 @@ from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.plan import plan_evaluation
 from pipeline.evaluation.settings import EvaluateSettings
-from pipeline.evaluation.summary import closure_bins
+from pipeline.evaluation.summary import closure_bins, summarise
+from pipeline.evaluation.tables.make import make_tables
 from pipeline.evaluation.tables.schemas import SCHEMAS
 
 GIVEN = {
@@ -77,7 +78,7 @@ def whole(study):
 
 @pytest.fixture(scope="module")
 def summary(whole):
-    return whole.summary()
+    return summarise(whole)
 
 
 def check_close(first, second):
@@ -101,7 +102,7 @@ def test_streamed_equals_in_memory(study, whole, summary, cuts):
     parts = evaluate(*study, slices)
     merged = sum(parts[1:], parts[0])
     check_close(merged, whole)
-    for name, value in merged.summary().items():
+    for name, value in summarise(merged).items():
         assert value == pytest.approx(summary[name], rel=1e-6, abs=1e-9)
 
 
@@ -171,28 +172,35 @@ def test_closure_against_exact_medians(study, whole, summary):
 def test_a_region_is_its_rows_alone(study, summary):
     table, sets, plan, baseline = study
     chosen = np.flatnonzero(table["clusterE"] < 3.0)
-    alone = Evaluation.of(
-        take(table, chosen), {n: take(c, chosen) for n, c in sets.items()}, plan, baseline=baseline
-    ).summary()
+    alone = summarise(
+        Evaluation.of(
+            take(table, chosen),
+            {n: take(c, chosen) for n, c in sets.items()},
+            plan,
+            baseline=baseline,
+        )
+    )
     for figure in ("bnn.nll", "oracle.pit_ks", "re.coverage68", "histogram.nll", "bnn.pull_width"):
         assert summary[f"{figure}.low"] == pytest.approx(alone[figure], rel=1e-9)
 
 
 def test_weights_scale_and_select():
     table, sets, plan, _ = make_study(6_000, weighted=True)
-    heavy = Evaluation.of(table | {"w": 8 * table["w"]}, sets, plan).summary()
-    light = Evaluation.of(table, sets, plan).summary()
+    heavy = summarise(Evaluation.of(table | {"w": 8 * table["w"]}, sets, plan))
+    light = summarise(Evaluation.of(table, sets, plan))
     for name, value in light.items():
         assert heavy[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
     # Rows of weight 2 count as two rows.
     twice = np.arange(6_000) % 2
-    weighted = Evaluation.of(table | {"w": (1 + twice).astype(np.float32)}, sets, plan).summary()
+    weighted = summarise(Evaluation.of(table | {"w": (1 + twice).astype(np.float32)}, sets, plan))
     rows = np.sort(np.concatenate([np.arange(6_000), np.flatnonzero(twice)]))
-    doubled = Evaluation.of(
-        take(table, rows) | {"w": np.ones(len(rows), dtype=np.float32)},
-        {name: take(columns, rows) for name, columns in sets.items()},
-        plan,
-    ).summary()
+    doubled = summarise(
+        Evaluation.of(
+            take(table, rows) | {"w": np.ones(len(rows), dtype=np.float32)},
+            {name: take(columns, rows) for name, columns in sets.items()},
+            plan,
+        )
+    )
     for name in ("bnn.nll", "bnn.coverage68", "oracle.pit_ks", "bnn.sigma_log10_ratio_median"):
         assert weighted[name] == pytest.approx(doubled[name], rel=1e-9)
 
@@ -202,10 +210,10 @@ def test_a_target_of_other_names_and_units(scale):
     few = {"closure_from": 0.5 * scale, "closure_min_rows": 100}
     study = make_study(6_000, target=OTHER, scale=scale, **few)
     evaluation = Evaluation.of(study[0], study[1], study[2], baseline=study[3])
-    found = evaluation.summary()
+    found = summarise(evaluation)
     assert found["oracle.closure_max"] < 0.3
     assert found["histogram.nll"] > found["oracle.nll"]
-    tables = evaluation.tables()
+    tables = make_tables(evaluation)
     assert tables["delta_e"].num_rows > 20
     assert tables["plane"].num_rows > 100
 
@@ -214,13 +222,13 @@ def test_a_set_without_a_density_has_no_scores(study):
     table, sets, plan, _ = study
     point = {name: sets["bnn"][name] for name in ("cluster_id", "response", "energy")}
     evaluation = Evaluation.of(table, {"lookup": point, "oracle": sets["oracle"]}, plan)
-    found = evaluation.summary()
+    found = summarise(evaluation)
     assert {key.split(".")[1] for key in found if key.startswith("lookup.")} == {
         *("closure_max", "closure_vs_oracle_max", "resolution_ratio_to_em", "crps"),
     }
     distance = np.abs(np.log10(point["response"].astype(float) / table["response"]))
     assert found["lookup.crps"] == pytest.approx(distance.mean(), rel=1e-6)
-    assert evaluation.tables()["delta_e"].num_rows > 0
+    assert make_tables(evaluation)["delta_e"].num_rows > 0
 
 
 def test_the_score_of_quantiles_is_near_that_of_their_density(study):
@@ -233,13 +241,13 @@ def test_the_score_of_quantiles_is_near_that_of_their_density(study):
     z = (np.log10(table["response"].astype(float)) - np.log10(exact["median"])) / sigma
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     crps = sigma * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
-    assert found.summary()["trees.crps"] == pytest.approx(0.93 * crps.mean(), rel=0.02)
-    assert found.tables()["sets"]["scored_by"].to_pylist() == ["quantiles"]
+    assert summarise(found)["trees.crps"] == pytest.approx(0.93 * crps.mean(), rel=0.02)
+    assert make_tables(found)["sets"]["scored_by"].to_pylist() == ["quantiles"]
 
 
 def test_without_the_reference_nothing_is_compared_with_it(study):
     table, sets, plan, _ = study
-    found = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).summary()
+    found = summarise(Evaluation.of(table, {"bnn": sets["bnn"]}, plan))
     assert "bnn.nll" in found
     assert not [name for name in found if "excess" in name or "oracle" in name or "ratio_m" in name]
 
@@ -247,10 +255,10 @@ def test_without_the_reference_nothing_is_compared_with_it(study):
 def test_a_model_with_fewer_features_has_no_excess(study):
     table, sets, plan, _ = study
     evaluation = Evaluation.of(table, sets, plan.model_copy(update={"partial": ("re",)}))
-    found = evaluation.summary()
+    found = summarise(evaluation)
     assert {"bnn.nll_excess", "re.nll"} <= set(found)
     assert not [name for name in found if name.startswith("re.") and "excess" in name]
-    tables = evaluation.tables()
+    tables = make_tables(evaluation)
     for made in (tables["scores"], tables["score_profile"]):
         assert {"bnn", "re"} <= set(made["set"].to_pylist())
         known = made.filter(made["nll_excess"].is_valid())["set"].to_pylist()
@@ -266,14 +274,14 @@ def test_a_set_with_rows_of_density_zero_has_no_score(study, summary, nothing):
     broken[high] = nothing
     given = sets | {"bnn": sets["bnn"] | {"log_density": broken}}
     evaluation = Evaluation.of(table, given, plan)
-    found = evaluation.summary()
+    found = summarise(evaluation)
     assert not {"bnn.nll", "bnn.nll_excess"} & set(found)
     assert found["bnn.rows_without_density"] == 7
     # The region without such rows keeps its scores, and so do the other sets.
     assert "bnn.rows_without_density.low" not in found
     for figure in ("bnn.nll.low", "bnn.nll_excess.low", "re.nll", "re.nll_excess"):
         assert found[figure] == pytest.approx(summary[figure], rel=1e-12)
-    scores = evaluation.tables()["scores"].to_pylist()
+    scores = make_tables(evaluation)["scores"].to_pylist()
     line = next(r for r in scores if (r["set"], r["population"]) == ("bnn", "all"))
     assert line["rows_without_density"] == 7
     assert math.isfinite(line["nll"])
@@ -284,7 +292,7 @@ def test_without_the_exact_density_of_a_row_there_is_no_excess(study):
     broken = sets["oracle"]["log_density"].copy()
     broken[:3] = -np.inf
     given = sets | {"oracle": sets["oracle"] | {"log_density": broken}}
-    found = Evaluation.of(table, given, plan, baseline=baseline).summary()
+    found = summarise(Evaluation.of(table, given, plan, baseline=baseline))
     assert not {"oracle.nll", "bnn.nll_excess", "histogram.nll_excess"} & set(found)
     assert {"bnn.nll", "histogram.nll"} <= set(found)
     assert [name for name in found if name.endswith("density")] == ["oracle.rows_without_density"]
@@ -292,7 +300,7 @@ def test_without_the_exact_density_of_a_row_there_is_no_excess(study):
 
 def test_headlines_do_not_depend_on_the_axes(summary):
     table, sets, plan, baseline = make_study(axes={"f": {"column": "fraction"}})
-    found = Evaluation.of(table, sets, plan, baseline=baseline).summary()
+    found = summarise(Evaluation.of(table, sets, plan, baseline=baseline))
     assert found == pytest.approx(summary, rel=1e-12)
 
 
@@ -320,10 +328,10 @@ def test_the_gain_in_resolution_has_two_definitions(study, whole, summary):
 
 
 def test_the_tables_tell_the_reference(study, whole):
-    roles = {row["set"]: row["role"] for row in whole.tables()["sets"].to_pylist()}
+    roles = {row["set"]: row["role"] for row in make_tables(whole)["sets"].to_pylist()}
     assert roles == {"bnn": "model", "re": "model", "oracle": "reference"}
     table, sets, plan, _ = study
-    alone = Evaluation.of(table, {"bnn": sets["bnn"]}, plan).tables()["sets"]
+    alone = make_tables(Evaluation.of(table, {"bnn": sets["bnn"]}, plan))["sets"]
     (line,) = alone.to_pylist()
     assert line == {
         "set": "bnn",
@@ -337,19 +345,19 @@ def test_the_tables_tell_the_reference(study, whole):
 def test_too_few_rows_give_no_estimates():
     table, sets, plan, baseline = make_study(40)
     evaluation = Evaluation.of(table, sets, plan, baseline=baseline)
-    assert evaluation.summary() == {}
-    closure = evaluation.tables()["delta_e"]
+    assert summarise(evaluation) == {}
+    closure = make_tables(evaluation)["delta_e"]
     assert 0 < sum(closure["rows"].to_pylist()) <= 4 * 40 * len(plan.axes)
     assert closure["median"].null_count == closure.num_rows
     nothing = Evaluation.of(
         take(table, slice(0, 0)), {n: take(c, slice(0, 0)) for n, c in sets.items()}, plan
     )
-    assert nothing.summary() == {}
-    assert Evaluation.empty(plan).summary() == {}
+    assert summarise(nothing) == {}
+    assert summarise(Evaluation.empty(plan)) == {}
 
 
 def test_tables_have_their_columns_and_no_nan(whole):
-    tables = whole.tables()
+    tables = make_tables(whole)
     assert tables.keys() == SCHEMAS.keys()
     for name, table in tables.items():
         assert table.schema.equals(SCHEMAS[name])
@@ -366,7 +374,7 @@ def test_tables_against_exact_values(study, whole):
     at = np.digitize(table[TOPO.denominator], edges)
     lines = [
         line
-        for line in whole.tables()["delta_r"].to_pylist()
+        for line in make_tables(whole)["delta_r"].to_pylist()
         if line["axis"] == "denominator" and line["set"] == "bnn"
     ]
     full = [line for line in lines if line["rows"] >= plan.settings.min_rows_per_bin]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.evaluation.accumulators import Key, Profiles
 from pipeline.evaluation.baseline import BaselineHistogram
@@ -26,8 +25,6 @@ from pipeline.evaluation.rows import (
     Rows,
     check_aligned,
 )
-from pipeline.evaluation.summary import summarise
-from pipeline.evaluation.tables.make import make_tables
 from pipeline.statistics.histogram import DenseHistogram, FineHistogram
 from pipeline.statistics.moments import BinMoments
 
@@ -151,14 +148,6 @@ class Evaluation:
         """The moments of one of a figure's quantities in the bins of an axis."""
         places = self.plan.bins_of(figure)
         return self.moments[Key(figure, name, AXES)].quantity(number, places[axis])
-
-    def summary(self) -> dict[str, float]:
-        """The headline figures, as `{"bnn.nll": -0.98, ...}`."""
-        return summarise(self)
-
-    def tables(self) -> dict[str, pa.Table]:
-        """By name: the numbers behind every figure."""
-        return make_tables(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain values."""

@@ -1,24 +1,21 @@
 """The headline figures of an evaluation as one flat object of numbers."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.evaluation.accumulators import Key
+from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
 
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluation import Evaluation
-
 Figures = Iterator[tuple[str, float]]
 
 
-def summarise(evaluation: "Evaluation") -> dict[str, float]:
+def summarise(evaluation: Evaluation) -> dict[str, float]:
     """`NAME.figure` over all rows and `NAME.figure.REGION`; what does not apply is missing.
 
     A score is missing too where any row has no finite log density, since the mean of the others
@@ -53,7 +50,7 @@ def ks_distance(pit: FineHistogram, bin_number: int = 0) -> float:
     return float(np.abs(reached - edges[1:]).max())
 
 
-def population_resolution(evaluation: "Evaluation", name: str, where: str) -> float | None:
+def population_resolution(evaluation: Evaluation, name: str, where: str) -> float | None:
     """sigma_rel of a whole population; None if it has too few rows."""
     histogram = evaluation.histograms.get(Key("ratio_in", name, where))
     if histogram is None or histogram.rows[0] < evaluation.plan.settings.min_rows_per_bin:
@@ -61,7 +58,7 @@ def population_resolution(evaluation: "Evaluation", name: str, where: str) -> fl
     return histogram.distribution().relative_resolution()[0]
 
 
-def rows_without_density(evaluation: "Evaluation", figure: str, name: str, where: str) -> int:
+def rows_without_density(evaluation: Evaluation, figure: str, name: str, where: str) -> int:
     """Rows of a population of which a set has no finite score.
 
     Args:
@@ -75,7 +72,7 @@ def rows_without_density(evaluation: "Evaluation", figure: str, name: str, where
     return int(every.rows[0] + every.outside[0] - scored)
 
 
-def _population_figures(evaluation: "Evaluation", name: str, where: str) -> Figures:
+def _population_figures(evaluation: Evaluation, name: str, where: str) -> Figures:
     enough = evaluation.plan.settings.min_rows_per_bin
     yield from _scores(evaluation, name, where)
     for figure in (*COVERAGES, "sharpness68", "crps", "crps_excess"):
@@ -95,7 +92,7 @@ def _population_figures(evaluation: "Evaluation", name: str, where: str) -> Figu
         yield from _population_ratio(evaluation, name, where)
 
 
-def _scores(evaluation: "Evaluation", name: str, where: str) -> Figures:
+def _scores(evaluation: Evaluation, name: str, where: str) -> Figures:
     """Mean scores of all rows, or how many rows have none."""
     for figure, key in (("nll", "nll"), ("nll_excess", "excess")):
         moments = evaluation.moments.get(Key(key, name, where))
@@ -108,7 +105,7 @@ def _scores(evaluation: "Evaluation", name: str, where: str) -> Figures:
             yield "rows_without_density", float(missing)
 
 
-def _population_ratio(evaluation: "Evaluation", name: str, where: str) -> Figures:
+def _population_ratio(evaluation: Evaluation, name: str, where: str) -> Figures:
     """The gain in resolution of a region's rows taken together, without bins."""
     own = population_resolution(evaluation, name, where)
     uncalibrated = population_resolution(evaluation, UNCALIBRATED, where)
@@ -116,7 +113,7 @@ def _population_ratio(evaluation: "Evaluation", name: str, where: str) -> Figure
         yield "resolution_ratio_to_em", own / uncalibrated
 
 
-def _closure(evaluation: "Evaluation", name: str) -> Figures:
+def _closure(evaluation: Evaluation, name: str) -> Figures:
     """Largest deviations of binned medians, and the median over the bins of the gain in resolution.
 
     Over all rows, whose resolution as a whole would follow their spectrum, not the calibration.
@@ -137,7 +134,7 @@ def _closure(evaluation: "Evaluation", name: str) -> Figures:
         yield "resolution_ratio_to_em", float(np.median(gains))
 
 
-def closure_bins(evaluation: "Evaluation") -> Indices:
+def closure_bins(evaluation: Evaluation) -> Indices:
     """Bins of the denominator that closure counts: high and full enough; flow bins never."""
     settings, axis = evaluation.plan.settings, evaluation.plan.truth_axis
     truth = _truth_profile(evaluation, "ratio", UNCALIBRATED)
@@ -148,7 +145,7 @@ def closure_bins(evaluation: "Evaluation") -> Indices:
     return np.flatnonzero(high_enough & full_enough) + 1
 
 
-def _pair(evaluation: "Evaluation", name: str) -> Figures:
+def _pair(evaluation: Evaluation, name: str) -> Figures:
     change = evaluation.histograms.get(Key("pair_sigma", name, EVERYWHERE))
     if change is not None and (fit := fit_core(change)) is not None:
         yield "sigma_core_width", fit.width
@@ -166,7 +163,7 @@ def correlation(sums: BinMoments) -> float:
     return (both - x - y) / 2 / np.sqrt(x * y) if x * y > 0 else float("nan")
 
 
-def _truth_profile(evaluation: "Evaluation", figure: str, name: str) -> FineHistogram | None:
+def _truth_profile(evaluation: Evaluation, figure: str, name: str) -> FineHistogram | None:
     return evaluation.histograms.get(Key(figure, name, evaluation.plan.truth_axis.name))
 
 

@@ -1,18 +1,16 @@
 """Tables of spectra, distributions and densities in two dimensions."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import EVERYWHERE, TARGET
 from pipeline.evaluation.tables.schemas import Row
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluation import Evaluation
 
 Block = dict[str, Any]
 
@@ -24,7 +22,7 @@ SIGMA_DISPLAY_BINS = 450
 RATIO_DISPLAY_BINS = 700
 
 
-def spectrum_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+def spectrum_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Rows of each class in the bins of each axis, and their share of all (Figs. 1, 16, 17)."""
     plan = evaluation.plan
     for axis in plan.axes_of("spectrum"):
@@ -50,7 +48,7 @@ def spectrum_blocks(evaluation: "Evaluation") -> Iterator[Block]:
             }
 
 
-def window_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+def window_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Spectra of the clusters in the window of uncertainties."""
     for name in evaluation.sets:
         for axis in evaluation.plan.axes_of("window"):
@@ -81,7 +79,7 @@ def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[Indices, Floats, Fl
     return rows.astype(np.int64), weights, squares
 
 
-def plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+def plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Occupied cells of the target against some axes, without flow (Figs. 4 and 5)."""
     for axis in evaluation.plan.plane_axes:
         for name in (TARGET, *evaluation.sets):
@@ -90,7 +88,7 @@ def plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
                 yield {"axis": axis.name, "set": name} | cells
 
 
-def map_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+def map_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Where clusters are: all, and those of a set's window of uncertainties (Fig. 14)."""
     plan = evaluation.plan.map
     for key, histogram in evaluation.histograms.items():
@@ -98,7 +96,7 @@ def map_blocks(evaluation: "Evaluation") -> Iterator[Block]:
             yield {"set": key.name} | _plane(histogram, plan.z.edges(), ("r_low", "r_high"))
 
 
-def pair_plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
+def pair_plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Relative uncertainties and pulls of two sets in two dimensions (Figs. 11a and 12a)."""
     for figure in ("sigma_rel", "t_log"):
         for key, histogram in evaluation.histograms.items():
@@ -109,7 +107,7 @@ def pair_plane_blocks(evaluation: "Evaluation") -> Iterator[Block]:
 
 
 def histogram_blocks(
-    evaluation: "Evaluation", figures: tuple[str, ...], display_bins: int
+    evaluation: Evaluation, figures: tuple[str, ...], display_bins: int
 ) -> Iterator[Block]:
     """Inclusive histograms in display bins; flow is left out, densities are per unit of x."""
     for key, histogram in evaluation.histograms.items():
@@ -133,7 +131,7 @@ def histogram_blocks(
         }
 
 
-def fit_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def fit_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Two-sided Gaussians fitted to the cores of pulls and of relative differences."""
     for key, histogram in evaluation.histograms.items():
         if key.figure in {"t_log", "t_tot", "pair_sigma"} and (fit := fit_core(histogram)):

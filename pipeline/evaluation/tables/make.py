@@ -1,11 +1,11 @@
 """The numbers behind every figure, as tables that can be drawn without evaluating again."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline.evaluation.accumulators import Key
+from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import EVERYWHERE
 from pipeline.evaluation.tables import histograms, profiles, scores
 from pipeline.evaluation.tables.schemas import (
@@ -17,11 +17,8 @@ from pipeline.evaluation.tables.schemas import (
     table_of_rows,
 )
 
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluation import Evaluation
 
-
-def make_tables(evaluation: "Evaluation") -> dict[str, pa.Table]:
+def make_tables(evaluation: Evaluation) -> dict[str, pa.Table]:
     """By name, in long form: one row for each bin, set and axis or population."""
     rows: dict[str, Iterable[Row]] = {
         "sets": _set_rows(evaluation),
@@ -57,7 +54,7 @@ def make_tables(evaluation: "Evaluation") -> dict[str, pa.Table]:
     return {name: made[name] for name in SCHEMAS}
 
 
-def _set_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def _set_rows(evaluation: Evaluation) -> Iterator[Row]:
     """The calibrated sets, and which of them the others are compared with."""
     for name in evaluation.sets:
         is_reference = name == evaluation.plan.settings.reference
@@ -72,7 +69,7 @@ def _set_rows(evaluation: "Evaluation") -> Iterator[Row]:
         }
 
 
-def _axis_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def _axis_rows(evaluation: Evaluation) -> Iterator[Row]:
     for axis in evaluation.plan.axes_of("spectrum"):
         truth = axis == evaluation.plan.truth_axis
         yield {

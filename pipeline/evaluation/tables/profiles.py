@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.evaluation.accumulators import Key
 from pipeline.evaluation.axes import ResolvedAxis
+from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
 from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.evaluation.summary import ks_distance
@@ -16,16 +16,13 @@ from pipeline.evaluation.tables.schemas import Row
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.histogram import FineHistogram
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluation import Evaluation
-    from pipeline.statistics.moments import BinMoments
+from pipeline.statistics.moments import BinMoments
 
 SLICE_GROUP = 20  # fine cells of the ratio in a bin of a slice: 2 per cent with the default
 KEPT_SHARES = 50  # steps of the share of clusters that is kept
 
 
-def profile_rows(evaluation: "Evaluation", figure: str) -> Iterator[Row]:
+def profile_rows(evaluation: Evaluation, figure: str) -> Iterator[Row]:
     """Delta_E = x - 1, and Delta_R = 1/x - 1 from the same cells (Eqs. 15 and 16)."""
     names = evaluation.sets if figure == "delta_r" else (UNCALIBRATED, *evaluation.sets)
     reference = evaluation.plan.settings.reference
@@ -38,7 +35,7 @@ def profile_rows(evaluation: "Evaluation", figure: str) -> Iterator[Row]:
             yield from rows
 
 
-def pull_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def pull_profile_rows(evaluation: Evaluation) -> Iterator[Row]:
     """The logarithmic pull."""
     enough = evaluation.plan.settings.min_rows_per_bin
     for axis in evaluation.plan.axes_of("pull"):
@@ -50,7 +47,7 @@ def pull_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
                 yield row | (_estimates(histogram.distribution(number), shift=0.0) if known else {})
 
 
-def score_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def score_profile_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Mean scores in the bins of each axis."""
     names = [key.name for key in evaluation.moments if key.figure == "score_means"]
     for axis in evaluation.plan.axes_of("score_means"):
@@ -58,7 +55,7 @@ def score_profile_rows(evaluation: "Evaluation") -> Iterator[Row]:
             yield from _score_profile(evaluation, axis, name)
 
 
-def _score_profile(evaluation: "Evaluation", axis: ResolvedAxis, name: str) -> Iterator[Row]:
+def _score_profile(evaluation: Evaluation, axis: ResolvedAxis, name: str) -> Iterator[Row]:
     enough = evaluation.plan.settings.min_rows_per_bin
     columns = ["nll_excess" if figure == "excess" else figure for figure in SCORE_MEANS]
     means = [
@@ -77,7 +74,7 @@ def _score_profile(evaluation: "Evaluation", axis: ResolvedAxis, name: str) -> I
         yield row | scores
 
 
-def slice_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def slice_rows(evaluation: Evaluation) -> Iterator[Row]:
     """The distribution of Delta_E in single bins of the denominator (Fig. 19)."""
     axis = evaluation.plan.truth_axis
     edges = np.asarray(axis.edges)
@@ -104,7 +101,7 @@ def slice_rows(evaluation: "Evaluation") -> Iterator[Row]:
                 }
 
 
-def selection_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def selection_rows(evaluation: Evaluation) -> Iterator[Row]:
     """What is left when clusters of large relative uncertainty are dropped.
 
     The thresholds are edges of the cells of the relative uncertainty.
@@ -114,7 +111,7 @@ def selection_rows(evaluation: "Evaluation") -> Iterator[Row]:
             yield from _selected(evaluation, key, histogram)
 
 
-def _selected(evaluation: "Evaluation", key: Key, histogram: FineHistogram) -> Iterator[Row]:
+def _selected(evaluation: Evaluation, key: Key, histogram: FineHistogram) -> Iterator[Row]:
     rank, tail = evaluation.plan.settings.fine.rank, evaluation.plan.settings.tail
     owner = histogram.cells // histogram.spacing.width
     kept = np.cumsum(np.bincount(owner, histogram.weights, histogram.num_bins))
@@ -140,7 +137,7 @@ def _upper_edge(edges: np.ndarray, number: int) -> float:
     return float(edges[number]) if number < len(edges) else math.nan
 
 
-def _profile(evaluation: "Evaluation", figure: str, axis: ResolvedAxis, name: str) -> Iterator[Row]:
+def _profile(evaluation: Evaluation, figure: str, axis: ResolvedAxis, name: str) -> Iterator[Row]:
     enough = evaluation.plan.settings.min_rows_per_bin
     histogram = evaluation.profile("ratio", name, axis.name)
     if histogram is None:
@@ -191,7 +188,7 @@ class _Means:
     error: Floats
 
     @classmethod
-    def of(cls, moments: "BinMoments") -> "_Means":
+    def of(cls, moments: BinMoments) -> "_Means":
         return cls(moments.counts, moments.mean, moments.mean_error)
 
     def row(self, number: int, column: str, enough: int) -> Row:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.evaluation.accumulators import Key
+from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
 from pipeline.evaluation.summary import (
     correlation,
@@ -17,9 +17,6 @@ from pipeline.evaluation.summary import (
 from pipeline.evaluation.tables.schemas import Row
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluation import Evaluation
 
 AGREEMENT = 0.1  # relative difference of uncertainties at which the paper draws its lines
 
@@ -35,7 +32,7 @@ _MEANS = {
 }
 
 
-def score_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def score_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Scores of each set and population."""
     for name in (UNCALIBRATED, *evaluation.sets, BASELINE):
         for where in evaluation.populations:
@@ -47,7 +44,7 @@ def score_rows(evaluation: "Evaluation") -> Iterator[Row]:
                 yield row
 
 
-def coverage_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def coverage_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Share of true values in central intervals of the density, against their content.
 
     From the cells of the PIT: exact where an end of the interval is an edge of theirs, else off
@@ -73,7 +70,7 @@ def coverage_rows(evaluation: "Evaluation") -> Iterator[Row]:
             }
 
 
-def pair_rows(evaluation: "Evaluation") -> Iterator[Row]:
+def pair_rows(evaluation: Evaluation) -> Iterator[Row]:
     """How two sets agree: uncertainties and pulls (Figs. 11 and 12)."""
     for key, change in evaluation.histograms.items():
         if key.figure != "pair_sigma" or not change.weights.sum() > 0:
@@ -90,7 +87,7 @@ def pair_rows(evaluation: "Evaluation") -> Iterator[Row]:
         yield row
 
 
-def scored_by(evaluation: "Evaluation", name: str) -> str:
+def scored_by(evaluation: Evaluation, name: str) -> str:
     """What the scores of a set come from."""
     figures = {key.figure for key in evaluation.moments if key.name == name}
     if "nll" in figures:
@@ -108,7 +105,7 @@ def _shares(change: FineHistogram) -> Row:
     return {"sigma_below": low, "sigma_inside": high - low, "sigma_above": 1 - high}
 
 
-def _mean_scores(evaluation: "Evaluation", name: str, where: str) -> Row:
+def _mean_scores(evaluation: Evaluation, name: str, where: str) -> Row:
     """Means over the rows that have a finite value, with the number of those without density."""
     row: Row = {}
     for column, key in _MEANS.items():
@@ -127,7 +124,7 @@ def _mean_scores(evaluation: "Evaluation", name: str, where: str) -> Row:
     return row
 
 
-def _histogram_scores(evaluation: "Evaluation", name: str, where: str) -> Row:
+def _histogram_scores(evaluation: Evaluation, name: str, where: str) -> Row:
     row: Row = {}
     pit = evaluation.histograms.get(Key("pit", name, where))
     if pit is not None and pit.rows[0]:
