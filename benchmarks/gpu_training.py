@@ -24,7 +24,6 @@ import torch
 
 from training.data.rows import Rows
 from training.data.training_data import TrainingData
-from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
 from training.networks import mlp as network
@@ -34,6 +33,7 @@ from training.settings import (
     RepulsiveEnsembleSettings,
     VariancePrecision,
 )
+from training.worker import Worker
 
 FEATURES = 15
 VALIDATION_ROWS = 500_000

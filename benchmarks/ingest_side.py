@@ -23,8 +23,9 @@ from pipeline.ingest.plan import PartPlan, plan_parts, wanted_columns
 from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access
 from pipeline.root.inspect import inspect_file
-from pipeline.settings import DatasetSettings, SimulateSettings
+from pipeline.settings import DatasetSettings
 from pipeline.simulators.sample_files import plan_files, write_file
+from pipeline.simulators.settings import SimulateSettings
 
 CLUSTERS, MORE = 300_000, 8
 PER_FILE = 300_000

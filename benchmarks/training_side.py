@@ -20,7 +20,6 @@ from jobs.study import Study
 from training.data.rows import Rows
 from training.data.stream import SHARES
 from training.data.training_data import TrainingData, read_training_data
-from training.epoch import CPU, Worker
 from training.history import read_history
 from training.loop import train_network
 from training.networks import mlp as network
@@ -30,6 +29,7 @@ from training.steps.noise import keys_of_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
 from training.steps.weight_sets import PlainStep, mixture_loss, rectified
+from training.worker import CPU, Worker
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

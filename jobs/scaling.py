@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +46,7 @@ from pipeline.progress import Shown
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, load_rows
 from pipeline.training_size.settings import ScalingSettings
 from pipeline.training_size.table import Point, make_tables
+from training.job import TrainingJob
 
 log = logging.getLogger(__name__)
 
@@ -236,22 +238,17 @@ def _share(ray: RaySettings, plan: PointPlan, should_stop: Callable[[], bool]) -
     from training.ray.workers import fit  # noqa: PLC0415 - Ray takes seconds
 
     plan.work.mkdir(parents=True, exist_ok=True)
-    fit(
+    settings = plan.training.settings
+    job = TrainingJob(
         plan.dataset,
-        plan.training.settings,
+        settings,
         name=plan.training.key.replace("/", "-"),
         seed=plan.seed,
         folder=plan.work,
         fingerprint=plan.fingerprint,
-        num_workers=min(ray.workers, most_workers(plan.training.settings)),
-        use_gpu=ray.gpu,
-        threads_per_worker=ray.threads,
-        workers_per_gpu=ray.workers_per_gpu,
-        address=ray.address,
-        interface=ray.interface,
-        fuse=ray.fuse,
-        should_stop=should_stop,
+        resources=replace(ray.resources(), workers=min(ray.workers, most_workers(settings))),
     )
+    fit(job, should_stop)
 
 
 def _write_tables(

@@ -1,11 +1,13 @@
 """Where a study runs: the sections of a site file, which change no result."""
 
+from dataclasses import fields
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.formats.records import PathText, Record
 from pipeline.root.remote import RemoteSettings
+from training.job import Resources
 
 Port = Annotated[int, Field(ge=0, lt=65_536)]
 
@@ -178,3 +180,8 @@ class RaySettings(Record):
             msg = "address none means one worker on the CPU; use address local for more"
             raise ValueError(msg)
         return self
+
+    def resources(self) -> Resources:
+        """What a training is told of it."""
+        names = {field.name for field in fields(Resources)}
+        return Resources(**self.model_dump(include=names))

@@ -14,7 +14,8 @@ from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.records import PathText, Record
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
-from pipeline.settings import CalibrateSettings, DatasetSettings, SimulateSettings
+from pipeline.settings import CalibrateSettings, DatasetSettings
+from pipeline.simulators.settings import SimulateSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
 from pipeline.training_size.settings import ScalingSettings
 from pipeline.trees.settings import BoostedTreesSettings

@@ -19,6 +19,7 @@ from pipeline.lookup.fit import group_parts, plan_fit, score_group, sum_group, w
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.tables import make_tables
 from pipeline.trees.settings import BoostedTreesSettings
+from training.job import TrainingJob
 from training.ray.environment import choose_token
 from training.settings import TrainedSettings
 
@@ -105,29 +106,21 @@ def prepare_ray(ray: RaySettings) -> None:
 
 def _train_networks(task: Task, settings: TrainedSettings) -> ModelCard:
     with needing_torch():
-        from training.job import train_model  # noqa: PLC0415 - other jobs need no torch
+        from training.train import train_model  # noqa: PLC0415 - other jobs need no torch
     ray = task.study.ray
     prepare_ray(ray)
     with stop_requests() as should_stop:
-        card = train_model(
+        job = TrainingJob(
             task.dataset,
             settings,
             name=task.name,
             seed=task.study.seed,
             folder=task.folder,
             fingerprint=task.fingerprint,
-            num_workers=ray.workers,
-            threads_per_worker=ray.threads,
-            use_gpu=ray.gpu,
-            fuse=ray.fuse,
-            tensorboard=ray.tensorboard,
-            workers_per_gpu=ray.workers_per_gpu,
-            address=ray.address,
-            interface=ray.interface,
-            in_process=ray.address == "none",
             labels=task.labels,
-            should_stop=should_stop,
+            resources=ray.resources(),
         )
+        card = train_model(job, should_stop)
         if should_stop():
             msg = f"stopped by a signal after model {task.name}; run again to continue"
             raise StoppedBySignal(msg)

@@ -1,4 +1,4 @@
-"""The sections of a study that the data side reads: simulate, dataset and calibrate."""
+"""The sections of a study that the data side reads: dataset and calibrate."""
 
 import math
 from collections.abc import Iterable
@@ -13,17 +13,8 @@ from pipeline.formats.manifest import Split
 from pipeline.formats.records import CountsFromItsFile, InputText, PathText, Record
 from pipeline.root.layout import LAYOUT_SUFFIXES, Layout, LoadedLayout, read_layout
 from pipeline.samples.topo_clusters import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
-from pipeline.simulators.known_density.settings import GeneratorSettings
 
 STATISTICS_BLOCK = 65_536  # clusters; part of the definition of a dataset, hence no setting
-
-
-class SimulateSettings(Record):
-    """The simulated sample: how many clusters, in files of which size, from which generator."""
-
-    num_clusters: Annotated[int, Field(gt=0)]
-    clusters_per_file: Annotated[int, Field(gt=0)] = 50_000
-    generator: GeneratorSettings = GeneratorSettings()
 
 
 # Of the columns that a study may have: what the paper cuts, and what is floored instead.

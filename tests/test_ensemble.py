@@ -6,20 +6,21 @@ import logging
 
 import pytest
 import torch
-from training_fixtures import tiny_ensemble, write_tiny_dataset
+from training_fixtures import job_of, tiny_ensemble, write_tiny_dataset
 from training_processes import CLOCK, assert_equal, kill_within_epoch, train, train_on_workers
 
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.seeds import derive_seed
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
 from training.data.training_data import read_training_data
-from training.epoch import LossNotFiniteError, Worker
+from training.epoch import LossNotFiniteError
 from training.history import describe_epoch, read_history
-from training.job import train_model
 from training.learners.ensemble import share_members
 from training.loop import train_network
 from training.losses.density_nll import log_density
 from training.networks import mlp as network
+from training.train import train_model
+from training.worker import Worker
 
 LITTLE = 0.05  # MiB, a third of what the rows need
 STRONG = 1e5  # of a repulsion that shows in every bit
@@ -217,17 +218,18 @@ def test_fault_names_batch_and_column(dataset, tmp_path):
 def test_raw_outputs_as_kernel_are_warned_of(tmp_path, caplog):
     with caplog.at_level(logging.WARNING), pytest.raises(UserError, match="absent"):
         train_model(
-            tmp_path / "absent",
-            tiny_ensemble(kernel="outputs"),
-            name="a",
-            seed=1,
-            folder=tmp_path / "a",
-            fingerprint="a",
-            num_workers=1,
-            threads_per_worker=1,
-            use_gpu=False,
-            address="none",
-            in_process=True,
+            job_of(
+                tmp_path / "absent",
+                tiny_ensemble(kernel="outputs"),
+                name="a",
+                seed=1,
+                folder=tmp_path / "a",
+                fingerprint="a",
+                workers=1,
+                threads=1,
+                gpu=False,
+                address="none",
+            )
         )
     assert "components stand in another order" in caplog.text
 
@@ -237,13 +239,15 @@ def test_more_workers_than_members_are_refused(tmp_path):
 
     with pytest.raises(UserError, match="7 workers share 5 members, so 2 would idle"):
         fit(
-            tmp_path,
-            tiny_ensemble(),
-            name="a",
-            seed=1,
-            folder=tmp_path,
-            fingerprint="a",
-            num_workers=7,
-            use_gpu=False,
-            threads_per_worker=1,
+            job_of(
+                tmp_path,
+                tiny_ensemble(),
+                name="a",
+                seed=1,
+                folder=tmp_path,
+                fingerprint="a",
+                workers=7,
+                gpu=False,
+                threads=1,
+            )
         )

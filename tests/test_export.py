@@ -13,6 +13,7 @@ from safetensors import safe_open
 from training_fixtures import (
     FEATURES,
     TARGET,
+    job_of,
     tiny_ensemble,
     tiny_settings,
     write_tiny_dataset,
@@ -28,11 +29,11 @@ from training.export.graph import Density, SampledNetworks
 from training.export.mixture import draw_weight_sets
 from training.export.model import HEADER, export_model
 from training.export.onnx_file import check_onnx, write_onnx
-from training.job import train_model
 from training.loop import train_network
 from training.losses.density_nll import log_density, split_outputs
 from training.networks.mlp import FixedLayer, forward_fixed, split_member, split_parameters
 from training.settings import BnnSettings, RepulsiveEnsembleSettings
+from training.train import train_model
 
 SUBSET = ("angle", "sum", "depth")
 SUMMARIES = ("mean", "sigma_syst", "sigma_stat", "central")
@@ -50,17 +51,18 @@ def dataset(tmp_path_factory):
 def folder(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     train_model(
-        dataset,
-        SETTINGS,
-        name="tiny",
-        seed=SEED,
-        folder=folder,
-        fingerprint="abc",
-        num_workers=1,
-        threads_per_worker=1,
-        use_gpu=False,
-        address="local",
-        in_process=True,
+        job_of(
+            dataset,
+            SETTINGS,
+            name="tiny",
+            seed=SEED,
+            folder=folder,
+            fingerprint="abc",
+            workers=1,
+            threads=1,
+            gpu=False,
+            address="none",
+        )
     )
     return folder
 
@@ -277,14 +279,18 @@ def test_exporting_again_writes_the_same_bytes(dataset, folder, tmp_path):
     shutil.copytree(folder / "checkpoints", again / "checkpoints")
     data = read_training_data(dataset, SETTINGS.features)
     train_network(data, SETTINGS, seed=SEED, fingerprint="abc", folder=again)
-    card = export_model(dataset, SETTINGS, name="tiny", seed=SEED, folder=again, fingerprint="abc")
+    card = export_model(
+        job_of(dataset, SETTINGS, name="tiny", seed=SEED, folder=again, fingerprint="abc")
+    )
     assert card.artefacts == read_card(folder).artefacts
 
 
 def test_unfinished_training_is_not_exported(dataset, folder):
     longer = SETTINGS.model_copy(update={"epochs": 13})
     with pytest.raises(RuntimeError, match="no checkpoint after epoch 13"):
-        export_model(dataset, longer, name="tiny", seed=SEED, folder=folder, fingerprint="abc")
+        export_model(
+            job_of(dataset, longer, name="tiny", seed=SEED, folder=folder, fingerprint="abc")
+        )
 
 
 @pytest.fixture(scope="module")
@@ -292,17 +298,18 @@ def ensemble(dataset, tmp_path_factory):
     """The folder of a trained ensemble, and its members [layer by layer]."""
     folder = tmp_path_factory.mktemp("models") / "re"
     train_model(
-        dataset,
-        ENSEMBLE,
-        name="re",
-        seed=SEED,
-        folder=folder,
-        fingerprint="abc",
-        num_workers=1,
-        threads_per_worker=1,
-        use_gpu=False,
-        address="local",
-        in_process=True,
+        job_of(
+            dataset,
+            ENSEMBLE,
+            name="re",
+            seed=SEED,
+            folder=folder,
+            fingerprint="abc",
+            workers=1,
+            threads=1,
+            gpu=False,
+            address="none",
+        )
     )
     checkpoint = newest_checkpoint(folder, "abc")
     return folder, [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from training_fixtures import tiny_dnn, write_tiny_dataset
+from training_fixtures import job_of, tiny_dnn, write_tiny_dataset
 from training_processes import assert_equal, train
 
 from pipeline.formats.errors import StoppedBySignal
@@ -139,7 +139,9 @@ def exported(request, dataset, tmp_path_factory):
         output=request.param, activation="swish" if request.param == "bounded" else "relu"
     )
     train(dataset, folder, settings)
-    card = export_model(dataset, settings, name="dnn", seed=11, folder=folder, fingerprint="a")
+    card = export_model(
+        job_of(dataset, settings, name="dnn", seed=11, folder=folder, fingerprint="a")
+    )
     return folder, settings, card
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import distributed
 
-from training.epoch import CPU
 from training.ray import shared_sum
 from training.ray.shared_sum import MEMORY, SharedSum, memory_size, sum_over_workers
+from training.worker import CPU
 
 SPAWN = multiprocessing.get_context("spawn")
 WORKERS = 3

@@ -1,14 +1,14 @@
 import sys
 
 import pytest
-from training_fixtures import tiny_settings, write_tiny_dataset
+from training_fixtures import job_of, tiny_settings, write_tiny_dataset
 
 from pipeline.formats.errors import UserError
 from training.data.training_data import read_training_data
 from training.history import read_history
-from training.job import train_model
 from training.loop import train_network
 from training.tensorboard import FOLDER, open_board
+from training.train import train_model
 
 
 def test_without_tensorboard_it_is_said_at_once(tmp_path, monkeypatch):
@@ -17,17 +17,19 @@ def test_without_tensorboard_it_is_said_at_once(tmp_path, monkeypatch):
         pass
     with pytest.raises(UserError, match="pip install tensorboard"):
         train_model(
-            tmp_path / "absent",
-            tiny_settings(),
-            name="a",
-            seed=1,
-            folder=tmp_path / "a",
-            fingerprint="a",
-            num_workers=1,
-            threads_per_worker=1,
-            use_gpu=False,
-            address="local",
-            tensorboard=True,
+            job_of(
+                tmp_path / "absent",
+                tiny_settings(),
+                name="a",
+                seed=1,
+                folder=tmp_path / "a",
+                fingerprint="a",
+                workers=1,
+                threads=1,
+                gpu=False,
+                address="local",
+                tensorboard=True,
+            )
         )
     assert not (tmp_path / "a").exists()
 

@@ -19,12 +19,13 @@ from pipeline.formats.seeds import derive_seed
 from training.checkpoint import CHECKPOINTS, newest_checkpoint
 from training.data.rows import permutation
 from training.data.training_data import read_training_data
-from training.epoch import LossNotFiniteError, Run, Worker
+from training.epoch import LossNotFiniteError, Run
 from training.history import read_history
 from training.loop import train_network
 from training.losses.density_nll import log_density, summed_nll
 from training.networks import mlp as network
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
+from training.worker import Worker
 
 LITTLE = 0.05  # MiB, a third of what the rows need
 

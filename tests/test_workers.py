@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 import training_fixtures
 from listeners import EVERYWHERE, answer_to_a_stranger, listening_places
-from training_fixtures import ROWS, tiny_ensemble, tiny_settings, write_tiny_dataset
+from training_fixtures import ROWS, job_of, tiny_ensemble, tiny_settings, write_tiny_dataset
 from training_processes import assert_equal, train
 
 from pipeline.formats.errors import StoppedBySignal, UserError
@@ -148,16 +149,18 @@ def test_two_workers_of_ray_equal_one_without(ray_home, tmp_path, monkeypatch):
         return False
 
     fit(
-        dataset,
-        settings,
-        name="two",
-        seed=3,
-        folder=tmp_path / "models" / "two",
-        fingerprint="x",
-        num_workers=2,
-        use_gpu=False,
-        threads_per_worker=1,
-        address="local",
+        job_of(
+            dataset,
+            settings,
+            name="two",
+            seed=3,
+            folder=tmp_path / "models" / "two",
+            fingerprint="x",
+            workers=2,
+            gpu=False,
+            threads=1,
+            address="local",
+        ),
         should_stop=look_at_dashboard,
     )
     train_network(
@@ -202,23 +205,28 @@ def test_what_one_worker_alone_finds_wrong_ends_all(tmp_path, monkeypatch):
     dataset = write_tiny_dataset(tmp_path / "dataset", group_rows=100)
     with pytest.raises(UserError, match=r"^[^:]*part-00000.*: row 3: angle = nan is not finite"):
         workers.fit(
-            dataset,
-            tiny_settings(epochs=2, memory_mib=0.03),
-            name="two",
-            seed=3,
-            folder=tmp_path / "two",
-            fingerprint="x",
-            num_workers=2,
-            use_gpu=False,
-            threads_per_worker=1,
+            job_of(
+                dataset,
+                tiny_settings(epochs=2, memory_mib=0.03),
+                name="two",
+                seed=3,
+                folder=tmp_path / "two",
+                fingerprint="x",
+                workers=2,
+                gpu=False,
+                threads=1,
+            )
         )
 
 
 def as_an_ensemble(fit, tmp_path):
     """The fit of a model `re` with what `train` has, which it is compared with."""
-    return functools.partial(
-        fit, name="re", seed=11, folder=tmp_path / "re", fingerprint="a", threads_per_worker=1
-    )
+
+    def fit_job(dataset, settings, **resources):
+        wanted = {"name": "re", "seed": 11, "folder": tmp_path / "re", "fingerprint": "a"}
+        fit(job_of(dataset, settings, **wanted, **resources))
+
+    return fit_job
 
 
 @pytest.mark.ray
@@ -229,7 +237,7 @@ def test_members_on_two_workers_of_ray_are_bitwise_those_of_one_without(tmp_path
 
     dataset = write_tiny_dataset(tmp_path / "dataset", with_weights=True)
     settings = tiny_ensemble(repulsion_scale=1e5)
-    as_an_ensemble(fit, tmp_path)(dataset, settings, num_workers=2, use_gpu=False, address="local")
+    as_an_ensemble(fit, tmp_path)(dataset, settings, workers=2, gpu=False, address="local")
     two = newest_checkpoint(tmp_path / "re", "a")
     assert two.world_size == 2
     assert_equal(two, train(dataset, tmp_path / "one", settings))
@@ -242,7 +250,9 @@ def work_on_the_cpu(config):
     from training.ray.workers import _work
 
     share = ray.get_runtime_context().get_assigned_resources()["GPU"]
-    return _work(config | {"use_gpu": False}) | {"message": f"had {share} GPU"}
+    job = config["job"]
+    job = replace(job, resources=replace(job.resources, gpu=False))
+    return _work(config | {"job": job}) | {"message": f"had {share} GPU"}
 
 
 @pytest.mark.ray
@@ -260,8 +270,8 @@ def test_workers_share_a_declared_gpu_through_gloo(tmp_path, monkeypatch, caplog
         as_an_ensemble(workers.fit, tmp_path),
         dataset,
         settings,
-        num_workers=0,
-        use_gpu=True,
+        workers=0,
+        gpu=True,
         workers_per_gpu=2,
         address="auto",
     )
@@ -309,15 +319,17 @@ def test_what_listens_is_on_loopback_or_asks_for_the_token(tmp_path):
 
     with pytest.raises(StoppedBySignal):
         fit(
-            write_tiny_dataset(tmp_path / "dataset"),
-            tiny_settings(epochs=100_000),
-            name="open",
-            seed=1,
-            folder=folder,
-            fingerprint="x",
-            num_workers=2,
-            use_gpu=False,
-            threads_per_worker=1,
+            job_of(
+                write_tiny_dataset(tmp_path / "dataset"),
+                tiny_settings(epochs=100_000),
+                name="open",
+                seed=1,
+                folder=folder,
+                fingerprint="x",
+                workers=2,
+                gpu=False,
+                threads=1,
+            ),
             should_stop=look,
         )
     # Ray's pages with metrics, which the README names, are all that a stranger may read; torch's

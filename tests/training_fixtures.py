@@ -10,6 +10,7 @@ from statistics_fixture import statistics_of
 
 from pipeline.formats.columns import Column, Feature, Target
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, Split
+from training.job import Resources, TrainingJob
 from training.settings import (
     BnnSettings,
     DnnSettings,
@@ -130,4 +131,18 @@ def _write_part(
         rows=len(next(iter(columns.values()))),
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def job_of(dataset, settings, *, name, seed, folder, fingerprint, labels=None, **resources):
+    """A training of what `train` of a test has, on resources that are named alone."""
+    return TrainingJob(
+        dataset,
+        settings,
+        name=name,
+        seed=seed,
+        folder=folder,
+        fingerprint=fingerprint,
+        labels=labels,
+        resources=Resources(**resources),
     )

@@ -11,10 +11,10 @@ from training_fixtures import tiny_settings
 
 from training.checkpoint import newest_checkpoint
 from training.data.training_data import read_training_data
-from training.epoch import CPU, Worker
 from training.history import read_history
 from training.loop import train_network
 from training.ray.shared_sum import sum_over_workers
+from training.worker import CPU, Worker
 
 CLOCK = {"seconds", "rows_per_second", "seconds_left"}
 SPAWN = multiprocessing.get_context("spawn")

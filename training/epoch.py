@@ -25,6 +25,7 @@ from training.learners.protocol import Learner
 from training.settings import TrainedSettings
 from training.steps.noise import StepRows, keys_of_epoch
 from training.steps.sampled import Batch
+from training.worker import Worker, keep
 
 EXTREME = 20.0  # of a scaled value, or of log10 of the target
 
@@ -59,34 +60,7 @@ def name_columns(
     return f"values not finite or beyond {EXTREME:.0f} after scaling: {', '.join(found)}"
 
 
-CPU = torch.device("cpu")
-
 log = logging.getLogger(__name__)
-
-
-def keep(_summed: Tensor) -> None:
-    """The sum over one worker."""
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One of the processes that share a training.
-
-    Attributes:
-        rank: Its number.
-        world_size: How many there are.
-        threads: Compute threads of each.
-        device: Where it computes.
-        fuse: Let torch compile what lies between the matrix products, on a GPU.
-        all_reduce: Replaces a tensor by its sum over all workers, in place.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    threads: int = 1
-    device: torch.device = CPU
-    fuse: bool = False
-    all_reduce: Callable[[Tensor], None] = keep
 
 
 @dataclass

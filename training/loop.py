@@ -24,7 +24,7 @@ from training.checkpoint import (
 )
 from training.data.rows import Chunk, Passes
 from training.data.training_data import TrainingData
-from training.epoch import Advance, Buffers, Run, State, Worker, take_steps, train_epoch
+from training.epoch import Advance, Buffers, Run, State, take_steps, train_epoch
 from training.history import append_history, write_history
 from training.learners.bayesian import BayesianNetwork
 from training.learners.ensemble import RepulsiveEnsemble
@@ -33,6 +33,7 @@ from training.learners.protocol import Learner
 from training.settings import BnnSettings, RepulsiveEnsembleSettings, TrainedSettings
 from training.steps.noise import StepRows
 from training.tensorboard import open_board
+from training.worker import Worker
 
 CPU_CHUNK = 8  # steps whose rows are gathered at once: they stay in the cache until used
 GPU_CHUNKS = range(128, 63, -1)

@@ -11,10 +11,10 @@ from jobs.study import Study
 from jobs.training_size.plan import Training
 from training.data.rows import Rows
 from training.data.training_data import TrainingData
-from training.epoch import Worker
 from training.history import read_history
 from training.loop import train_network
 from training.settings import DensitySettings
+from training.worker import Worker
 
 STEPS, ROUNDS = 4, 4  # of a measurement; its first round compiles and is not counted
 

@@ -16,11 +16,11 @@ from pipeline.formats.manifest import DatasetManifest, read_manifest, select_fea
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows
 from training.checkpoint import Checkpoint, newest_checkpoint
 from training.data.training_data import read_training_data
-from training.epoch import Worker
 from training.export.graph import SampledNetworks
 from training.export.mixture import networks_of
 from training.loop import compute_threads, train_network
 from training.ray.environment import OwnerChanged
+from training.worker import Worker
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pipeline.root.files import SIMULATION_KEY
 from pipeline.root.layout import Layout
 from pipeline.root.write import write_clusters
 from pipeline.samples.topo_clusters import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
-from pipeline.settings import SimulateSettings
 from pipeline.simulators.known_density.sample import draw_clusters
 from pipeline.simulators.known_density.settings import RECIPE, GeneratorSettings
+from pipeline.simulators.settings import SimulateSettings
 
 SAMPLE = "sample.json"
 # Of what the generator makes.

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from safetensors.torch import save_file
 
@@ -17,41 +16,34 @@ from training.export.finished import Exported, Finished
 from training.export.mixture import export_mixture
 from training.export.point import export_plain
 from training.history import HISTORY
-from training.settings import DnnSettings, TaggerSettings, TrainedSettings
+from training.job import TrainingJob
+from training.settings import DnnSettings, TaggerSettings
 
 WEIGHTS = "weights.safetensors"
 HEADER = "model"  # key of the JSON text in the header of the weights
 
 
-def export_model(  # noqa: PLR0913 - wiring
-    dataset: Path,
-    settings: TrainedSettings,
-    *,
-    name: str,
-    seed: int,
-    folder: Path,
-    fingerprint: str,
-    labels: Path | None = None,
-) -> ModelCard:
+def export_model(job: TrainingJob) -> ModelCard:
     """Write the model of a finished training into its folder, the card last.
 
     Raises:
         RuntimeError: The training is not finished, or the file written disagrees with torch.
     """
-    checkpoint = newest_checkpoint(folder, fingerprint)
+    folder, settings = job.folder, job.settings
+    checkpoint = newest_checkpoint(folder, job.fingerprint)
     if checkpoint is None or checkpoint.epoch != settings.epochs:
         msg = f"{folder}: no checkpoint after epoch {settings.epochs} with this fingerprint"
         raise RuntimeError(msg)
-    manifest = read_manifest(dataset)
+    manifest = read_manifest(job.dataset)
     features = select_features(manifest, settings.features)
     finished = Finished(
         folder=folder,
         manifest=manifest,
         features=features,
         checkpoint=checkpoint,
-        seed=seed,
+        seed=job.seed,
         validation=open_split(
-            dataset, manifest, features, "validation", settings.memory_mib, labels
+            job.dataset, manifest, features, "validation", settings.memory_mib, job.labels
         ),
     )
     if isinstance(settings, DnnSettings | TaggerSettings):
@@ -59,9 +51,9 @@ def export_model(  # noqa: PLR0913 - wiring
     else:
         exported = export_mixture(finished, settings)
     with replacing(folder / WEIGHTS) as temporary:
-        metadata = _header_of(settings, features, fingerprint)
+        metadata = _header_of(job, features)
         save_file(exported.weights, temporary, metadata=metadata)
-    card = _card_of(finished, settings, exported, name=name, fingerprint=fingerprint)
+    card = _card_of(job, finished, exported)
     card.save(folder / CARD)
     return card
 
@@ -75,36 +67,27 @@ def _last_record(checkpoint: Checkpoint) -> dict[str, float]:
     return {**losses, **penalties}
 
 
-def _header_of(
-    settings: TrainedSettings, features: Sequence[Feature], fingerprint: str
-) -> dict[str, str]:
+def _header_of(job: TrainingJob, features: Sequence[Feature]) -> dict[str, str]:
     """One entry, because the order of several would differ from run to run."""
     content = {
         "git_hash": git_hash(),
-        "settings": settings.model_dump(mode="json"),
+        "settings": job.settings.model_dump(mode="json"),
         "features": [feature.name for feature in features],
-        "fingerprint": fingerprint,
+        "fingerprint": job.fingerprint,
     }
     return {HEADER: json.dumps(content)}
 
 
-def _card_of(
-    finished: Finished,
-    settings: TrainedSettings,
-    exported: Exported,
-    *,
-    name: str,
-    fingerprint: str,
-) -> ModelCard:
+def _card_of(job: TrainingJob, finished: Finished, exported: Exported) -> ModelCard:
     files = {**exported.files, "weights": WEIGHTS, "history": HISTORY}
     fields = trained_on(finished.manifest, finished.features) | exported.card
     return ModelCard(
-        name=name,
-        kind=settings.kind,
+        name=job.name,
+        kind=job.settings.kind,
         artefacts={role: artefact_of(finished.folder, path) for role, path in files.items()},
-        settings=settings.model_dump(mode="json"),
+        settings=job.settings.model_dump(mode="json"),
         scores={**exported.scores, **_last_record(finished.checkpoint)},
-        fingerprint=fingerprint,
+        fingerprint=job.fingerprint,
         versions=versions_of("torch", "ray", "onnx", "onnxscript", "onnxruntime", "safetensors"),
         **fields,
     )

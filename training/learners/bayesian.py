@@ -20,7 +20,6 @@ from torch import Tensor
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import Rows, Source
 from training.data.training_data import TrainingData
-from training.epoch import Worker
 from training.losses.density_nll import log_density
 from training.networks import mlp as network
 from training.networks.mlp import FixedLayer, Layer, draw_weights, forward_fixed
@@ -29,6 +28,7 @@ from training.steps.noise import BLOCK_ROWS, plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import SampledStep, Step
 from training.steps.weight_sets import PairedStep
+from training.worker import Worker
 
 WEIGHT_SETS = 8
 CPU_ROWS, GPU_ROWS = BLOCK_ROWS, 128 * BLOCK_ROWS  # of one forward pass

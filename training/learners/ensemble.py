@@ -14,7 +14,6 @@ from torch import Tensor
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import Rows, Source
 from training.data.training_data import TrainingData
-from training.epoch import Worker
 from training.losses.density_nll import log_density
 from training.networks import mlp as network
 from training.settings import RepulsiveEnsembleSettings
@@ -22,6 +21,7 @@ from training.steps.members import FIGURES, EnsembleStep, aligned_rows
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
+from training.worker import Worker
 
 
 def share_members(members: int, rank: int, world_size: int) -> range:

@@ -12,13 +12,13 @@ from torch import Tensor
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import Source
 from training.data.training_data import TrainingData
-from training.epoch import Worker
 from training.losses.point import loss_of
 from training.networks import mlp as network
 from training.settings import DnnSettings, PlainSettings
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
 from training.steps.weight_sets import SWISH, PlainStep, rectified
+from training.worker import Worker
 
 
 class PlainNetwork:

@@ -1,28 +1,12 @@
-"""How many workers train, on what, and how they talk: from the wishes and what is there."""
+"""How many workers train, on what, and how they talk: from what is wanted and what is there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.formats.errors import UserError
+from training.job import Resources
 from training.settings import RepulsiveEnsembleSettings, TrainedSettings
 from training.steps.noise import BLOCK_ROWS
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a site asks for.
-
-    Attributes:
-        num_workers: Processes; 0: as many as have something to do and a place.
-        threads: Compute threads, and thus CPUs, of each.
-        use_gpu: Whether they train on GPUs.
-        workers_per_gpu: That share one GPU.
-    """
-
-    num_workers: int = 1
-    threads: int = 1
-    use_gpu: bool = False
-    workers_per_gpu: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +36,21 @@ class Placement:
 
 
 def place_workers(
-    settings: TrainedSettings, wishes: Wishes, there: Mapping[str, float]
+    settings: TrainedSettings, wanted: Resources, there: Mapping[str, float]
 ) -> Placement:
     """Workers for a training.
 
     Args:
         settings: Of the training.
-        wishes: Of the site.
+        wanted: What the site asks for.
         there: CPU and GPU that can be had now.
 
     Raises:
         UserError: Some workers would have nothing to do, or no GPU.
     """
     most = most_workers(settings)
-    places = _places(wishes, there)
-    num_workers = wishes.num_workers or max(1, min(most, places))
+    places = _places(wanted, there)
+    num_workers = wanted.workers or max(1, min(most, places))
     if num_workers > most:
         shared = (
             f"{settings.members} members"
@@ -78,19 +62,19 @@ def place_workers(
             f"idle; set at most {most}"
         )
         raise UserError(msg)
-    if wishes.use_gpu and num_workers > places:
+    if wanted.gpu and num_workers > places:
         msg = (
-            f"ray.gpu: {num_workers} workers want 1/{wishes.workers_per_gpu} GPU each, there are "
+            f"ray.gpu: {num_workers} workers want 1/{wanted.workers_per_gpu} GPU each, there are "
             f"{there.get('GPU', 0):g}; set ray.gpu=false, fewer ray.workers or more "
             "ray.workers_per_gpu"
         )
         raise UserError(msg)
     # NCCL wants a GPU for each worker
-    has_own_gpu = wishes.use_gpu and wishes.workers_per_gpu == 1
+    has_own_gpu = wanted.gpu and wanted.workers_per_gpu == 1
     return Placement(
         num_workers=num_workers,
-        threads=wishes.threads,
-        gpus=1 / wishes.workers_per_gpu if wishes.use_gpu else 0.0,
+        threads=wanted.threads,
+        gpus=1 / wanted.workers_per_gpu if wanted.gpu else 0.0,
         backend="nccl" if has_own_gpu else "gloo",
     )
 
@@ -102,8 +86,8 @@ def most_workers(settings: TrainedSettings) -> int:
     return -(-settings.batch_rows // BLOCK_ROWS)
 
 
-def _places(wishes: Wishes, there: Mapping[str, float]) -> int:
+def _places(wanted: Resources, there: Mapping[str, float]) -> int:
     """How many workers find a place now."""
-    if wishes.use_gpu:
-        return int(there.get("GPU", 0)) * wishes.workers_per_gpu
-    return int(there.get("CPU", 0)) // wishes.threads
+    if wanted.gpu:
+        return int(there.get("GPU", 0)) * wanted.workers_per_gpu
+    return int(there.get("CPU", 0)) // wanted.threads

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from training.epoch import keep
+from training.worker import keep
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - for files that only their owner can open
 SLOT_BYTES = 2**20  # of each worker; longer tensors go piece by piece

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,6 @@ from typing import Any
 
 import ray
 import torch
-from pydantic import TypeAdapter
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -34,14 +33,15 @@ from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import write_text
 from training.checkpoint import newest_checkpoint
 from training.data.training_data import TrainingData, read_training_data
-from training.epoch import LossNotFiniteError, Worker
+from training.epoch import LossNotFiniteError
 from training.history import showing_progress, write_history
+from training.job import TrainingJob
 from training.loop import train_network
 from training.ray.environment import LOCAL, POLL_SECONDS, OwnerChanged
-from training.ray.placement import Placement, Wishes, place_workers
+from training.ray.placement import Placement, place_workers
 from training.ray.session import cluster_resources, ray_session, require_shared
 from training.ray.shared_sum import sum_over_workers
-from training.settings import TrainedSettings
+from training.worker import Worker
 
 
 @dataclass
@@ -94,44 +94,11 @@ RAISED = (LossNotFiniteError, UserError, StoppedBySignal)  # what a worker ends 
 log = logging.getLogger(__name__)
 
 
-def fit(  # noqa: PLR0913 - wiring
-    dataset: Path,
-    settings: TrainedSettings,
-    *,
-    name: str,
-    seed: int,
-    folder: Path,
-    fingerprint: str,
-    num_workers: int,
-    use_gpu: bool,
-    threads_per_worker: int,
-    workers_per_gpu: int = 1,
-    address: str = LOCAL,
-    interface: str | None = None,
-    fuse: bool = False,
-    tensorboard: bool = False,
-    labels: Path | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> None:
+def fit(job: TrainingJob, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Train, or continue, on Ray workers until the last checkpoint is written.
 
     Args:
-        dataset: The folder of the manifest; all nodes must see it.
-        settings: Of the network and its training.
-        name: Of the model, for Ray's logs.
-        seed: All random numbers follow from it.
-        folder: Of the model; all nodes must see it.
-        fingerprint: Of settings and data.
-        num_workers: Processes that share each batch, or the members of an ensemble; 0: as many as
-            find a place and have something to do.
-        use_gpu: Whether workers train on GPUs.
-        threads_per_worker: Compute threads and CPUs of each worker.
-        workers_per_gpu: That share one GPU.
-        address: Of a Ray cluster; "local" starts one and never joins another.
-        interface: The network interface that the workers of a cluster talk through.
-        fuse: Let torch compile what lies between the products, on a GPU.
-        tensorboard: Write the history for TensorBoard as well.
-        labels: The folder of labels that a tagger is to predict; all nodes must see it.
+        job: What is trained, and where.
         should_stop: Asked several times a second; True ends the training.
 
     Raises:
@@ -139,78 +106,64 @@ def fit(  # noqa: PLR0913 - wiring
         StoppedBySignal: should_stop returned True; run again to continue.
         RuntimeError: The workers failed more often than is retried.
     """
-    dataset, folder = dataset.resolve(), folder.resolve()
-    done = newest_checkpoint(folder, fingerprint)
-    if done is not None and done.epoch >= settings.epochs:
+    labels = None if job.labels is None else job.labels.resolve()
+    job = replace(job, dataset=job.dataset.resolve(), folder=job.folder.resolve(), labels=labels)
+    folder = job.folder
+    done = newest_checkpoint(folder, job.fingerprint)
+    if done is not None and done.epoch >= job.settings.epochs:
         write_history(folder, done.history)
         return
-    scratch = folder.parent / f".ray-{name}-{uuid.uuid4().hex[:8]}"
-    config = {
-        "dataset": str(dataset),
-        "settings": settings.model_dump(mode="json"),
-        "seed": seed,
-        "folder": str(folder),
-        "fingerprint": fingerprint,
-        "threads": threads_per_worker,
-        "use_gpu": use_gpu,
-        "fuse": fuse,
-        "tensorboard": tensorboard,
-        "labels": None if labels is None else str(labels.resolve()),
-        "owner": scratch.name,
-    }
-    wishes = Wishes(num_workers, threads_per_worker, use_gpu, workers_per_gpu)
+    scratch = folder.parent / f".ray-{job.name}-{uuid.uuid4().hex[:8]}"
     write_text(folder / OWNER, scratch.name)
     try:
-        if address == LOCAL:
-            here = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
-            _fit_here(place_workers(settings, wishes, here), config, scratch, should_stop)
+        if job.resources.address == LOCAL:
+            _fit_here(job, scratch, should_stop)
         else:
-            with ray_session(address, 0, interface):
-                require_shared(dataset)
-                require_shared(folder)
-                placement = place_workers(settings, wishes, cluster_resources())
-                _fit(placement, TorchConfig(placement.backend), config, scratch, should_stop)
+            _fit_there(job, scratch, should_stop)
     finally:
         (folder / OWNER).unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _fit_here(
-    placement: Placement, config: dict[str, Any], scratch: Path, should_stop: Callable[[], bool]
-) -> None:
+def _fit_here(job: TrainingJob, scratch: Path, should_stop: Callable[[], bool]) -> None:
     """Train on a Ray of this process alone, whose workers meet in a file."""
+    here = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    placement = place_workers(job.settings, job.resources, here)
     with (
         ray_session(LOCAL, placement.num_workers * placement.threads),
         TemporaryDirectory(prefix="topocal-meeting-") as meeting,
     ):
         torch_config = MeetingInFile(placement.backend, folder=meeting)
-        _fit(placement, torch_config, config, scratch, should_stop)
+        _fit(job, _trainer(job, placement, torch_config, scratch), placement, should_stop)
+
+
+def _fit_there(job: TrainingJob, scratch: Path, should_stop: Callable[[], bool]) -> None:
+    """Train on a Ray cluster, all of whose nodes must see the dataset and the folder."""
+    with ray_session(job.resources.address, 0, job.resources.interface):
+        require_shared(job.dataset)
+        require_shared(job.folder)
+        placement = place_workers(job.settings, job.resources, cluster_resources())
+        torch_config = TorchConfig(placement.backend)
+        _fit(job, _trainer(job, placement, torch_config, scratch), placement, should_stop)
 
 
 def _fit(
-    placement: Placement,
-    torch_config: TorchConfig,
-    config: dict[str, Any],
-    scratch: Path,
-    should_stop: Callable[[], bool],
+    job: TrainingJob, trainer: TorchTrainer, placement: Placement, should_stop: Callable[[], bool]
 ) -> None:
-    settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
-    folder = Path(config["folder"])
-    log.info("train: %s on %s", folder.name, placement.describe(settings))
-    trainer = _trainer(placement, torch_config, config, scratch)
-    with showing_progress(folder, settings.epochs):
-        _raise_as_was(_run_trainer(trainer, folder, should_stop))
+    log.info("train: %s on %s", job.folder.name, placement.describe(job.settings))
+    with showing_progress(job.folder, job.settings.epochs):
+        _raise_as_was(_run_trainer(trainer, job.folder, should_stop))
 
 
 def _trainer(
-    placement: Placement, torch_config: TorchConfig, config: dict[str, Any], scratch: Path
+    job: TrainingJob, placement: Placement, torch_config: TorchConfig, scratch: Path
 ) -> TorchTrainer:
     """The trainer; a worker that dies takes the others with it, and all start again."""
     work: Any = _work  # Ray's annotation leaves out that the function may return a value
     resources = {"CPU": float(placement.threads), "GPU": placement.gpus}
     return TorchTrainer(
         work,
-        train_loop_config=config,
+        train_loop_config={"job": job, "owner": scratch.name},
         torch_config=torch_config,
         scaling_config=ScalingConfig(
             num_workers=placement.num_workers,
@@ -291,36 +244,35 @@ def _tail(error: Exception) -> str:
 
 def _work(config: dict[str, Any]) -> dict[str, str]:
     """One worker: the plain loop, with the sum over workers that suits their places."""
-    context = get_context()
-    if config["use_gpu"] and not torch.cuda.is_available():  # Ray names a device all the same
+    job: TrainingJob = config["job"]
+    context, wanted = get_context(), job.resources
+    if wanted.gpu and not torch.cuda.is_available():  # Ray names a device all the same
         msg = "Ray has given a GPU that torch does not see; is it the CPU build of torch?"
         return {"ended": UserError.__name__, "message": msg}
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    device = get_device() if config["use_gpu"] else torch.device("cpu")
+    device = get_device() if wanted.gpu else torch.device("cpu")
     worker = Worker(
         rank=rank,
         world_size=world_size,
-        threads=config["threads"],
+        threads=wanted.threads,
         device=device,
-        fuse=config["fuse"],
+        fuse=wanted.fuse,
         all_reduce=sum_over_workers(rank, world_size, device),
     )
-    settings: TrainedSettings = TypeAdapter(TrainedSettings).validate_python(config["settings"])
-    folder = Path(config["folder"])
     try:
-        data = _read_together(config, settings, worker)
+        data = _read_together(job, worker)
     except UserError as error:
         return _ended(error)
     try:
         train_network(
             data,
-            settings,
-            seed=config["seed"],
-            fingerprint=config["fingerprint"],
-            folder=folder,
+            job.settings,
+            seed=job.seed,
+            fingerprint=job.fingerprint,
+            folder=job.folder,
             worker=worker,
-            tensorboard=config["tensorboard"],
-            should_stop=OwnerChanged(folder / OWNER, config["owner"]),
+            tensorboard=wanted.tensorboard,
+            should_stop=OwnerChanged(job.folder / OWNER, config["owner"]),
         )
     except (LossNotFiniteError, StoppedBySignal) as error:  # of all workers, at the same step
         return _ended(error)
@@ -335,23 +287,21 @@ def _ended(error: Exception) -> dict[str, str]:
     return {"ended": type(error).__name__, "message": str(error)}
 
 
-def _read_together(
-    config: Mapping[str, Any], settings: TrainedSettings, worker: Worker
-) -> TrainingData:
+def _read_together(job: TrainingJob, worker: Worker) -> TrainingData:
     """The data, or the same kind of error in all workers, so that none waits for the others."""
-    dataset = Path(config["dataset"])
-    labels = None if config["labels"] is None else Path(config["labels"])
+    settings = job.settings
     failed: UserError | None = None
     data: TrainingData | None = None
     try:
-        data = read_training_data(dataset, settings.features, settings.memory_mib, labels)
+        data = read_training_data(job.dataset, settings.features, settings.memory_mib, job.labels)
     except UserError as error:
         failed = error
     failures = torch.tensor(float(data is None), device=worker.device)
     worker.all_reduce(failures)
     if data is None or failures.item() > 0:
         msg = (
-            f"{dataset}: another worker cannot read it; is it on a file system that all nodes see?"
+            f"{job.dataset}: another worker cannot read it; is it on a file system that all nodes "
+            "see?"
         )
         raise failed or UserError(msg)
     return data
