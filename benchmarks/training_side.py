@@ -28,6 +28,7 @@ from training.settings import BnnSettings, ModelSettings
 from training.steps.noise import keys_of_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
+from training.steps.sums import GradientSums
 from training.steps.weight_sets import PlainStep, mixture_loss, rectified
 from training.worker import CPU, Worker
 
@@ -120,8 +121,8 @@ def plain_training() -> Callable[[], None]:
     batch_rows = settings.batch_rows
     sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
     theta_P = (0.1 * torch.randn(network.count_weights(sizes) + sum(sizes[1:]))).requires_grad_()
-    sums = torch.zeros(len(theta_P) + 1)
-    theta_P.grad = sums[:-1]
+    sums = GradientSums.of(torch.zeros(len(theta_P) + 2))
+    theta_P.grad = sums.gradient_P
     operations = operations_on(torch.device("cpu"))
     step = PlainStep(
         theta_P,
@@ -139,8 +140,8 @@ def plain_training() -> Callable[[], None]:
         order_N = torch.randperm(len(data))
         for rows in order_N.split_with_sizes([batch_rows] * STEPS):
             step(Batch(data.x_NF[rows], data.target_N[rows], weight_B, key, 0))
-            sums.div_(batch_rows)
-            if torch.isfinite(torch.linalg.vector_norm(sums)):
+            sums.buffer.div_(batch_rows)
+            if torch.isfinite(torch.linalg.vector_norm(sums.buffer)):
                 optimizer.step()
 
     return work

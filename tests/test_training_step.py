@@ -12,6 +12,7 @@ from training.steps.compiled import IS_COMPILED
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise, fill_pair_noise, keys_of_epoch
 from training.steps.operations import COMPILED, PLAIN, operations_on
 from training.steps.sampled import Batch, SampledStep
+from training.steps.sums import GradientSums
 from training.steps.weight_sets import SWISH, PairedStep, PlainStep, mixture_loss, rectified
 
 SIZES = (4, 7, 5, 6)
@@ -34,11 +35,12 @@ def batch(rows, first_block=0, dtype=torch.float64):
 
 
 def sums_of(kind, theta_P, given, max_rows=None, **options):
-    sums = torch.full((len(theta_P) + 2,), torch.nan, dtype=theta_P.dtype)
+    buffer = torch.full((len(theta_P) + 2,), torch.nan, dtype=theta_P.dtype)
+    sums = GradientSums.of(buffer)
     options = {"bounds": BOUNDS, "operations": PLAIN} | options
     step = kind(theta_P, sums, SIZES, max_rows or len(given.x_BF), **options)
     step(given)
-    return sums[:-1]
+    return buffer[:-1]
 
 
 def expected_of(forward, theta_P, given):
@@ -115,10 +117,11 @@ def test_plain_step_is_the_derivative(units, activation):
     def forward(theta_P):
         return network.forward_fixed(network.split_member(theta_P, SIZES), given.x_BF, activation)
 
-    sums = torch.full((len(theta_P) + 2,), torch.nan, dtype=theta_P.dtype)
+    buffer = torch.full((len(theta_P) + 2,), torch.nan, dtype=theta_P.dtype)
+    sums = GradientSums.of(buffer)
     loss = mixture_loss(PLAIN, BOUNDS)
     PlainStep(theta_P, sums, SIZES, len(given.x_BF), units=units, loss=loss)(given)
-    torch.testing.assert_close(sums[:-1], expected_of(forward, theta_P, given))
+    torch.testing.assert_close(buffer[:-1], expected_of(forward, theta_P, given))
 
 
 @pytest.mark.skipif(not IS_COMPILED, reason="no Numba")

@@ -144,8 +144,8 @@ def train_epoch(run: Run, state: State, advance: Advance) -> None:
     state.optimizer.param_groups[0]["lr"].fill_(rate)
     run.learner.start_epoch(state.epoch)
     if not run.is_stepwise:
-        run.learner.sums[-1] = float(run.should_stop())
-        run.worker.all_reduce(run.learner.sums)
+        run.learner.sums.stop.fill_(float(run.should_stop()))
+        run.worker.all_reduce(run.learner.sums.buffer)
         stop_if_told(run, state)
     trace_CT = _run_chunks(run, state, advance)
     trained = time.perf_counter() - started
@@ -205,10 +205,10 @@ def _add_up(run: Run, rows: slice, index: int, step: StepRows) -> None:
             )
         )
     else:
-        sums.zero_()
+        sums.buffer.zero_()
     if run.is_stepwise:
-        sums[-1] = float(run.should_stop())
-    run.worker.all_reduce(sums)
+        sums.stop.fill_(float(run.should_stop()))
+    run.worker.all_reduce(sums.buffer)
 
 
 def _update(run: Run, state: State, index: int, step: StepRows) -> None:
@@ -226,7 +226,7 @@ def _update(run: Run, state: State, index: int, step: StepRows) -> None:
 
 def stop_if_told(run: Run, state: State) -> None:
     """Raise StoppedBySignal if any worker was told to stop."""
-    if run.learner.sums[-1].item() > 0.0:
+    if run.learner.sums.stop.item() > 0.0:
         msg = f"training stopped after epoch {state.epoch} of {run.settings.epochs}; run again"
         raise StoppedBySignal(msg)
 

@@ -27,6 +27,7 @@ from training.settings import BnnSettings
 from training.steps.noise import BLOCK_ROWS, plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import SampledStep, Step
+from training.steps.sums import GradientSums
 from training.steps.weight_sets import PairedStep
 from training.worker import Worker
 
@@ -108,9 +109,9 @@ class BayesianNetwork:
         theta_P = network.initial_parameters(
             self.sizes, settings.initial_log_variance, generator
         ).to(worker.device)
-        self.sums = torch.zeros(len(theta_P) + 2, device=worker.device)
+        self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
-        self.networks[0].grad = self.sums[:-2]
+        self.networks[0].grad = self.sums.gradient_P
         self.fill: Step = self._make_step()
 
     def start_epoch(self, epoch: int) -> None:
@@ -118,7 +119,7 @@ class BayesianNetwork:
 
     def finish(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean NLL of the global batch plus KL / N."""
-        grad_P = self.sums[:-2].div_(batch_rows)
+        grad_P = self.sums.gradient_P.div_(batch_rows)
         network.add_kl_gradient(
             grad_P,
             self.theta_P,
@@ -126,7 +127,7 @@ class BayesianNetwork:
             prior_sigma=self.settings.prior_sigma,
             num_rows=self.num_rows,
         )
-        figures_C[0] = self.sums[-2]
+        figures_C[0] = self.sums.loss
         figures_C[1] = torch.linalg.vector_norm(grad_P)
 
     def describe(self) -> dict[str, float]:

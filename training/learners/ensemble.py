@@ -21,6 +21,7 @@ from training.steps.members import FIGURES, EnsembleStep, aligned_rows
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
+from training.steps.sums import MemberSums
 from training.worker import Worker
 
 
@@ -59,9 +60,10 @@ class RepulsiveEnsemble:
         self.networks = [theta_P.detach().requires_grad_() for theta_P in self.theta_CP]
         for theta_P, grad_P in zip(self.networks, grad_CP, strict=True):
             theta_P.grad = grad_P  # each its own, so that Adam's loops begin anew with each
-        self.sums = torch.zeros(
+        zeros = torch.zeros(
             FIGURES * settings.members + 1, dtype=torch.float64, device=worker.device
         )
+        self.sums = MemberSums.of(zeros, FIGURES)
         self.step = EnsembleStep(
             self.theta_CP,
             grad_CP,
@@ -89,12 +91,12 @@ class RepulsiveEnsemble:
     def fill(self, batch: Batch) -> None:
         """Fill the members' gradients and their part of the sums."""
         self.step(batch)
-        self.sums[:-1].copy_(self.step.figures_MF.flatten())
+        self.sums.figures_MF.copy_(self.step.figures_MF)
 
     def finish(self, batch_rows: int, figures_C: Tensor) -> None:
         """The figures; the gradient is complete."""
         del batch_rows
-        nll, *squares = self.sums[:-1].view(-1, FIGURES).sum(dim=0)
+        nll, *squares = self.sums.figures_MF.sum(dim=0)
         total, likelihood, repulsion = (square.sqrt() for square in squares)
         tiny = torch.finfo(torch.float64).tiny
         figures_C[0] = nll / self.settings.members
@@ -105,7 +107,7 @@ class RepulsiveEnsemble:
 
     def describe(self) -> dict[str, float]:
         """The prior's term of the loss, |theta|^2 / (2 N sigma^2), averaged over the members."""
-        squares_M = torch.zeros_like(self.sums[:-1][: self.settings.members])
+        squares_M = torch.zeros_like(self.sums.buffer[: self.settings.members])
         for number, theta_P in zip(self.numbers, self.theta_CP, strict=True):
             squares_M[number] = theta_P.double().square().sum()
         self.worker.all_reduce(squares_M)

@@ -17,6 +17,7 @@ from training.networks import mlp as network
 from training.settings import DnnSettings, PlainSettings
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
+from training.steps.sums import GradientSums
 from training.steps.weight_sets import SWISH, PlainStep, rectified
 from training.worker import Worker
 
@@ -39,9 +40,9 @@ class PlainNetwork:
         self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         theta_P = self._initial(seed).to(worker.device)
         self.loss = loss_of(settings, theta_P)
-        self.sums = torch.zeros(len(theta_P) + 2, device=worker.device)
+        self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
-        self.networks[0].grad = self.sums[:-2]
+        self.networks[0].grad = self.sums.gradient_P
         operations = operations_on(worker.device, fuse=worker.fuse)
         self.fill = PlainStep(
             theta_P,
@@ -66,8 +67,8 @@ class PlainNetwork:
 
     def finish(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean loss of the global batch."""
-        grad_P = self.sums[:-2].div_(batch_rows)
-        figures_C[0] = self.sums[-2]
+        grad_P = self.sums.gradient_P.div_(batch_rows)
+        figures_C[0] = self.sums.loss
         figures_C[1] = torch.linalg.vector_norm(grad_P)
 
     def describe(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from training.data.rows import Source
 from training.steps.noise import StepRows
 from training.steps.sampled import Batch
+from training.steps.sums import StepSums
 
 
 class Learner(Protocol):
@@ -23,7 +24,6 @@ class Learner(Protocol):
         shares_rows: The workers have the same networks and share the rows of each batch; else
             each has networks of its own, and all rows.
         plan: The rows of an epoch's batches that this worker takes.
-        sums: What a step adds up over the workers; the last is the number told to stop.
         score: What the loss of a row is called in the history: "nll" of a density, else "loss".
         figures: Names of what is told of a step beside its loss and the norm of its gradient.
     """
@@ -34,9 +34,13 @@ class Learner(Protocol):
     num_networks: int
     shares_rows: bool
     plan: list[StepRows]
-    sums: Tensor
     score: str
     figures: tuple[str, ...]
+
+    @property
+    def sums(self) -> StepSums:
+        """What a step adds up over the workers."""
+        ...
 
     def start_epoch(self, epoch: int) -> None:
         """Take what the loss has of its own in an epoch, counted from 0."""

@@ -18,6 +18,7 @@ from training.networks.mlp import count_weights, split_parameters, split_weights
 from training.settings import VariancePrecision
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise
 from training.steps.operations import Bounds, Operations
+from training.steps.sums import GradientSums
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class SampledStep:
     def __init__(  # noqa: PLR0913 - what a step consists of
         self,
         theta_P: Tensor,
-        sums: Tensor,
+        sums: GradientSums,
         sizes: Sequence[int],
         max_rows: int,
         *,
@@ -68,10 +69,10 @@ class SampledStep:
         self.bounds, self.operations, self.precision = bounds, operations, precision
         num_weights = count_weights(sizes)
         self.layers = split_parameters(theta_P.detach(), sizes)
-        self.gradients = split_parameters(sums[: len(theta_P)], sizes)
-        self.nll = sums[len(theta_P)]
+        self.gradients = split_parameters(sums.gradient_P, sizes)
+        self.nll = sums.loss
         self.log_variance_W = theta_P.detach()[num_weights : 2 * num_weights]
-        self.log_variance_gradient_W = sums[num_weights : 2 * num_weights]
+        self.log_variance_gradient_W = sums.gradient_P[num_weights : 2 * num_weights]
         self.variance_W = torch.empty_like(self.log_variance_W)
         self.variances = split_weights(self.variance_W, sizes)
         rows = -(-max_rows // BLOCK_ROWS) * BLOCK_ROWS

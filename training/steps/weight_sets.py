@@ -14,6 +14,7 @@ from training.networks.mlp import FixedLayer, count_weights, split_weights
 from training.steps.noise import BLOCK_ROWS, PAIR_ROWS, fill_pair_noise
 from training.steps.operations import Bounds, Operations
 from training.steps.sampled import Batch
+from training.steps.sums import GradientSums
 
 PAIRS_PER_BLOCK = BLOCK_ROWS // PAIR_ROWS
 
@@ -141,7 +142,7 @@ class PlainStep:
     def __init__(
         self,
         theta_P: Tensor,
-        sums: Tensor,
+        sums: GradientSums,
         sizes: Sequence[int],
         max_rows: int,
         *,
@@ -149,8 +150,8 @@ class PlainStep:
         loss: Loss,
     ) -> None:
         self.layers = _one_set(theta_P.detach(), sizes)
-        self.gradients = _one_set(sums[: len(theta_P)], sizes)
-        self.loss = sums[len(theta_P)]
+        self.gradients = _one_set(sums.gradient_P, sizes)
+        self.loss = sums.loss
         self.sets = WeightSets(sizes, max_rows, theta_P.detach(), units=units, loss=loss)
 
     def __call__(self, batch: Batch) -> None:
@@ -174,7 +175,7 @@ class PairedStep:
     def __init__(
         self,
         theta_P: Tensor,
-        sums: Tensor,
+        sums: GradientSums,
         sizes: Sequence[int],
         max_rows: int,
         *,
@@ -183,10 +184,10 @@ class PairedStep:
     ) -> None:
         num_weights = count_weights(sizes)
         pairs = -(-max_rows // PAIR_ROWS)
-        theta_P, gradient_P = theta_P.detach(), sums[: len(theta_P)]
+        theta_P, gradient_P = theta_P.detach(), sums.gradient_P
         self.mean_W, self.log_variance_W = theta_P[: 2 * num_weights].view(2, num_weights)
         self.gradient_2W = gradient_P[: 2 * num_weights].view(2, num_weights)
-        self.nll = sums[len(theta_P)]
+        self.nll = sums.loss
         self.noise_NW = theta_P.new_empty(pairs, num_weights, dtype=torch.float32)
         self.weight_SW = theta_P.new_empty(2 * pairs, num_weights)
         self.weight_gradient_SW = theta_P.new_empty(2 * pairs, num_weights)

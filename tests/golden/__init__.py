@@ -1,0 +1,1 @@
+"""Hashes of everything that a study of all kinds of models writes."""
