@@ -41,7 +41,7 @@ def run_study(folder: Path, workers: int) -> None:
     """
     study = HERE / "study.yaml"
     where = [f"output={folder}", f"dask.workers={workers}", "ray.address=none"]
-    done = subprocess.run(  # noqa: S603 - our own command
+    done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", "run", str(study), *where],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
