@@ -80,7 +80,7 @@ def test_a_shorter_vector_has_the_same_numbers(size):
 def test_without_numba_the_bits_are_the_same():
     code = (
         "import sys; sys.modules['numba'] = None\n"
-        "import numpy as np; from training.normals import fill_normals\n"
+        "import numpy as np; from training.steps.normals import fill_normals\n"
         "out = np.empty(70_001, np.float32)\n"
         "fill_normals(out, (np.uint32(7), np.uint32(8)), 2**32 - 1000, 40_000)\n"
         "sys.stdout.buffer.write(out.tobytes())"

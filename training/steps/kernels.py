@@ -1,6 +1,6 @@
 """The training step between its matrix products, as compiled loops over float32 on the CPU.
 
-Each does what the function of the same name in training.operations describes.
+Each does what the function of the same name in training.steps.operations describes.
 
 Shape letters: B batch rows, O outputs (3K), K components, N numbers of flat arrays.
 """
