@@ -27,6 +27,8 @@ from training.steps.noise import StepRows, keys_of_epoch
 from training.steps.sampled import Batch
 from training.worker import Worker, keep
 
+log = logging.getLogger(__name__)
+
 EXTREME = 20.0  # of a scaled value, or of log10 of the target
 
 
@@ -58,9 +60,6 @@ def name_columns(
             f"all scaled values are finite and within {EXTREME:.0f}: lower optimizer.learning_rate"
         )
     return f"values not finite or beyond {EXTREME:.0f} after scaling: {', '.join(found)}"
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass

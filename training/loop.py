@@ -35,6 +35,8 @@ from training.steps.noise import StepRows
 from training.tensorboard import open_board
 from training.worker import Worker
 
+log = logging.getLogger(__name__)
+
 CPU_CHUNK = 8  # steps whose rows are gathered at once: they stay in the cache until used
 GPU_CHUNKS = range(128, 63, -1)
 
@@ -95,9 +97,6 @@ def _capture(work: Callable[[], None], fault: Tensor) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         work()
     return graph.replay
-
-
-log = logging.getLogger(__name__)
 
 
 def train_network(  # noqa: PLR0913 - wiring

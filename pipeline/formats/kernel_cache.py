@@ -8,6 +8,7 @@ after the contents of all files that hold kernels.
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ def caching_kernels(config: Any, folder: Path, names: Sequence[str]) -> Iterator
         names: Its files with kernels, without their ending.
     """
     before = config.CACHE_DIR
-    config.CACHE_DIR = before or str(_cache_folder(folder, names))
+    config.CACHE_DIR = before or str(_cache_folder(folder, tuple(names)))
     try:
         yield
     finally:
         config.CACHE_DIR = before
 
 
-def _cache_folder(folder: Path, names: Sequence[str]) -> Path:
+@cache  # once for all kernels of a group, not once for each
+def _cache_folder(folder: Path, names: tuple[str, ...]) -> Path:
     digest = hashlib.sha256()
     for name in names:
         digest.update((folder / f"{name}.py").read_bytes())

@@ -28,6 +28,8 @@ from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, Split
 from pipeline.formats.records import Record
 from pipeline.ingest.moments import Moments, SignedMoments
 
+log = logging.getLogger(__name__)
+
 RECEIPTS = "receipts"
 
 
@@ -147,8 +149,6 @@ def _read(path: Path) -> Receipt | None:
 
 
 STATE = "staging.json"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums
 from pipeline.lookup.tables import CLASS, WEIGHT, Tables, export_csv, write_tables
 
+log = logging.getLogger(__name__)
+
 # Sums in 140,000 bins travel between workers: they do so once for this many parts.
 GROUP_PARTS = 8
 
@@ -105,8 +107,6 @@ def score_group(parts: Sequence[Part], *, plan: FitPlan, tables: Tables) -> tupl
         error += float((weights * np.abs(distance)).sum())
     return total, error
 
-
-log = logging.getLogger(__name__)
 
 TABLES = "tables.parquet"
 

@@ -5,18 +5,14 @@ Bins are numbers without sign: to find out which end an index counts from costs 
 Two machine instructions that are not exposed by Numba are written out for LLVM here.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-from collections.abc import Sequence
-
-import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.numerics.compiled import exact_kernel

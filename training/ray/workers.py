@@ -43,6 +43,8 @@ from training.ray.session import cluster_resources, ray_session, require_shared
 from training.ray.shared_sum import sum_over_workers
 from training.worker import Worker
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class MeetingInFile(TorchConfig):
@@ -90,8 +92,6 @@ STOP_SECONDS = 60.0  # that workers get to reach their next step
 MAX_FAILURES = 3
 
 RAISED = (LossNotFiniteError, UserError, StoppedBySignal)  # what a worker ends with on purpose
-
-log = logging.getLogger(__name__)
 
 
 def fit(job: TrainingJob, should_stop: Callable[[], bool] = lambda: False) -> None:
