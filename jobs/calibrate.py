@@ -6,7 +6,6 @@ with LCW weights <output>/calibrated/lcw and for a simulated sample <output>/cal
 Needs neither torch nor Ray.
 """
 
-import dataclasses
 import logging
 import sys
 from collections.abc import Mapping
@@ -170,10 +169,8 @@ def plan_parts(
     if not parts:
         msg = f"{dataset}: the {split} split has no rows to calibrate; give it a larger fraction"
         raise UserError(msg)
-    calibrator = source.calibrator
-    if isinstance(calibrator, Summariser):
-        share = min(study.calibrate.crps_rows / sum(part.rows for part in parts), 1.0)
-        calibrator = dataclasses.replace(calibrator, crps_share=share)
+    share = min(study.calibrate.crps_rows / sum(part.rows for part in parts), 1.0)
+    calibrator = source.calibrator.scoring_crps(share)
     return [
         CalibrationPlan(
             calibrator=calibrator,

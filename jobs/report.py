@@ -24,7 +24,7 @@ from jobs.scaling import open_tables
 from jobs.study import Study
 from jobs.tags import tag_tables
 from pipeline.formats.card import ModelCard
-from pipeline.formats.errors import UserError
+from pipeline.formats.errors import requiring_extra
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST
 from pipeline.formats.records import OutputRecord
@@ -124,11 +124,8 @@ def read_records(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def _import_writer() -> Any:  # noqa: ANN401 - imported late
-    try:
+    with requiring_extra("report", "the report"):
         from pipeline.report.write import write_report  # noqa: PLC0415 - other jobs draw nothing
-    except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed; the report needs it: pip install 'topocal[report]'"
-        raise UserError(msg) from None
     return write_report
 
 

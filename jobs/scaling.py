@@ -25,7 +25,6 @@ from jobs.launch import Run, run_job
 from jobs.signals import stop_requests
 from jobs.sites import RaySettings
 from jobs.study import Study
-from jobs.trainers import needing_torch, prepare_ray
 from jobs.training_size.plan import (
     PointPlan,
     Training,
@@ -35,7 +34,7 @@ from jobs.training_size.plan import (
     section_of,
 )
 from jobs.training_size.rows import StudyRows, make_rows
-from pipeline.formats.errors import UserError
+from pipeline.formats.errors import UserError, requiring_extra
 from pipeline.formats.files import write_text
 from pipeline.formats.folders import claim, replacing_folder
 from pipeline.formats.lock import holding
@@ -169,7 +168,7 @@ def plan_points(
 
 
 def _tell_cost(study: Study, trainings: Sequence[Training]) -> None:
-    with needing_torch():
+    with requiring_extra("train", "training"):
         from jobs.training_size.cost import estimate_cost  # noqa: PLC0415 - needs torch
     for line in estimate_cost(study, trainings):
         log.info("scaling: %s", line)
@@ -194,7 +193,8 @@ def _finished(
     should_stop: Callable[[], bool],
 ) -> Iterator[PointPlan]:
     """The trainings as they end."""
-    with needing_torch():
+    with requiring_extra("train", "training"):
+        from jobs.train_networks import prepare_ray  # noqa: PLC0415 - needs torch
         from jobs.training_size.point import make_point  # noqa: PLC0415 - the cost is told without it
     if ray.address == "none":
         for plan in plans:

@@ -7,24 +7,18 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from jobs.kinds import AnyModelSettings
 from jobs.settings import load_settings
 from jobs.sites import DaskSettings, RaySettings
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.records import PathText, Record
-from pipeline.lookup.settings import LookupTableSettings
 from pipeline.report.settings import ReportSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings
 from pipeline.simulators.settings import SimulateSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
 from pipeline.training_size.settings import ScalingSettings
-from pipeline.trees.settings import BoostedTreesSettings
-from training.settings import ModelSettings, TaggerSettings
-
-# Networks are trained by `training`, the other kinds by plain functions of `pipeline`.
-AnyModelSettings = Annotated[
-    ModelSettings | LookupTableSettings | BoostedTreesSettings, Field(discriminator="kind")
-]
+from training.settings import TaggerSettings
 
 
 class TagSection(TagSettings):

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.study import AnyModelSettings, Study
+from jobs.study import Study
 from pipeline.formats.manifest import DatasetManifest
-from training.settings import TaggerSettings
+from pipeline.formats.records import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Task:
 
     study: Study
     name: str
-    settings: AnyModelSettings | TaggerSettings
+    settings: ModelSettings
     dataset: Path
     manifest: DatasetManifest
     folder: Path

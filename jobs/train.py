@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from jobs.ingest import dataset_folder, ingested_folder, open_dataset, open_ingested
+from jobs.kinds import KINDS
 from jobs.launch import Run, run_job
-from jobs.study import AnyModelSettings, Study
+from jobs.study import Study
 from jobs.task import Task
-from jobs.trainers import train_kind
 from pipeline.formats.calibrated_set import read_labels
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.folders import claim, refuse_foreign
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
-from pipeline.formats.records import Record
+from pipeline.formats.records import ModelSettings, Record
 from pipeline.formats.versions import fingerprint
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def train_task(task: Task, run: Run, stage: str) -> ModelCard:
             refuse_foreign(folder)
             shutil.rmtree(folder, ignore_errors=True)
         _begin(task, stage.partition("/")[0])
-        card = train_kind(task)
+        card = KINDS[task.settings.kind].open_train()(task, task.settings)
     scores = ", ".join(f"{key} {value:.4f}" for key, value in card.scores.items())
     log.info("train: %s is finished (%s)", name, scores)
     epochs = {"epochs": card.settings["epochs"]} if "epochs" in card.settings else {}
@@ -176,7 +176,7 @@ def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCar
     return card
 
 
-def _fingerprint(study: Study, settings: AnyModelSettings, manifest: DatasetManifest) -> str:
+def _fingerprint(study: Study, settings: ModelSettings, manifest: DatasetManifest) -> str:
     return fingerprint(
         stage="train",
         version=VERSION,

@@ -11,7 +11,7 @@ from conftest import toy_columns, write_tree
 from test_ingest import DATASET
 
 from jobs import calibrate, evaluate, grow_trees, ingest
-from jobs import trainers as fit_table
+from jobs import fit_lookup_table as fit_table
 from jobs.cli import main
 from pipeline.fold import merge_in_order
 from pipeline.formats.calibrated_set import read_calibrated

@@ -22,7 +22,7 @@ from pipeline.formats.errors import StoppedBySignal, UserError
 from training.data.rows import Chunk
 from training.data.training_data import TrainingData
 from training.learners.protocol import Learner
-from training.settings import TrainedSettings
+from training.settings import NetworkSettings
 from training.steps.noise import StepRows, keys_of_epoch
 from training.steps.sampled import Batch
 from training.worker import Worker, keep
@@ -103,7 +103,7 @@ class Run:
         should_stop: Asked at every step, on a GPU at every epoch.
     """
 
-    settings: TrainedSettings
+    settings: NetworkSettings
     seed: int
     worker: Worker
     data: TrainingData

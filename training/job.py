@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.settings import TrainedSettings
+from training.settings import NetworkSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TrainingJob:
     """
 
     dataset: Path
-    settings: TrainedSettings
+    settings: NetworkSettings
     name: str
     seed: int
     folder: Path

@@ -26,11 +26,9 @@ from training.data.rows import Chunk, Passes
 from training.data.training_data import TrainingData
 from training.epoch import Advance, Buffers, Run, State, take_steps, train_epoch
 from training.history import append_history, write_history
-from training.learners.bayesian import BayesianNetwork
-from training.learners.ensemble import RepulsiveEnsemble
-from training.learners.plain import PlainNetwork
+from training.kinds import kind_of
 from training.learners.protocol import Learner
-from training.settings import BnnSettings, RepulsiveEnsembleSettings, TrainedSettings
+from training.settings import NetworkSettings
 from training.steps.noise import StepRows
 from training.tensorboard import open_board
 from training.worker import Worker
@@ -101,7 +99,7 @@ def _capture(work: Callable[[], None], fault: Tensor) -> Callable[[], None]:
 
 def train_network(  # noqa: PLR0913 - wiring
     data: TrainingData,
-    settings: TrainedSettings,
+    settings: NetworkSettings,
     *,
     seed: int,
     fingerprint: str,
@@ -165,7 +163,7 @@ def _board(
 
 def _prepare(
     data: TrainingData,
-    settings: TrainedSettings,
+    settings: NetworkSettings,
     seed: int,
     worker: Worker,
     should_stop: Callable[[], bool],
@@ -176,7 +174,7 @@ def _prepare(
     if settings.steps_per_epoch is not None:
         train = Passes(train, settings.rows_of_epoch(len(train)))
     data = TrainingData(train, data.validation.to(device), data.columns)
-    learner = _make_learner(data, settings, seed, worker)
+    learner: Learner = kind_of(settings).open_learner()(data, settings, seed=seed, worker=worker)
     chunks = cut_plan(learner.plan, settings.batch_rows, device)
     return Run(
         settings=settings,
@@ -188,16 +186,6 @@ def _prepare(
         buffers=_buffers(chunks, data.train.num_features, learner, device),
         should_stop=should_stop,
     )
-
-
-def _make_learner(
-    data: TrainingData, settings: TrainedSettings, seed: int, worker: Worker
-) -> Learner:
-    if isinstance(settings, BnnSettings):
-        return BayesianNetwork(data, settings, seed=seed, worker=worker)
-    if isinstance(settings, RepulsiveEnsembleSettings):
-        return RepulsiveEnsemble(data, settings, seed=seed, worker=worker)
-    return PlainNetwork(data, settings, seed=seed, worker=worker)
 
 
 def _buffers(

@@ -1,7 +1,7 @@
 """Settings of the trained networks; no torch here, so that a study is checked without it."""
 
 import itertools
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.formats.records import Record
+from pipeline.formats.records import ModelSettings, Record
 
 VariancePrecision = Literal["float32", "tf32", "bfloat16"]
 Kernel = Literal["mixture_mean", "nll", "outputs"]
@@ -47,7 +47,7 @@ class OptimizerSettings(Record):
         return float(self.learning_rate * self.gamma**passed)
 
 
-class NetworkSettings(Record):
+class NetworkSettings(ModelSettings):
     """What all networks share.
 
     Attributes:
@@ -78,6 +78,22 @@ class NetworkSettings(Record):
             msg = f"features must differ, got {list(self.features)}"
             raise ValueError(msg)
         return self
+
+    if TYPE_CHECKING:  # a field here would change the order of keys in the files
+
+        @property
+        def epochs(self) -> int:
+            """Passes over the training rows, in all stages."""
+
+    @property
+    def num_networks(self) -> int:
+        """Networks that are exported, and averaged if there are several."""
+        return 1
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences for the log about choices that are allowed and seldom meant."""
+        return ()
 
     def rows_of_epoch(self, num_rows: int) -> int:
         """The rows that an epoch sees of a training set of so many."""
@@ -163,6 +179,16 @@ class RepulsiveEnsembleSettings(MixtureSettings):
         """Networks that are exported."""
         return self.members
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """About the kernel that sees the order of components."""
+        if self.kernel != "outputs":
+            return ()
+        return (
+            "kernel outputs: members whose components stand in another order look far apart "
+            "though their densities agree; mixture_mean does not see the order",
+        )
+
 
 class Stage(Record):
     """A part of a training with a loss of its own.
@@ -239,16 +265,3 @@ class TaggerSettings(NetworkSettings):
     epochs: PositiveInt = 30
     batch_rows: PositiveInt = 1024
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-3, milestones=(20, 26))
-
-
-DensitySettings = BnnSettings | RepulsiveEnsembleSettings
-PlainSettings = DnnSettings | TaggerSettings
-
-ModelSettings = Annotated[
-    BnnSettings | RepulsiveEnsembleSettings | DnnSettings, Field(discriminator="kind")
-]
-
-TrainedSettings = Annotated[
-    BnnSettings | RepulsiveEnsembleSettings | DnnSettings | TaggerSettings,
-    Field(discriminator="kind"),
-]

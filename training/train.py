@@ -10,7 +10,6 @@ from training.export.model import export_model
 from training.history import showing_progress
 from training.job import TrainingJob
 from training.loop import train_network
-from training.settings import RepulsiveEnsembleSettings
 from training.tensorboard import require_tensorboard
 from training.worker import Worker
 
@@ -35,12 +34,8 @@ def train_model(job: TrainingJob, should_stop: Callable[[], bool] = _never) -> M
     folder, settings = job.folder, job.settings
     if job.resources.tensorboard:
         require_tensorboard()
-    if isinstance(settings, RepulsiveEnsembleSettings) and settings.kernel == "outputs":
-        log.warning(
-            "%s: kernel outputs: members whose components stand in another order look far apart "
-            "though their densities agree; mixture_mean does not see the order",
-            job.name,
-        )
+    for caution in settings.cautions:
+        log.warning("%s: %s", job.name, caution)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     for leftover in folder.glob(f"{TEMPORARY}*"):

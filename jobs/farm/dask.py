@@ -14,7 +14,7 @@ from jobs.farm.closing import closed_at_the_end
 from jobs.signals import deaf_to_interrupts
 from jobs.sites import BatchSettings, DaskSettings
 from pipeline.fold import limits
-from pipeline.formats.errors import UserError
+from pipeline.formats.errors import UserError, requiring_extra
 from pipeline.formats.versions import describe_differences, versions_of
 from pipeline.root.files import Access
 from pipeline.root.remote import server_of
@@ -126,11 +126,8 @@ def _join(settings: DaskSettings) -> Iterator[Client]:
 
 @contextmanager
 def _open_batch(kind: str, batch: BatchSettings) -> Iterator[Client]:
-    try:
+    with requiring_extra("farm", "a batch farm"):
         from jobs.farm.batch import open_batch_farm  # noqa: PLC0415 - local farms go without
-    except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed; a batch farm needs it: pip install 'topocal[farm]'"
-        raise UserError(msg) from None
     with (
         open_batch_farm(kind, batch, WORKER_ENVIRONMENT) as farm,
         closed_at_the_end(Client(farm)) as client,

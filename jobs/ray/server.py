@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from jobs.ray.package import STUDY
 from jobs.sites import RaySettings
-from pipeline.formats.errors import UserError, cause_of
+from pipeline.formats.errors import UserError, cause_of, requiring_extra
 from training.ray.environment import choose_token, own_signals
 
 FAILED = 1
@@ -37,12 +37,9 @@ def job_server(settings: RaySettings) -> Iterator[Any]:
         )
         raise UserError(msg)
     choose_token(settings.token)
-    try:
+    with requiring_extra("train", "submitting"):
         from ray.exceptions import RayError  # noqa: PLC0415 - optional, slow
         from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed; submitting needs it: pip install 'topocal[train]'"
-        raise UserError(msg) from None
     try:
         with _no_other_address(address):
             server = JobSubmissionClient(_address_of_job_server(address))

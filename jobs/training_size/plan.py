@@ -14,7 +14,7 @@ from pipeline.formats.versions import fingerprint
 from pipeline.settings import SummarySettings
 from pipeline.training_size.points import POINT, PointRecord
 from pipeline.training_size.settings import LadderSettings, ScalingSettings
-from training.settings import DensitySettings, MixtureSettings
+from training.settings import MixtureSettings
 
 VERSION = 1  # raised when the same training gives other figures
 UNFINISHED = "training"  # folder of the checkpoints, below that of the point
@@ -37,7 +37,7 @@ class Training:
 
     ladder: str
     model: str
-    settings: DensitySettings
+    settings: MixtureSettings
     rows: int
     sample: int
     repeat: int
@@ -174,7 +174,7 @@ def pool_rows(trainings: Sequence[Training], scaling: ScalingSettings) -> int:
     return max((each.sample * each.rows for each in trainings), default=0)
 
 
-def _settings_of(study: Study, name: str, ladder: LadderSettings) -> DensitySettings:
+def _settings_of(study: Study, name: str, ladder: LadderSettings) -> MixtureSettings:
     settings = study.models.get(ladder.model)
     if settings is None:
         msg = (

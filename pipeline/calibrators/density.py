@@ -1,9 +1,10 @@
 """Densities as calibrators: a trained model's ONNX file or the exact density, and what follows."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,6 +194,10 @@ class Summariser:
     def slabs_at_once(self) -> int:
         """One: a network's layers fill the cache."""
         return 1
+
+    def scoring_crps(self, share: float) -> Self:
+        """The same with the CRPS of a share of the rows."""
+        return dataclasses.replace(self, crps_share=share)
 
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
         """The columns of a calibrated set for N rows; a slab at a time bounds memory.

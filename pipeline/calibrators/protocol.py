@@ -5,7 +5,7 @@ neither the jobs nor the evaluation have a case for any of them.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,9 @@ class Calibrator(Protocol):
     def slabs_at_once(self) -> int:
         """Slabs of rows that go into one call: more than one where a row needs little memory."""
 
+    def scoring_crps(self, share: float) -> "Calibrator":
+        """The same calibrator, which gives the CRPS of this share of the rows if it has one."""
+
     def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
         """The columns of a calibrated set for N rows, and flags `*_at_bound` if there are any.
 
@@ -83,6 +86,11 @@ class PointEstimate:
     def slabs_at_once(self) -> int:
         """One: a network's layers fill the cache."""
         return 1
+
+    def scoring_crps(self, share: float) -> Self:
+        """Itself: only a density has a CRPS."""
+        del share
+        return self
 
 
 def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Columns:

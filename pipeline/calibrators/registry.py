@@ -1,42 +1,122 @@
-"""A finished model's folder and card as something that calibrates rows."""
+"""The kinds of models that can calibrate rows, by what their cards say, one line each."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.calibrators.density import OnnxDensity, Summariser
 from pipeline.calibrators.estimates import OnnxFile, PointModel, QuantileModel
 from pipeline.calibrators.lookup_table import LookupTable
-from pipeline.calibrators.protocol import Calibrator
+from pipeline.calibrators.protocol import Calibrator, Ranges
 from pipeline.formats.card import Artefact, ModelCard
+from pipeline.formats.columns import Target
+from pipeline.formats.errors import UserError
 from pipeline.settings import SummarySettings
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """A card and what every calibrator takes from it.
+
+    Attributes:
+        card: Of the model.
+        path: Of the file that calibrates in bulk.
+        sha256: Of that file.
+        inputs: Its columns, in order.
+        ranges: By input: the training range.
+        target: What it predicts.
+        settings: Which functionals of a density become the central value and the sigmas.
+    """
+
+    card: ModelCard
+    path: Path
+    sha256: str
+    inputs: tuple[str, ...]
+    ranges: Ranges
+    target: Target
+    settings: SummarySettings
+
+    @property
+    def file(self) -> OnnxFile:
+        """The file, if it is ONNX; each process reads it once."""
+        return OnnxFile(self.path, self.sha256, self.inputs)
+
+
+def _open_mixture(model: OpenedModel) -> Summariser:
+    low, high = model.card.target_ranges[model.target.name]
+    margin, bounds = model.settings.margin, model.card.log_variance_bounds
+    if bounds is None:
+        msg = f"{model.path.parent}: its card has no log_variance_bounds; train it again"
+        raise UserError(msg)
+    return Summariser(
+        density=OnnxDensity(model.path, model.sha256, model.inputs, bounds),
+        target=model.target,
+        search_range=(low - margin, high + margin),
+        ranges=model.ranges,
+        settings=model.settings,
+    )
+
+
+def _open_quantiles(model: OpenedModel) -> QuantileModel:
+    return QuantileModel(model.file, model.target, model.ranges, model.card.quantile_levels)
+
+
+def _open_point(model: OpenedModel) -> PointModel:
+    return PointModel(model.file, model.target, model.ranges)
+
+
+def _open_tables(model: OpenedModel) -> LookupTable:
+    return LookupTable(model.path, model.sha256, model.inputs, model.target, model.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratorKind:
+    """How models of one artefact and density calibrate.
+
+    Attributes:
+        open: Makes the calibrator.
+        role: Of the artefact that it reads: "networks" are a mixture's outputs before functionals,
+            which are computed here, faster and with more digits than in the model's own graph.
+    """
+
+    open: Callable[[OpenedModel], Calibrator]
+    role: str = "model"
+
+
+# By the card's artefact and density. A density that is not here calibrates nothing.
+CALIBRATORS = {
+    ("onnx", "gaussian_mixture"): CalibratorKind(_open_mixture, "networks"),
+    ("onnx", "quantiles"): CalibratorKind(_open_quantiles),
+    ("onnx", "point"): CalibratorKind(_open_point),
+    ("tables", "point"): CalibratorKind(_open_tables),
+}
+
+
 def bulk_artefact(card: ModelCard) -> Artefact:
-    """The file that bulk work reads: the networks alone, where the summaries are made here."""
-    return card.artefacts["networks" if card.density == "gaussian_mixture" else "model"]
+    """The file that bulk work reads."""
+    kind = CALIBRATORS.get((card.artefact, card.density))
+    return card.artefacts["model" if kind is None else kind.role]
 
 
 def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) -> Calibrator:
     """A model ready for rows; its file is read by the process that calibrates.
 
+    Args:
+        folder: Of the model.
+        card: Of the model.
+        settings: Of the study's section `calibrate`.
+
     Raises:
         UserError: It predicts a label, which calibrates nothing.
     """
-    file = bulk_artefact(card)
-    path, inputs = folder / file.path, tuple(feature.name for feature in card.inputs)
-    ranges = {n: (r.minimum, r.maximum) for n, r in card.input_ranges.items()}
-    target = card.require_target()
-    low, high = card.target_ranges[target.name]
-    if card.log_variance_bounds is not None:
-        return Summariser(
-            density=OnnxDensity(path, file.sha256, inputs, card.log_variance_bounds),
-            target=target,
-            search_range=(low - settings.margin, high + settings.margin),
-            ranges=ranges,
-            settings=settings,
-        )
-    if card.artefact == "tables":
-        return LookupTable(path, file.sha256, inputs, target, ranges)
-    model = OnnxFile(path, file.sha256, inputs)
-    if card.density == "quantiles":
-        return QuantileModel(model, target, ranges, card.quantile_levels)
-    return PointModel(model, target, ranges)
+    target, file = card.require_target(), bulk_artefact(card)
+    model = OpenedModel(
+        card=card,
+        path=folder / file.path,
+        sha256=file.sha256,
+        inputs=tuple(feature.name for feature in card.inputs),
+        ranges={name: (each.minimum, each.maximum) for name, each in card.input_ranges.items()},
+        target=target,
+        settings=settings,
+    )
+    return CALIBRATORS[card.artefact, card.density].open(model)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -64,6 +64,16 @@ class Record(BaseModel):
                 f"run `topocal {made_by}` again with --redo"
             )
             raise UserError(msg) from None
+
+
+class ModelSettings(Record):
+    """Settings of a model of any kind; each kind has a class, and a field `kind` with its name."""
+
+    if TYPE_CHECKING:  # a field here would change the order of keys in the files
+
+        @property
+        def kind(self) -> str:
+            """Name of the kind, as it stands in a study and on a card."""
 
 
 class OutputRecord(Record):

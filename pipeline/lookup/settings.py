@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from pipeline.formats.records import Record
+from pipeline.formats.records import ModelSettings, Record
 
 
 class TableAxis(Record):
@@ -56,7 +56,7 @@ def _usual_axes(energy_bins: int) -> tuple[TableAxis, ...]:
     )
 
 
-class LookupTableSettings(Record):
+class LookupTableSettings(ModelSettings):
     """A calibration by tables: P_EM, and a weight for what is not electromagnetic.
 
     The calibrated energy is E [P_EM + (1 - P_EM) w].

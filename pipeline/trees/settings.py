@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.formats.calibrated_set import QUANTILES
-from pipeline.formats.records import Record
+from pipeline.formats.records import ModelSettings, Record
 
 Choices = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -26,7 +26,7 @@ class SearchSettings(Record):
     folds: Annotated[int, Field(ge=2)] = 3
 
 
-class BoostedTreesSettings(Record):
+class BoostedTreesSettings(ModelSettings):
     """Histogram gradient boosting (scikit-learn) of quantiles of log10 of the target.
 
     Where a setting has several values the search chooses one.

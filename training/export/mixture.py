@@ -22,17 +22,51 @@ from training.data.training_data import scalings_of
 from training.export.finished import MODEL, Exported, Finished
 from training.export.graph import NETWORKS_OUTPUT, OUTPUTS, Density, SampledNetworks
 from training.export.onnx_file import check_onnx, extract_onnx, write_onnx
+from training.kinds import kind_of
 from training.losses.density_nll import log_density
 from training.networks.mlp import FixedLayer, Layer, draw_weights, split_member, split_parameters
-from training.settings import BnnSettings, DensitySettings
+from training.settings import BnnSettings, MixtureSettings, RepulsiveEnsembleSettings
 
+WeightSets = list[list[FixedLayer]]  # layers of each network
 SLAB_ROWS = 512  # of one evaluation of all networks
 
 
-def export_mixture(finished: Finished, settings: DensitySettings) -> Exported:
-    """Write the networks and describe them."""
+def export_bayesian(finished: Finished, settings: BnnSettings) -> Exported:
+    """Write networks drawn from the posterior, and describe them."""
+    checkpoint = finished.checkpoint
+    weight_sets = drawn_networks(settings, checkpoint, finished.seed)
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
+    return _export(finished, settings, weight_sets, _posterior(layers, weight_sets))
+
+
+def export_ensemble(finished: Finished, settings: RepulsiveEnsembleSettings) -> Exported:
+    """Write the members, and describe them."""
+    members = trained_members(settings, finished.checkpoint, finished.seed)
+    return _export(finished, settings, members, _by_member(members))
+
+
+def drawn_networks(settings: BnnSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
+    """The weight sets of a Bayesian network that are exported, drawn from its posterior."""
+    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
+    return draw_weight_sets(layers, seed, settings.samples)
+
+
+def trained_members(
+    settings: RepulsiveEnsembleSettings, checkpoint: Checkpoint, seed: int
+) -> WeightSets:
+    """The members of an ensemble, which are exported as they are."""
+    del settings, seed  # nothing is drawn
+    return [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
+
+
+def _export(
+    finished: Finished,
+    settings: MixtureSettings,
+    weight_sets: WeightSets,
+    weights: dict[str, Tensor],
+) -> Exported:
+    """Write the networks and describe them; `weights` are all there are, by name."""
     manifest, folder = finished.manifest, finished.folder
-    weight_sets, weights = _weights_of(settings, finished.checkpoint, finished.seed)
     model = _model_of(manifest, finished.scalings, weight_sets, settings)
     scores = _scores_of(model, finished.validation)
     with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as networks:
@@ -56,32 +90,20 @@ def export_mixture(finished: Finished, settings: DensitySettings) -> Exported:
 
 
 def networks_of(
-    manifest: DatasetManifest, settings: DensitySettings, checkpoint: Checkpoint, seed: int
+    manifest: DatasetManifest, settings: MixtureSettings, checkpoint: Checkpoint, seed: int
 ) -> SampledNetworks:
     """The networks of a finished training as they would be exported, without a file."""
     scalings = scalings_of(manifest, select_features(manifest, settings.features))
-    weight_sets, _ = _weights_of(settings, checkpoint, seed)
+    weight_sets = kind_of(settings).open_weight_sets()(settings, checkpoint, seed)
     return _model_of(manifest, scalings, weight_sets, settings)
 
 
-def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[list[FixedLayer]]:
+def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> WeightSets:
     """Weight sets drawn from the posterior; set s depends on the seed and s alone."""
     return [
         draw_weights(layers, torch.Generator().manual_seed(derive_seed(seed, "export", sample)))
         for sample in range(samples)
     ]
-
-
-def _weights_of(
-    settings: DensitySettings, checkpoint: Checkpoint, seed: int
-) -> tuple[list[list[FixedLayer]], dict[str, Tensor]]:
-    """The networks to export, and all weights by name."""
-    if isinstance(settings, BnnSettings):
-        layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
-        weight_sets = draw_weight_sets(layers, seed, settings.samples)
-        return weight_sets, _posterior(layers, weight_sets)
-    members = [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
-    return members, _by_member(members)
 
 
 def _posterior(
@@ -112,7 +134,7 @@ def _model_of(
     manifest: DatasetManifest,
     scalings: Sequence[Scaling],
     weight_sets: Sequence[Sequence[FixedLayer]],
-    settings: DensitySettings,
+    settings: MixtureSettings,
 ) -> SampledNetworks:
     low, high = manifest.log10_target_range()
     density = Density(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))

@@ -13,11 +13,9 @@ from pipeline.formats.versions import git_hash, versions_of
 from training.checkpoint import Checkpoint, newest_checkpoint
 from training.data.training_data import open_split
 from training.export.finished import Exported, Finished
-from training.export.mixture import export_mixture
-from training.export.point import export_plain
 from training.history import HISTORY
 from training.job import TrainingJob
-from training.settings import DnnSettings, TaggerSettings
+from training.kinds import kind_of
 
 WEIGHTS = "weights.safetensors"
 HEADER = "model"  # key of the JSON text in the header of the weights
@@ -46,10 +44,7 @@ def export_model(job: TrainingJob) -> ModelCard:
             job.dataset, manifest, features, "validation", settings.memory_mib, job.labels
         ),
     )
-    if isinstance(settings, DnnSettings | TaggerSettings):
-        exported = export_plain(finished, settings)
-    else:
-        exported = export_mixture(finished, settings)
+    exported: Exported = kind_of(settings).open_export()(finished, settings)
     with replacing(folder / WEIGHTS) as temporary:
         metadata = _header_of(job, features)
         save_file(exported.weights, temporary, metadata=metadata)

@@ -6,15 +6,17 @@ and no prior.
 Shape letters: B rows, C figures of a step, P parameters.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import Source
 from training.data.training_data import TrainingData
-from training.losses.point import loss_of
+from training.losses.point import CrossEntropy, LeakyKernel, PointLoss
 from training.networks import mlp as network
-from training.settings import DnnSettings, PlainSettings
+from training.settings import DnnSettings, TaggerSettings
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sums import GradientSums
@@ -22,8 +24,8 @@ from training.steps.weight_sets import SWISH, PlainStep, rectified
 from training.worker import Worker
 
 
-class PlainNetwork:
-    """One network, the same in each worker."""
+class PlainNetwork(ABC):
+    """One network, the same in each worker; its subclasses say with which loss."""
 
     numbers = range(1)
     num_networks = 1
@@ -32,14 +34,19 @@ class PlainNetwork:
     figures: tuple[str, ...] = ()
 
     def __init__(
-        self, data: TrainingData, settings: PlainSettings, *, seed: int, worker: Worker
+        self,
+        data: TrainingData,
+        settings: DnnSettings | TaggerSettings,
+        *,
+        seed: int,
+        worker: Worker,
     ) -> None:
         self.settings, self.worker = settings, worker
         self.sizes = (data.train.num_features, *settings.hidden, 1)
         rows = settings.rows_of_epoch(len(data.train))
         self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         theta_P = self._initial(seed).to(worker.device)
-        self.loss = loss_of(settings, theta_P)
+        self.loss = self._make_loss(theta_P)
         self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
         self.networks[0].grad = self.sums.gradient_P
@@ -55,11 +62,11 @@ class PlainNetwork:
 
     def _initial(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-        theta_P = network.initial_member(self.sizes, generator)
-        if isinstance(self.settings, DnnSettings) and self.settings.output == "log10":
-            # the loss is exponential in such an output: begin close to a ratio of 1
-            network.split_member(theta_P, self.sizes)[-1].weight_OF.mul_(0.1)
-        return theta_P
+        return network.initial_member(self.sizes, generator)
+
+    @abstractmethod
+    def _make_loss(self, like: Tensor) -> PointLoss:
+        """The loss, on the device of a tensor."""
 
     def start_epoch(self, epoch: int) -> None:
         """The loss of the epoch's stage."""
@@ -88,3 +95,27 @@ class PlainNetwork:
                 total += weighted_B.sum(dtype=torch.float64)
         self.worker.all_reduce(total)
         return total
+
+
+class Regression(PlainNetwork):
+    """Predicts one value of the target."""
+
+    settings: DnnSettings
+
+    def _initial(self, seed: int) -> Tensor:
+        theta_P = super()._initial(seed)
+        if self.settings.output == "log10":
+            # the loss is exponential in such an output: begin close to a ratio of 1
+            network.split_member(theta_P, self.sizes)[-1].weight_OF.mul_(0.1)
+        return theta_P
+
+    def _make_loss(self, like: Tensor) -> LeakyKernel:
+        return LeakyKernel(self.settings, like)
+
+
+class Classifier(PlainNetwork):
+    """Predicts the probability of a label."""
+
+    def _make_loss(self, like: Tensor) -> CrossEntropy:
+        del like  # it has nothing of its own on a device
+        return CrossEntropy()

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from training.settings import DnnSettings, PlainSettings
+from training.settings import DnnSettings
 
 LN10 = math.log(10.0)
 
@@ -25,16 +25,15 @@ class PointLoss(Protocol):
         """The loss of each row."""
         ...
 
+    def predict(self, output_B: Tensor) -> Tensor:
+        """What a network's output [B] predicts: the target, or the probability of the label."""
+        ...
+
     def __call__(
         self, outputs_BO: Tensor, target_B: Tensor, weight_B: Tensor, grad_BO: Tensor
     ) -> Tensor:
         """The sum of weight times loss; grad becomes its derivatives by the outputs."""
         ...
-
-
-def loss_of(settings: PlainSettings, like: Tensor) -> PointLoss:
-    """The loss that a network is trained with, on the device of a tensor."""
-    return LeakyKernel(settings, like) if isinstance(settings, DnnSettings) else CrossEntropy()
 
 
 class LeakyKernel:
@@ -67,6 +66,12 @@ class LeakyKernel:
         torch.mul(weight_B * force_B, slope_B, out=grad_BO[:, 0])
         return (weight_B * (self.leakiness * residual_B.abs() - kernel_B)).sum()
 
+    def predict(self, output_B: Tensor) -> Tensor:
+        """The predicted target, in its unit."""
+        if self.settings.output == "log10":
+            return torch.exp(output_B * LN10)
+        return bounded(output_B)
+
     def _kernel(self, residual_B: Tensor) -> Tensor:
         height = 1.0 / (self.width * math.sqrt(2.0 * math.pi))
         return height * torch.exp(residual_B.square() / (-2.0 * self.width**2))
@@ -81,7 +86,7 @@ class LeakyKernel:
         if self.settings.residual == "log_ratio":
             log_B = (predicted_log10(output_B, self.settings) - target_B) * LN10
             return log_B, slope_B
-        predicted_B = torch.exp(output_B * LN10) if is_log10 else bounded(output_B)
+        predicted_B = self.predict(output_B)
         ratio_B = predicted_B * torch.exp(target_B * -LN10)
         return ratio_B - 1.0, ratio_B * slope_B
 
@@ -101,11 +106,15 @@ class CrossEntropy:
     """The binary cross-entropy of an output that is a logit; targets are 0 or 1."""
 
     def start_epoch(self, epoch: int) -> None:
-        """Nothing changes."""
+        """The loss is the same in all epochs."""
 
     def of_rows(self, output_B: Tensor, target_B: Tensor) -> Tensor:
         """The loss of each row, in nats."""
         return nn.functional.softplus(output_B) - target_B * output_B
+
+    def predict(self, output_B: Tensor) -> Tensor:
+        """The probability of the label."""
+        return torch.sigmoid(output_B)
 
     def __call__(
         self, outputs_BO: Tensor, target_B: Tensor, weight_B: Tensor, grad_BO: Tensor

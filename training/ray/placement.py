@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from pipeline.formats.errors import UserError
 from training.job import Resources
-from training.settings import RepulsiveEnsembleSettings, TrainedSettings
+from training.kinds import kind_of
+from training.settings import NetworkSettings
 from training.steps.noise import BLOCK_ROWS
+
+_SHARES = {"rows": "a slice of every batch", "members": "some members"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +28,17 @@ class Placement:
     gpus: float
     backend: str
 
-    def describe(self, settings: TrainedSettings) -> str:
+    def describe(self, settings: NetworkSettings) -> str:
         """One line for the log."""
         each = f"{self.gpus:g} GPU" if self.gpus else f"{self.threads} CPU"
-        is_ensemble = isinstance(settings, RepulsiveEnsembleSettings)
-        share = "some members" if is_ensemble else "a slice of every batch"
+        share = _SHARES[kind_of(settings).workers_share]
         if self.num_workers == 1:
             return f"1 worker with {each}"
         return f"{self.num_workers} workers with {each} and {share} each, through {self.backend}"
 
 
 def place_workers(
-    settings: TrainedSettings, wanted: Resources, there: Mapping[str, float]
+    settings: NetworkSettings, wanted: Resources, there: Mapping[str, float]
 ) -> Placement:
     """Workers for a training.
 
@@ -53,8 +55,8 @@ def place_workers(
     num_workers = wanted.workers or max(1, min(most, places))
     if num_workers > most:
         shared = (
-            f"{settings.members} members"
-            if isinstance(settings, RepulsiveEnsembleSettings)
+            f"{settings.num_networks} members"
+            if kind_of(settings).workers_share == "members"
             else f"a batch of {settings.batch_rows} rows in blocks of {BLOCK_ROWS}"
         )
         msg = (
@@ -79,10 +81,10 @@ def place_workers(
     )
 
 
-def most_workers(settings: TrainedSettings) -> int:
+def most_workers(settings: NetworkSettings) -> int:
     """How many workers a training can keep busy: the blocks of a batch, or the members."""
-    if isinstance(settings, RepulsiveEnsembleSettings):
-        return settings.members
+    if kind_of(settings).workers_share == "members":
+        return settings.num_networks
     return -(-settings.batch_rows // BLOCK_ROWS)
 
 

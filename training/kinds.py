@@ -1,0 +1,102 @@
+"""The kinds of networks: one line each, from which everything that depends on the kind follows.
+
+Learners and exports are named, not imported: a study is checked, and its dataset made, on machines
+without torch.
+"""
+
+import pkgutil
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from training.settings import (
+    BnnSettings,
+    DnnSettings,
+    NetworkSettings,
+    RepulsiveEnsembleSettings,
+    TaggerSettings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkKind:
+    """One kind of network.
+
+    Attributes:
+        settings: Its settings; their `kind` is its name.
+        learner: "module:class" of the `Learner`, called as (data, settings, seed=, worker=).
+        export: "module:function" of a finished training and its settings to an `Exported`.
+        workers_share: What is divided among workers: the rows of each batch, or the members of an
+            ensemble, which is then `settings.num_networks` networks.
+        weight_sets: "module:function" of settings, checkpoint and seed to the networks whose spread
+            is sigma_stat; None where there is one network.
+        section: Where in a study its settings stand: among the models, or in the section `tag`.
+    """
+
+    settings: type[NetworkSettings]
+    learner: str
+    export: str
+    workers_share: Literal["rows", "members"] = "rows"
+    weight_sets: str | None = None
+    section: Literal["models", "tag"] = "models"
+
+    @property
+    def name(self) -> str:
+        """What `kind` says in a study and on a card."""
+        return str(self.settings.model_fields["kind"].default)
+
+    def open_learner(self) -> Any:  # noqa: ANN401 - each has its own type of settings
+        """The learner's class; imports torch."""
+        return pkgutil.resolve_name(self.learner)
+
+    def open_export(self) -> Any:  # noqa: ANN401 - each has its own type of settings
+        """The function that exports; imports torch."""
+        return pkgutil.resolve_name(self.export)
+
+    def open_weight_sets(self) -> Any:  # noqa: ANN401 - each has its own type of settings
+        """The function that gives the networks whose spread is sigma_stat; imports torch.
+
+        Raises:
+            ValueError: There is one network, without such a spread.
+        """
+        if self.weight_sets is None:
+            msg = f"a model of kind {self.name} is one network"
+            raise ValueError(msg)
+        return pkgutil.resolve_name(self.weight_sets)
+
+
+_MIXTURE, _POINT = "training.export.mixture", "training.export.point"
+
+NETWORK_KINDS = {
+    kind.name: kind
+    for kind in (
+        NetworkKind(
+            BnnSettings,
+            learner="training.learners.bayesian:BayesianNetwork",
+            export=f"{_MIXTURE}:export_bayesian",
+            weight_sets=f"{_MIXTURE}:drawn_networks",
+        ),
+        NetworkKind(
+            RepulsiveEnsembleSettings,
+            learner="training.learners.ensemble:RepulsiveEnsemble",
+            export=f"{_MIXTURE}:export_ensemble",
+            weight_sets=f"{_MIXTURE}:trained_members",
+            workers_share="members",
+        ),
+        NetworkKind(
+            DnnSettings,
+            learner="training.learners.plain:Regression",
+            export=f"{_POINT}:export_regression",
+        ),
+        NetworkKind(
+            TaggerSettings,
+            learner="training.learners.plain:Classifier",
+            export=f"{_POINT}:export_classifier",
+            section="tag",
+        ),
+    )
+}
+
+
+def kind_of(settings: NetworkSettings) -> NetworkKind:
+    """The kind that settings belong to."""
+    return NETWORK_KINDS[settings.kind]
