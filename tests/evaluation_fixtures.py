@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from scipy.special import ndtr, ndtri
 from statistics_fixture import statistics_of
 
@@ -181,3 +182,15 @@ def make_manifest(
 def take(columns: Mapping[str, NDArray[Any]], rows: slice) -> Table:
     """Some rows of all columns."""
     return {name: values[rows] for name, values in columns.items()}
+
+
+def plain(value):
+    """An accumulator, or what it holds, as plain values that can be compared."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    names = () if isinstance(value, BaseModel) else getattr(value, "__slots__", ())
+    return {name: plain(getattr(value, name)) for name in names} or value

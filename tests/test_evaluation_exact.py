@@ -190,7 +190,7 @@ def test_spectra_maps_and_scores_against_numpy(sample, whole):
     classes = {"all": share >= 0, "EM": share >= 0.9, "hadronic": share < 0.1}
     classes["composite"] = ~classes["EM"] & ~classes["hadronic"]
     for line in tables["spectrum"].to_pylist():
-        axis = next(axis for axis in plan.axes_of("spectrum") if axis.name == line["axis"])
+        axis = next(axis for axis in plan.axes_of("spectra") if axis.name == line["axis"])
         values = table[axis.column].astype(float)
         inside = (values >= line["low"]) & (values < line["high"])
         chosen = inside & classes[line["class"]]

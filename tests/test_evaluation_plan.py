@@ -55,7 +55,7 @@ def test_too_many_bins_to_be_numbered_are_refused():
     with pytest.raises(
         UserError, match=r"evaluate: the axes have \d+ bins together, at most 60000"
     ):
-        plan_of({"axes": axes}).bins_of("delta_e")
+        plan_of({"axes": axes}).bins_of("profiles")
 
 
 def test_closure_has_its_axis_whatever_the_axes_are():

@@ -85,10 +85,6 @@ class BaselineHistogram:
         table += unit * inclusive / inclusive.sum()
         return np.asarray(table / (table.sum(axis=1, keepdims=True) * spacing.resolution))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
-        return {"bins": self.bins.model_dump(), "rows": self.rows.to_dict()}
-
 
 def _log10(target: NDArray[np.floating]) -> Floats:
     return np.log10(target.astype(np.float64))

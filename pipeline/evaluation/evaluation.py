@@ -1,12 +1,19 @@
 """The evaluation of a study: one accumulator that holds every figure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self, cast
 
 import numpy as np
 
-from pipeline.evaluation.accumulators import Key, Profiles
+from pipeline.evaluation.accumulators import (
+    RATIO_IN,
+    RATIO_MEANS,
+    Accumulator,
+    Figure,
+    Key,
+    Profiles,
+)
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.fill import (
     fill_baseline,
@@ -28,8 +35,6 @@ from pipeline.evaluation.rows import (
 from pipeline.statistics.histogram import DenseHistogram, FineHistogram
 from pipeline.statistics.moments import BinMoments
 
-Kind = TypeVar("Kind", FineHistogram, BinMoments, DenseHistogram)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
@@ -39,7 +44,7 @@ class Evaluation:
 
     Attributes:
         plan: What is measured.
-        histograms: Fine histograms by (figure, set, axis or population).
+        histograms: Fine histograms by figure, set, and axis or population.
         moments: Means and spreads, likewise; in the bins of all axes where that is `AXES`.
         dense: Histograms in the bins of all axes.
     """
@@ -129,33 +134,46 @@ class Evaluation:
     @property
     def sets(self) -> tuple[str, ...]:
         """The calibrated sets, in the order in which they were given."""
-        names = dict.fromkeys(k.name for k in self.moments if k.figure == "ratio_means")
+        names = dict.fromkeys(k.name for k in self.moments if k.figure == RATIO_MEANS)
         return tuple(name for name in names if name != UNCALIBRATED)
 
     @property
     def populations(self) -> tuple[str, ...]:
         """All rows, then the regions."""
-        return tuple(dict.fromkeys(k.where for k in self.histograms if k.figure == "ratio_in"))
+        return tuple(dict.fromkeys(k.where for k in self.histograms if k.figure == RATIO_IN))
 
-    def profile(self, figure: str, name: str, axis: str) -> FineHistogram | None:
-        """A quantity's histogram in the bins of an axis, the finest there is; None for none."""
-        if (fine := self.histograms.get(Key(figure, name, axis))) is not None:
-            return fine
-        dense = self.dense.get(Key(figure, name, AXES))
-        return None if dense is None else dense.on_axis(self.plan.bins_of(figure)[axis])
+    def find(self, figure: Figure[Accumulator], name: str, where: str = AXES) -> Accumulator | None:
+        """An accumulator; None if the figure does not apply to the set.
 
-    def means(self, figure: str, name: str, axis: str, number: int) -> BinMoments:
-        """The moments of one of a figure's quantities in the bins of an axis."""
-        places = self.plan.bins_of(figure)
-        return self.moments[Key(figure, name, AXES)].quantity(number, places[axis])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
-        leaves: dict[Key, Any] = {**self.histograms, **self.moments, **self.dense}
-        return {
-            "plan": self.plan.model_dump(mode="json"),
-            "figures": {"/".join(key): leaf.to_dict() for key, leaf in leaves.items()},
+        Args:
+            figure: What it holds.
+            name: Of the set.
+            where: The population or axis; the bins of all axes if left out.
+        """
+        held = {
+            FineHistogram: self.histograms,
+            BinMoments: self.moments,
+            DenseHistogram: self.dense,
         }
+        return cast("dict[Key, Accumulator]", held[figure.accumulator]).get(
+            Key(figure, name, where)
+        )
+
+    def histograms_of(self, *figures: Figure[FineHistogram]) -> Iterator[tuple[Key, FineHistogram]]:
+        """All fine histograms of some figures, in the order in which they were filled."""
+        return ((key, found) for key, found in self.histograms.items() if key.figure in figures)
+
+    def profile(self, figure: Figure[DenseHistogram], name: str, axis: str) -> FineHistogram | None:
+        """A quantity's histogram in the bins of an axis, the finest there is; None for none."""
+        if figure.finer is not None and (fine := self.find(figure.finer, name, axis)) is not None:
+            return fine
+        dense = self.find(figure, name)
+        return None if dense is None else dense.on_axis(self.plan.bins_of(figure.axes)[axis])
+
+    def means(self, figure: Figure[BinMoments], name: str, axis: str, number: int) -> BinMoments:
+        """The moments of one of a figure's quantities in the bins of an axis."""
+        places = self.plan.bins_of(figure.axes)
+        return self.moments[Key(figure, name, AXES)].quantity(number, places[axis])
 
 
 def _leaves(
@@ -176,7 +194,7 @@ def _leaves(
             yield from fill_pair(rows, first, second, calibrated)
 
 
-def _merge(first: dict[Key, Kind], second: dict[Key, Kind]) -> dict[Key, Kind]:
+def _merge(first: dict[Key, Accumulator], second: dict[Key, Accumulator]) -> dict[Key, Accumulator]:
     merged = dict(first)
     for key, leaf in second.items():
         merged[key] = merged[key] + leaf if key in merged else leaf

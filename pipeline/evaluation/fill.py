@@ -1,22 +1,34 @@
-"""The figures of one part's rows, as pairs of a key and an accumulator.
+"""The figures of one part's rows, as pairs of a key and an accumulator; scores are in `scores`."""
 
-Scores (log density, CRPS, PIT, coverages) and the quotients that are measured of each row are here
-too; what NumPy would do in several passes over the rows is compiled.
-"""
-
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.evaluation.accumulators import Key
+from pipeline.evaluation.accumulators import (
+    CORRELATIONS,
+    MAP,
+    PAIR_CENTRAL,
+    PAIR_PLANES,
+    PAIR_SIGMA,
+    PLANE,
+    PULL,
+    PULL_LINEAR,
+    PULL_LOG,
+    RATIO,
+    RATIO_IN,
+    RATIO_MEANS,
+    RATIO_ON_TRUTH,
+    SELECTION,
+    SIGMA_RATIO,
+    SIGMAS,
+    SPECTRUM,
+    WINDOW,
+    Key,
+)
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.rows import (
-    AXES,
     BASELINE,
-    COVERAGES,
     EVERYWHERE,
     TARGET,
     UNCALIBRATED,
@@ -25,22 +37,15 @@ from pipeline.evaluation.rows import (
     Leaves,
     Quantity,
     Rows,
+    quotient,
     select,
+    wide,
 )
-from pipeline.formats.calibrated_set import QUANTILES
+from pipeline.evaluation.scores import NLL, NLL_EXCESS, fill_scores
 from pipeline.numerics.compiled import exact_kernel
 from pipeline.statistics.binning import UNSEEN, Floats, Numbers, Spacing, around_one, evenly
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
-
-
-@exact_kernel
-def quotients(above: Floats, below: Floats) -> Floats:
-    """The quotient of each row [N]; NaN where the divisor is not positive."""
-    out = np.empty_like(above)
-    for i in range(len(above)):
-        out[i] = above[i] / below[i] if below[i] > 0.0 else np.nan
-    return out
 
 
 @exact_kernel
@@ -59,117 +64,12 @@ def deviations(ratios: Floats, low: float, high: float) -> tuple[Floats, Floats,
     return first, second, third, fourth
 
 
-def wide(columns: Columns, name: str) -> Floats:
-    """A column [N] in float64."""
-    return np.ascontiguousarray(columns[name], np.float64)
-
-
-def quotient(above: NDArray[Any], below: NDArray[Any]) -> Floats:
-    """The quotient; NaN, which no histogram counts, where the divisor is not positive."""
-    return quotients(*(np.ascontiguousarray(each, np.float64) for each in (above, below)))
-
-
-# Quantities of the accumulator "score_means", in their order.
-SCORE_MEANS = ("nll", "excess", "coverage68", "coverage95", "sharpness68", "crps", "crps_excess")
-EXCESSES = ("excess", "crps_excess")
-
-
-def fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
-    """What the scores say of a calibrated set; see `fill.fill_set`."""
-    # Rows to which a density gives no weight at all have an infinite score; they are left out
-    # of the mean, and counted: the moments then hold fewer rows than the population, for which
-    # the summary has no score.
-    is_comparable = name not in rows.plan.partial
-    scores = {
-        figure: values
-        for figure, values in _scores_of(rows, columns, reference)
-        if is_comparable or figure not in EXCESSES
-    }
-    for figure, values in scores.items():
-        yield from rows.moments(figure, name, values)
-    if scores:
-        missing = np.full(len(rows.target), np.nan)
-        binned = [np.asarray(scores.get(figure, missing), np.float64) for figure in SCORE_MEANS]
-        yield rows.means("score_means", name, binned)
-    if "pit" in columns:
-        spacing = pit_spacing(rows.plan.settings.fine.pit_cells)
-        # A value of exactly 1 belongs to the last cell, not beyond it.
-        pit = np.minimum(wide(columns, "pit"), np.nextafter(1.0, 0.0))
-        quantity = Quantity.of(pit, spacing)
-        yield from rows.histogram("pit", name, quantity)
-        rows.profile("pit_in", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
-
-
-def _scores_of(
-    rows: Rows, columns: Columns, reference: Columns | None
-) -> Iterator[tuple[str, Floats]]:
-    """What a set has of the scores; each [N]."""
-    if "log_density" in columns:
-        nll = -wide(columns, "log_density")
-        yield "nll", nll
-        if reference is not None and "log_density" in reference:
-            yield "excess", nll + wide(reference, "log_density")
-    for figure, (low, high, content) in COVERAGES.items():
-        if low in columns and high in columns:
-            inside = (rows.target >= columns[low]) & (rows.target <= columns[high])
-            width = np.log10(quotient(wide(columns, high), wide(columns, low)))
-            yield figure, np.where(np.isnan(width), np.nan, inside)
-            yield f"sharpness{round(100 * content)}", width
-    crps = _crps_of(rows, columns)
-    if reference is not None and "crps" in reference:
-        # On the rows that the reference has, so that all sets are scored on the same.
-        excess = crps - wide(reference, "crps")
-        yield "crps", np.where(np.isnan(excess), np.nan, crps)
-        if "log_density" in columns or len(_quantiles(columns)) < 3:
-            yield "crps_excess", excess
-    else:
-        yield "crps", crps
-
-
-def _quantiles(columns: Columns) -> list[str]:
-    return [name for name in QUANTILES if name in columns]
-
-
-def _crps_of(rows: Rows, columns: Columns) -> Floats:
-    """The continuous ranked probability score in log10 of the target.
-
-    Of quantiles it is twice the mean of their pinball losses, each standing for the probabilities
-    that are nearest to its own: of the five of a calibrated set, 7 per cent less than the score of
-    their Gaussian, so there is no excess over a density's. Of a single number it is the absolute
-    error.
-    """
-    if "crps" in columns or "log_density" in columns:
-        return wide(columns, "crps") if "crps" in columns else np.full(len(rows.target), np.nan)
-    truth, known = np.log10(rows.target), _quantiles(columns)
-    if len(known) < 3:
-        return np.asarray(np.abs(np.log10(wide(columns, rows.plan.target.name)) - truth))
-    levels = np.array(sorted(QUANTILES[name] for name in known))
-    ends = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
-    score = np.zeros(len(truth))
-    for name in known:
-        level = QUANTILES[name]
-        step = truth - np.log10(wide(columns, name))
-        share = np.diff(ends)[np.searchsorted(levels, level)]
-        score += 2 * share * np.maximum(level * step, (level - 1) * step)
-    return score
-
-
-def pit_spacing(cells: int) -> Spacing:
-    """The cells of a probability integral transform."""
-    return Spacing(scale="linear", low=0.0, high=1.0, cells=cells)
-
-
-SIGMAS = ("sigma_tot", "sigma_syst", "sigma_stat")
-# Quantities of the accumulator "ratio_means", in their order.
-RATIO_MEANS = ("delta_e", "delta_e_truncated", "delta_r", "delta_r_truncated")
-
-
 def fill_truth(rows: Rows) -> Leaves:
     """The uncalibrated scale, the target against each axis, spectra by class, and the map."""
     plan = rows.plan
     yield from _fill_ratio(rows, UNCALIBRATED, rows.numerator / rows.denominator)
     _fill_plane(rows, TARGET, rows.target)
-    rows.add(Key("spectrum", EVERYWHERE, AXES), class_spacing(plan), _classify(rows))
+    rows.add(SPECTRUM, EVERYWHERE, class_spacing(plan), _classify(rows))
     yield from _fill_map(rows, EVERYWHERE, None)
 
 
@@ -192,16 +92,14 @@ def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None)
         yield from _fill_pulls(rows, name, columns, central)
         yield from _fill_sigmas(rows, name, columns, reference)
         yield from _fill_window(rows, name, columns)
-    if "in_domain" in columns:
-        yield from rows.moments("in_domain", name, columns["in_domain"])
 
 
 def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | None) -> Leaves:
     """The negative log density of the baseline, and its excess over the reference's."""
     nll = -baseline.log_density(rows.numerator, rows.target)
-    yield from rows.moments("nll", BASELINE, nll)
+    yield from rows.moments(NLL.figure, BASELINE, nll)
     if reference is not None and "log_density" in reference:
-        yield from rows.moments("excess", BASELINE, nll + wide(reference, "log_density"))
+        yield from rows.moments(NLL_EXCESS.figure, BASELINE, nll + wide(reference, "log_density"))
 
 
 def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Columns]) -> Leaves:
@@ -214,7 +112,7 @@ def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Col
         cells = rank.index(np.where(np.isnan(relative), np.inf, relative))
         rows.ranks[ranked_by] = cells.astype(np.uint16)
     bins = rows.ranks[ranked_by]
-    yield Key("selection", name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
+    yield Key(SELECTION, name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
 
 
 def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
@@ -224,10 +122,10 @@ def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) 
     central = rows.plan.target.name
     shift = quotient(wide(one, central), wide(two, central)) - 1
     moved = Quantity.of(shift, spacing)
-    yield rows.on_axis("pair_central", name, moved, rows.plan.truth_axis)
+    yield rows.on_axis(PAIR_CENTRAL, name, moved, rows.plan.truth_axis)
     if "sigma_tot" in one and "sigma_tot" in two:
         change = quotient(wide(one, "sigma_tot"), wide(two, "sigma_tot")) - 1
-        yield from rows.histogram("pair_sigma", name, Quantity.of(change, spacing))
+        yield from rows.histogram(PAIR_SIGMA, name, Quantity.of(change, spacing))
         yield from _fill_pair_planes(rows, name, one, two)
 
 
@@ -254,13 +152,13 @@ def _fill_pair_plane(
     (figure, name), (spacing, reach) = names, spacings
     across, up = values
     cells = spacing.index(across), spacing.index(up)
-    yield rows.plane(Key(f"pair_{figure}", name, EVERYWHERE), *cells, (spacing, spacing))
+    yield rows.plane(Key(PAIR_PLANES[figure], name, EVERYWHERE), *cells, (spacing, spacing))
     known = [(each > reach.low) & (each < reach.high) for each in values]
     both = np.where(known[0] & known[1], 1.0, np.nan)
     sums = [across * both, up * both, (across + up) * both]
     bins = np.zeros(len(both), np.uint16)
     leaf = BinMoments.of_several(sums, bins=bins, num_bins=1, weights=rows.weights)
-    yield Key(f"correlation_{figure}", name, EVERYWHERE), leaf
+    yield Key(CORRELATIONS[figure], name, EVERYWHERE), leaf
 
 
 def class_spacing(plan: EvaluationPlan) -> Spacing:
@@ -280,18 +178,18 @@ def _classify(rows: Rows) -> Numbers:
 def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
     fine = rows.plan.settings.fine
     quantity = Quantity.of(ratio, fine.ratio)
-    yield rows.on_axis("ratio", name, quantity, rows.plan.truth_axis)
-    rows.profile("ratio", name, quantity, around_one(fine.ratio))
+    yield rows.on_axis(RATIO_ON_TRUTH, name, quantity, rows.plan.truth_axis)
+    rows.profile(RATIO, name, quantity, around_one(fine.ratio))
     rows.ratios[name] = quantity
-    yield from rows.histogram("ratio_in", name, quantity)
+    yield from rows.histogram(RATIO_IN, name, quantity)
     low, high = rows.plan.settings.truncate
-    yield rows.means("ratio_means", name, deviations(ratio, low, high))
+    yield rows.means(RATIO_MEANS, name, deviations(ratio, low, high))
 
 
 def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
     if rows.plan.plane_axes:
         quantity = Quantity.of(values, rows.plan.plane)
-        rows.add(Key("plane", name, AXES), rows.plan.plane, quantity.cells)
+        rows.add(PLANE, name, rows.plan.plane, quantity.cells)
 
 
 def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
@@ -303,7 +201,7 @@ def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
         distance = distance * chosen
     r = plan.r.index(distance / np.cosh(rapidity))
     z = plan.z.index(np.abs(distance * np.tanh(rapidity)))
-    yield rows.plane(Key("map", name, EVERYWHERE), z, r, (plan.z, plan.r))
+    yield rows.plane(Key(MAP, name, EVERYWHERE), z, r, (plan.z, plan.r))
 
 
 def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
@@ -314,18 +212,18 @@ def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
     sigma = columns["sigma_tot"]
     inside = (sigma > window[0]) & (sigma < window[1])
     cell = np.where(inside, np.int32(1), np.int32(UNSEEN))
-    rows.add(Key("window", name, AXES), Spacing(scale="linear", low=0, high=1, cells=1), cell)
+    rows.add(WINDOW, name, Spacing(scale="linear", low=0, high=1, cells=1), cell)
     yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 
 def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Leaves:
     spacing = rows.plan.settings.fine.pull
     pull = quotient(central - rows.target, wide(columns, "sigma_tot"))
-    yield from rows.histogram("t_tot", name, Quantity.of(pull, spacing))
+    yield from rows.histogram(PULL_LINEAR, name, Quantity.of(pull, spacing))
     if "sigma_tot_log10" in columns:
         quantity = Quantity.of(_log_pull(rows, columns, central), spacing)
-        yield from rows.histogram("t_log", name, quantity)
-        rows.profile("pull", name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
+        yield from rows.histogram(PULL_LOG, name, quantity)
+        rows.profile(PULL, name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
 
 
 def _log_pull(rows: Rows, columns: Columns, central: Floats) -> Floats:
@@ -336,10 +234,10 @@ def _log_pull(rows: Rows, columns: Columns, central: Floats) -> Floats:
 def _fill_sigmas(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
     fine = rows.plan.settings.fine
     for figure in SIGMAS:
-        if figure in columns:
-            leaf = FineHistogram.of(columns[figure], fine.sigma, weights=rows.weights)
+        if figure.name in columns:
+            leaf = FineHistogram.of(columns[figure.name], fine.sigma, weights=rows.weights)
             yield Key(figure, name, EVERYWHERE), leaf
     log = "sigma_tot_log10"
     if reference is not None and log in reference and log in columns:
         change = quotient(wide(columns, log), wide(reference, log))
-        yield from rows.histogram("sigma_ratio", name, Quantity.of(change, fine.relative))
+        yield from rows.histogram(SIGMA_RATIO, name, Quantity.of(change, fine.relative))

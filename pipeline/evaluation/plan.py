@@ -3,8 +3,9 @@
 import functools
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from pipeline.evaluation.accumulators import AxisGroup
 from pipeline.evaluation.axes import (
     ResolvedAxis,
     ResolvedCondition,
@@ -21,11 +22,6 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
 from pipeline.statistics.binning import Spacing
-
-# Figures that have the axes of spectra, and those that have the axes of scores.
-Kind = Literal["others", "spectra", "planes", "scores"]
-SPECTRA = frozenset({"spectrum", "window"})
-SCORES = frozenset({"pull", "pit_in", "score_means"})
 
 SECTION = "evaluate"
 MOST_BINS = 60_000  # of all axes, numbered in 16 bits
@@ -84,36 +80,27 @@ class EvaluationPlan(Record):
         """The first axis of the denominator, on which closure and resolution are defined."""
         return next(axis for axis in self.axes if axis.column == self.target.denominator)
 
-    @staticmethod
-    def kind_of(figure: str) -> Kind:
-        """Figures of one kind have the same axes."""
-        if figure in SPECTRA:
-            return "spectra"
-        if figure in SCORES:
-            return "scores"
-        return "planes" if figure == "plane" else "others"
+    def axes_of(self, group: AxisGroup) -> tuple[ResolvedAxis, ...]:
+        """The axes in whose bins the figures of a group are."""
+        return self._axes[group]
 
-    def axes_of(self, figure: str) -> tuple[ResolvedAxis, ...]:
-        """The axes in whose bins a figure is."""
-        return self._axes[self.kind_of(figure)]
-
-    def bins_of(self, figure: str) -> dict[str, slice]:
-        """By axis: the numbers of its bins among those of all axes of a figure."""
-        return self._bins[self.kind_of(figure)]
+    def bins_of(self, group: AxisGroup) -> dict[str, slice]:
+        """By axis: the numbers of its bins among those of all axes of a group."""
+        return self._bins[group]
 
     @functools.cached_property
-    def _axes(self) -> dict[Kind, tuple[ResolvedAxis, ...]]:
+    def _axes(self) -> dict[AxisGroup, tuple[ResolvedAxis, ...]]:
         scored = {*self.settings.scored, self.truth_axis.name}
         return {
-            "others": self.axes,
+            "profiles": self.axes,
             "spectra": (*self.axes, *self.spectra),
             "planes": self.plane_axes,
             "scores": tuple(axis for axis in self.axes if axis.name in scored),
         }
 
     @functools.cached_property
-    def _bins(self) -> dict[Kind, dict[str, slice]]:
-        return {kind: _numbered(axes) for kind, axes in self._axes.items()}
+    def _bins(self) -> dict[AxisGroup, dict[str, slice]]:
+        return {group: _numbered(axes) for group, axes in self._axes.items()}
 
     @property
     def plane_axes(self) -> tuple[ResolvedAxis, ...]:
@@ -167,7 +154,7 @@ def plan_evaluation(
         baseline_cells=log_cells,
         partial=tuple(sorted(partial)),
     )
-    num_bins = sum(axis.num_bins for axis in plan.axes_of("spectrum"))  # the others are among them
+    num_bins = sum(axis.num_bins for axis in plan.axes_of("spectra"))  # the others are among them
     if num_bins > MOST_BINS:
         msg = f"{SECTION}: the axes have {num_bins} bins together, at most {MOST_BINS} are possible"
         raise UserError(msg)

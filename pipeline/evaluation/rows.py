@@ -8,11 +8,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.accumulators import Key, Profiles
+from pipeline.evaluation.accumulators import AxisGroup, Figure, Key, Profiles
 from pipeline.evaluation.axes import ResolvedAxis, ResolvedCondition
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.settings import ORACLE
 from pipeline.formats.columns import IDENTITY
+from pipeline.numerics.compiled import exact_kernel
 from pipeline.statistics.binning import (
     OUTSIDE,
     Bins,
@@ -25,7 +26,7 @@ from pipeline.statistics.binning import (
     group_cells,
     number_bins,
 )
-from pipeline.statistics.histogram import Cells, FineHistogram
+from pipeline.statistics.histogram import Cells, DenseHistogram, FineHistogram
 from pipeline.statistics.moments import BinMoments
 from pipeline.statistics.sparse_histogram import SortedRows, sort_rows
 from pipeline.statistics.sums_on_axes import totals_on_axes
@@ -79,7 +80,7 @@ class Rows:
         denominator: [N].
         weights: [N]; None for 1.
         bins: By axis: [N] bin of each row; the axes of spectra as well.
-        numbered: By kind of figure: [N, A] the same of its axes, numbered through, and totals.
+        numbered: By group of figures: [N, A] the same of its axes, numbered through, and totals.
         populations: By name: indices of its rows; None for all rows.
         profiles: What the rows are added to in the bins of all axes.
         ratios: By set: calibrated over true values, as far as they are filled.
@@ -93,7 +94,7 @@ class Rows:
     denominator: Floats
     weights: Floats | None
     bins: dict[str, Bins]
-    numbered: dict[str, tuple[Bins, Floats]]
+    numbered: dict[AxisGroup, tuple[Bins, Floats]]
     populations: dict[str, Indices | None]
     profiles: Profiles
     ratios: dict[str, Quantity]
@@ -105,7 +106,7 @@ class Rows:
         target = plan.target
         bins = {
             axis.name: edge_bins(table[axis.column], np.array(axis.edges), axis.scale == "log")
-            for axis in plan.axes_of("spectrum")
+            for axis in plan.axes_of("spectra")
         }
         return cls(
             plan=plan,
@@ -123,43 +124,47 @@ class Rows:
             ranks={},
         )
 
-    def histogram(self, figure: str, name: str, quantity: Quantity) -> Leaves:
+    def histogram(self, figure: Figure[FineHistogram], name: str, quantity: Quantity) -> Leaves:
         """A fine histogram for each population."""
         for population, chosen in self.populations.items():
             some, weights = self._choose(quantity.cells, chosen)
             leaf = FineHistogram.of_index(some, quantity.spacing, weights=weights)
             yield Key(figure, name, population), leaf
 
-    def moments(self, figure: str, name: str, values: NDArray[Any]) -> Leaves:
+    def moments(self, figure: Figure[BinMoments], name: str, values: NDArray[Any]) -> Leaves:
         """Mean and spread of values [N] for each population."""
         for population, chosen in self.populations.items():
             some, weights = self._choose(values, chosen)
             yield Key(figure, name, population), BinMoments.of(some, weights=weights)
 
-    def profile(self, figure: str, name: str, quantity: Quantity, groups: Grouped) -> None:
+    def profile(
+        self, figure: Figure[DenseHistogram], name: str, quantity: Quantity, groups: Grouped
+    ) -> None:
         """Adds a quantity, in groups of its cells, to its histogram in the bins of all axes."""
-        self.add(Key(figure, name, AXES), groups, quantity.grouped(groups))
+        self.add(figure, name, groups, quantity.grouped(groups))
 
-    def add(self, key: Key, spacing: Cells, cells: Numbers) -> None:
+    def add(
+        self, figure: Figure[DenseHistogram], name: str, spacing: Cells, cells: Numbers
+    ) -> None:
         """Adds rows by their cells [N] to what is counted in the bins of all axes of a figure."""
-        bins, totals = self._numbered(key.figure)
+        bins, totals = self._numbered(figure.axes)
+        key = Key(figure, name, AXES)
         self.profiles.add(key, spacing, cells, bins, len(totals), self.weights)
 
-    def _numbered(self, figure: str) -> tuple[Bins, Floats]:
-        """Bins [N, A] of a figure's axes, numbered through, and their totals [B, 3]."""
-        kind = self.plan.kind_of(figure)
-        if kind not in self.numbered:
-            places = self.plan.bins_of(figure)
+    def _numbered(self, group: AxisGroup) -> tuple[Bins, Floats]:
+        """Bins [N, A] of a group's axes, numbered through, and their totals [B, 3]."""
+        if group not in self.numbered:
+            places = self.plan.bins_of(group)
             starts = np.array([place.start for place in places.values()], np.uint16)
             table = np.stack([self.bins[name] for name in places])
             numbered = number_bins(table, starts)
             num_bins = max(place.stop for place in places.values())
             weights = np.zeros(0) if self.weights is None else self.weights
-            self.numbered[kind] = numbered, totals_on_axes(numbered, num_bins, weights)
-        return self.numbered[kind]
+            self.numbered[group] = numbered, totals_on_axes(numbered, num_bins, weights)
+        return self.numbered[group]
 
     def on_axis(
-        self, figure: str, name: str, quantity: Quantity, axis: ResolvedAxis
+        self, figure: Figure[FineHistogram], name: str, quantity: Quantity, axis: ResolvedAxis
     ) -> tuple[Key, Leaf]:
         """A fine histogram in the bins of one axis."""
         leaf = self.binned(quantity, self.bins[axis.name], axis.num_bins)
@@ -171,9 +176,11 @@ class Rows:
             quantity.rows, quantity.spacing, bins=bins, num_bins=num_bins, weights=self.weights
         )
 
-    def means(self, figure: str, name: str, values: Sequence[Floats]) -> tuple[Key, Leaf]:
+    def means(
+        self, figure: Figure[BinMoments], name: str, values: Sequence[Floats]
+    ) -> tuple[Key, Leaf]:
         """Means and spreads [Q, bins] of Q quantities [N] in the bins of all axes."""
-        bins, totals = self._numbered(figure)
+        bins, totals = self._numbered(figure.axes)
         leaf = BinMoments.on_axes(values, bins=bins, totals=totals, weights=self.weights)
         return Key(figure, name, AXES), leaf
 
@@ -241,3 +248,22 @@ def select(
 
 def _wide(values: NDArray[Any]) -> Floats:
     return values.astype(np.float64)
+
+
+@exact_kernel
+def quotients(above: Floats, below: Floats) -> Floats:
+    """The quotient of each row [N]; NaN where the divisor is not positive."""
+    out = np.empty_like(above)
+    for i in range(len(above)):
+        out[i] = above[i] / below[i] if below[i] > 0.0 else np.nan
+    return out
+
+
+def wide(columns: Columns, name: str) -> Floats:
+    """A column [N] in float64."""
+    return np.ascontiguousarray(columns[name], np.float64)
+
+
+def quotient(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+    """The quotient; NaN, which no histogram counts, where the divisor is not positive."""
+    return quotients(*(np.ascontiguousarray(each, np.float64) for each in (above, below)))

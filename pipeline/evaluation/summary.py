@@ -4,15 +4,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.evaluation.accumulators import Key
+from pipeline.evaluation.accumulators import (
+    CORRELATIONS,
+    PAIR_CENTRAL,
+    PAIR_SIGMA,
+    PIT,
+    PULL_LOG,
+    RATIO_IN,
+    RATIO_ON_TRUTH,
+    SIGMA_RATIO,
+    Figure,
+    Key,
+)
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.rows import BASELINE, COVERAGES, EVERYWHERE, UNCALIBRATED, VERSUS
+from pipeline.evaluation.rows import BASELINE, EVERYWHERE, UNCALIBRATED, VERSUS
+from pipeline.evaluation.scores import NLL, NLL_EXCESS, SCORES, RowScore
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
 
 Figures = Iterator[tuple[str, float]]
+
+# Means that are headlines as they are; those of the density are no headline if a row has none.
+_HEADLINES = tuple(score for score in SCORES if score.in_bins and score not in {NLL, NLL_EXCESS})
 
 
 def summarise(evaluation: Evaluation) -> dict[str, float]:
@@ -52,40 +67,40 @@ def ks_distance(pit: FineHistogram, bin_number: int = 0) -> float:
 
 def population_resolution(evaluation: Evaluation, name: str, where: str) -> float | None:
     """sigma_rel of a whole population; None if it has too few rows."""
-    histogram = evaluation.histograms.get(Key("ratio_in", name, where))
+    histogram = evaluation.find(RATIO_IN, name, where)
     if histogram is None or histogram.rows[0] < evaluation.plan.settings.min_rows_per_bin:
         return None
     return histogram.distribution().relative_resolution()[0]
 
 
-def rows_without_density(evaluation: Evaluation, figure: str, name: str, where: str) -> int:
+def rows_without_density(evaluation: Evaluation, score: RowScore, name: str, where: str) -> int:
     """Rows of a population of which a set has no finite score.
 
     Args:
         evaluation: With that score.
-        figure: "nll", or "excess": without a finite density of the set or of the reference.
+        score: `NLL`, or `NLL_EXCESS`: without a finite density of the set or of the reference.
         name: Of the set.
         where: The population.
     """
-    every = evaluation.histograms[Key("ratio_in", UNCALIBRATED, where)]
-    scored = evaluation.moments[Key(figure, name, where)].counts[0]
+    every = evaluation.histograms[Key(RATIO_IN, UNCALIBRATED, where)]
+    scored = evaluation.moments[Key(score.figure, name, where)].counts[0]
     return int(every.rows[0] + every.outside[0] - scored)
 
 
 def _population_figures(evaluation: Evaluation, name: str, where: str) -> Figures:
     enough = evaluation.plan.settings.min_rows_per_bin
     yield from _scores(evaluation, name, where)
-    for figure in (*COVERAGES, "sharpness68", "crps", "crps_excess"):
-        moments = evaluation.moments.get(Key(figure, name, where))
+    for score in _HEADLINES:
+        moments = evaluation.find(score.figure, name, where)
         if moments is not None and moments.counts[0] >= enough:
-            yield figure, float(moments.mean[0])
-    pit = evaluation.histograms.get(Key("pit", name, where))
+            yield score.name, float(moments.mean[0])
+    pit = evaluation.find(PIT, name, where)
     if pit is not None and pit.rows[0] >= enough:
         yield "pit_ks", ks_distance(pit)
-    change = evaluation.histograms.get(Key("sigma_ratio", name, where))
+    change = evaluation.find(SIGMA_RATIO, name, where)
     if change is not None and change.rows[0] >= enough:
         yield "sigma_log10_ratio_median", change.distribution().quantile(0.5)
-    pull = evaluation.histograms.get(Key("t_log", name, where))
+    pull = evaluation.find(PULL_LOG, name, where)
     if pull is not None and (fit := fit_core(pull)) is not None:
         yield "pull_width", fit.width
     if where != EVERYWHERE:
@@ -94,14 +109,14 @@ def _population_figures(evaluation: Evaluation, name: str, where: str) -> Figure
 
 def _scores(evaluation: Evaluation, name: str, where: str) -> Figures:
     """Mean scores of all rows, or how many rows have none."""
-    for figure, key in (("nll", "nll"), ("nll_excess", "excess")):
-        moments = evaluation.moments.get(Key(key, name, where))
+    for score in (NLL, NLL_EXCESS):
+        moments = evaluation.find(score.figure, name, where)
         if moments is None:
             continue
-        missing = rows_without_density(evaluation, key, name, where)
+        missing = rows_without_density(evaluation, score, name, where)
         if not missing and moments.counts[0] >= evaluation.plan.settings.min_rows_per_bin:
-            yield figure, float(moments.mean[0])
-        if missing and figure == "nll":
+            yield score.name, float(moments.mean[0])
+        if missing and score is NLL:
             yield "rows_without_density", float(missing)
 
 
@@ -119,16 +134,16 @@ def _closure(evaluation: Evaluation, name: str) -> Figures:
     Over all rows, whose resolution as a whole would follow their spectrum, not the calibration.
     """
     bins = closure_bins(evaluation)
-    own = _truth_profile(evaluation, "ratio", name)
+    own = _truth_profile(evaluation, RATIO_ON_TRUTH, name)
     if own is None or not len(bins):
         return
     medians = _medians(own, bins)
     yield "closure_max", float(np.abs(medians - 1).max())
     reference = evaluation.plan.settings.reference
-    exact = _truth_profile(evaluation, "ratio", reference)
+    exact = _truth_profile(evaluation, RATIO_ON_TRUTH, reference)
     if exact is not None and name != reference:
         yield "closure_vs_oracle_max", float(np.abs(medians - _medians(exact, bins)).max())
-    uncalibrated = _truth_profile(evaluation, "ratio", UNCALIBRATED)
+    uncalibrated = _truth_profile(evaluation, RATIO_ON_TRUTH, UNCALIBRATED)
     if uncalibrated is not None:
         gains = _resolutions(own, bins) / _resolutions(uncalibrated, bins)
         yield "resolution_ratio_to_em", float(np.median(gains))
@@ -137,7 +152,7 @@ def _closure(evaluation: Evaluation, name: str) -> Figures:
 def closure_bins(evaluation: Evaluation) -> Indices:
     """Bins of the denominator that closure counts: high and full enough; flow bins never."""
     settings, axis = evaluation.plan.settings, evaluation.plan.truth_axis
-    truth = _truth_profile(evaluation, "ratio", UNCALIBRATED)
+    truth = _truth_profile(evaluation, RATIO_ON_TRUTH, UNCALIBRATED)
     if truth is None:
         return np.zeros(0, dtype=np.int64)
     high_enough = np.asarray(axis.edges[:-1]) >= settings.closure_from * (1 - 1e-9)
@@ -146,13 +161,13 @@ def closure_bins(evaluation: Evaluation) -> Indices:
 
 
 def _pair(evaluation: Evaluation, name: str) -> Figures:
-    change = evaluation.histograms.get(Key("pair_sigma", name, EVERYWHERE))
+    change = evaluation.find(PAIR_SIGMA, name, EVERYWHERE)
     if change is not None and (fit := fit_core(change)) is not None:
         yield "sigma_core_width", fit.width
-    shifts, bins = _truth_profile(evaluation, "pair_central", name), closure_bins(evaluation)
+    shifts, bins = _truth_profile(evaluation, PAIR_CENTRAL, name), closure_bins(evaluation)
     if shifts is not None and len(bins):
         yield "central_max", float(np.abs(_medians(shifts, bins)).max())
-    both = evaluation.moments.get(Key("correlation_t_log", name, EVERYWHERE))
+    both = evaluation.find(CORRELATIONS["t_log"], name, EVERYWHERE)
     if both is not None and both.counts[0, 0] >= evaluation.plan.settings.min_rows_per_bin:
         yield "correlation_t_log", correlation(both)
 
@@ -163,8 +178,10 @@ def correlation(sums: BinMoments) -> float:
     return (both - x - y) / 2 / np.sqrt(x * y) if x * y > 0 else float("nan")
 
 
-def _truth_profile(evaluation: Evaluation, figure: str, name: str) -> FineHistogram | None:
-    return evaluation.histograms.get(Key(figure, name, evaluation.plan.truth_axis.name))
+def _truth_profile(
+    evaluation: Evaluation, figure: Figure[FineHistogram], name: str
+) -> FineHistogram | None:
+    return evaluation.find(figure, name, evaluation.plan.truth_axis.name)
 
 
 def _medians(profile: FineHistogram, bins: Indices) -> Floats:

@@ -1,5 +1,6 @@
 """Functions compiled by Numba on their first call and kept on disk."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
@@ -8,36 +9,9 @@ import numba
 
 from pipeline.formats.kernel_cache import caching_kernels
 
-# Kernels call one another only within a group or in what all groups share, so an edit compiles the
-# kernels of its group again and leaves the others in the cache.
-SHARED = ("numerics/compiled", "numerics/special")
-GROUPS = {
-    "pipeline.densities": tuple(
-        f"densities/gaussian_mixture/{name}"
-        for name in (
-            "components",
-            "crps",
-            "functionals",
-            "mode_grid",
-            "modes",
-            "moments",
-            "network_outputs",
-            "quantiles",
-        )
-    ),
-    "pipeline.evaluation": ("evaluation/fill",),
-    "pipeline.lookup": ("lookup/bins",),
-    "pipeline.statistics": tuple(
-        f"statistics/{name}"
-        for name in (
-            "binning",
-            "distribution",
-            "moments",
-            "sparse_histogram",
-            "sums_on_axes",
-        )
-    ),
-}
+# Kernels call one another only within their folder of the package, the group, or in what all groups
+# share: an edit compiles the kernels of its group again and leaves the others in the cache.
+SHARED = "numerics"
 PACKAGE = Path(__file__).parents[1]
 
 _P = ParamSpec("_P")
@@ -63,7 +37,20 @@ def exact_kernel(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def _compile(function: Callable[_P, _T], flags: set[str]) -> Callable[_P, _T]:
-    group = ".".join(function.__module__.split(".")[:2])
-    with caching_kernels(numba.config, PACKAGE, (*SHARED, *GROUPS.get(group, ()))):
+    _, _, place = function.__module__.partition(".")
+    group = place.partition(".")[0] or SHARED  # a kernel of a script calls shared ones alone
+    with caching_kernels(numba.config, PACKAGE, kernel_files(group)):
         compile_it = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)
         return cast("Callable[_P, _T]", compile_it(function))
+
+
+@functools.cache
+def kernel_files(group: str) -> tuple[str, ...]:
+    """The files that the kernels of a folder of the package are compiled from."""
+    folders = dict.fromkeys((SHARED, group))
+    files = (path for folder in folders for path in sorted((PACKAGE / folder).rglob("*.py")))
+    return tuple(
+        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        for path in files
+        if b"kernel" in path.read_bytes()
+    )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.evaluation.rows import BASELINE, UNCALIBRATED
-from pipeline.evaluation.tables.schemas import MODEL, REFERENCE
+from pipeline.evaluation.tables.make import MODEL, REFERENCE
 from pipeline.formats.card import ModelCard
 from pipeline.formats.columns import Target
 from pipeline.formats.manifest import DatasetManifest, Split

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,15 +196,6 @@ class FineHistogram:
         outside = self.outside[: bin_number + 1].sum(keepdims=True)
         return FineHistogram(self.spacing, 1, occupied, outside)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
-        return {
-            "spacing": self.spacing.model_dump(),
-            "num_bins": self.num_bins,
-            **{name: each.tolist() for name, each in self.occupied._asdict().items()},
-            "outside": self.outside.tolist(),
-        }
-
     @property
     def _owner(self) -> Numbers:
         return np.asarray(self.cells // self.spacing.width)
@@ -300,12 +291,3 @@ class DenseHistogram:
             weights, squares = sums[cells].T.copy()
         occupied = Occupied(cells.astype(np.int32), counts.ravel()[cells], weights, squares)
         return FineHistogram(self.spacing, len(counts), occupied, self.outside[bins])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
-        return {
-            "spacing": self.spacing.model_dump(),
-            "counts": self.counts.tolist(),
-            "sums": self.sums.tolist(),
-            "outside": self.outside.tolist(),
-        }

@@ -5,7 +5,7 @@ The sums of deviations in bins and their merging are compiled.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,10 +275,6 @@ class BinMoments:
     def quantity(self, number: int, bins: slice = slice(None)) -> "BinMoments":
         """One of Q quantities, in all bins or some."""
         return BinMoments(*(getattr(self, name)[number, bins] for name in self.__slots__))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The state as plain lists."""
-        return {name: getattr(self, name).tolist() for name in self.__slots__}
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:

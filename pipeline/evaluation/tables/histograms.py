@@ -1,18 +1,30 @@
 """Tables of spectra, distributions and densities in two dimensions."""
 
-from collections.abc import Iterator
-from typing import Any
+import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pipeline.evaluation.accumulators import (
+    MAP,
+    PAIR_PLANES,
+    PAIR_SIGMA,
+    PIT,
+    PLANE,
+    PULL_LINEAR,
+    PULL_LOG,
+    SIGMA_RATIO,
+    SIGMAS,
+    SPECTRUM,
+    WINDOW,
+    Figure,
+)
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import EVERYWHERE, TARGET
-from pipeline.evaluation.tables.schemas import Row
+from pipeline.evaluation.tables.schemas import Block, BlockTable, Row, RowTable, schema
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
-
-Block = dict[str, Any]
 
 # Display bins over the fine ranges; with the defaults 0.05 and 0.01 wide, 50 and 120 a decade.
 PULL_DISPLAY_BINS = 800
@@ -25,8 +37,8 @@ RATIO_DISPLAY_BINS = 700
 def spectrum_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Rows of each class in the bins of each axis, and their share of all (Figs. 1, 16, 17)."""
     plan = evaluation.plan
-    for axis in plan.axes_of("spectrum"):
-        spectrum = evaluation.profile("spectrum", EVERYWHERE, axis.name)
+    for axis in plan.axes_of("spectra"):
+        spectrum = evaluation.profile(SPECTRUM, EVERYWHERE, axis.name)
         if spectrum is None:
             continue
         rows_all, whole, whole_squares = _counts(spectrum)
@@ -51,8 +63,8 @@ def spectrum_blocks(evaluation: Evaluation) -> Iterator[Block]:
 def window_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Spectra of the clusters in the window of uncertainties."""
     for name in evaluation.sets:
-        for axis in evaluation.plan.axes_of("window"):
-            histogram = evaluation.profile("window", name, axis.name)
+        for axis in evaluation.plan.axes_of("spectra"):
+            histogram = evaluation.profile(WINDOW, name, axis.name)
             if histogram is None:
                 continue
             rows, weights, _ = _counts(histogram)
@@ -83,7 +95,7 @@ def plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Occupied cells of the target against some axes, without flow (Figs. 4 and 5)."""
     for axis in evaluation.plan.plane_axes:
         for name in (TARGET, *evaluation.sets):
-            if (histogram := evaluation.profile("plane", name, axis.name)) is not None:
+            if (histogram := evaluation.profile(PLANE, name, axis.name)) is not None:
                 cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
                 yield {"axis": axis.name, "set": name} | cells
 
@@ -91,27 +103,27 @@ def plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
 def map_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Where clusters are: all, and those of a set's window of uncertainties (Fig. 14)."""
     plan = evaluation.plan.map
-    for key, histogram in evaluation.histograms.items():
-        if key.figure == "map" and plan is not None:
-            yield {"set": key.name} | _plane(histogram, plan.z.edges(), ("r_low", "r_high"))
+    if plan is None:
+        return
+    for key, histogram in evaluation.histograms_of(MAP):
+        yield {"set": key.name} | _plane(histogram, plan.z.edges(), ("r_low", "r_high"))
 
 
 def pair_plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Relative uncertainties and pulls of two sets in two dimensions (Figs. 11a and 12a)."""
-    for figure in ("sigma_rel", "t_log"):
-        for key, histogram in evaluation.histograms.items():
-            if key.figure == f"pair_{figure}":
-                across = histogram.spacing.edges()
-                cells = _plane(histogram, across, ("other_low", "other_high"))
-                yield {"figure": figure, "set": key.name} | cells
+    for figure in PAIR_PLANES.values():
+        for key, histogram in evaluation.histograms_of(figure):
+            across = histogram.spacing.edges()
+            cells = _plane(histogram, across, ("other_low", "other_high"))
+            yield {"figure": figure.name, "set": key.name} | cells
 
 
 def histogram_blocks(
-    evaluation: Evaluation, figures: tuple[str, ...], display_bins: int
+    evaluation: Evaluation, figures: Sequence[Figure[FineHistogram]], display_bins: int
 ) -> Iterator[Block]:
     """Inclusive histograms in display bins; flow is left out, densities are per unit of x."""
-    for key, histogram in evaluation.histograms.items():
-        if key.figure not in figures or not histogram.weights.sum() > 0:
+    for key, histogram in evaluation.histograms_of(*figures):
+        if not histogram.weights.sum() > 0:
             continue
         group = max(1, histogram.spacing.cells // display_bins)
         edges, rows, weights, squares = histogram.rebinned(group)
@@ -120,7 +132,7 @@ def histogram_blocks(
             continue
         shown = slice(int(seen[0]), int(seen[-1]) + 1)
         yield {
-            "figure": key.figure,
+            "figure": key.figure.name,
             "set": key.name,
             "population": key.where,
             "low": edges[:-1][shown],
@@ -133,9 +145,9 @@ def histogram_blocks(
 
 def fit_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Two-sided Gaussians fitted to the cores of pulls and of relative differences."""
-    for key, histogram in evaluation.histograms.items():
-        if key.figure in {"t_log", "t_tot", "pair_sigma"} and (fit := fit_core(histogram)):
-            names = {"figure": key.figure, "set": key.name, "population": key.where}
+    for key, histogram in evaluation.histograms_of(PULL_LOG, PULL_LINEAR, PAIR_SIGMA):
+        if fit := fit_core(histogram):
+            names = {"figure": key.figure.name, "set": key.name, "population": key.where}
             yield names | {name: getattr(fit, name) for name in fit.__slots__}
 
 
@@ -153,3 +165,39 @@ def _plane(histogram: FineHistogram, across: Floats, names: tuple[str, str]) -> 
         names[1]: up[y],
         "weight": histogram.weights[inside],
     }
+
+
+def _histogram_table(display_bins: int, *figures: Figure[FineHistogram]) -> BlockTable:
+    """A table of inclusive histograms."""
+    return BlockTable(
+        schema("figure set population", "rows", "low high fraction fraction_error"),
+        functools.partial(histogram_blocks, figures=figures, display_bins=display_bins),
+    )
+
+
+HISTOGRAM_TABLES: dict[str, RowTable | BlockTable] = {
+    "spectrum": BlockTable(
+        schema("axis class", "rows", "low high weight weight_error fraction fraction_error"),
+        spectrum_blocks,
+    ),
+    "window": BlockTable(schema("set axis", "rows", "low high weight fraction"), window_blocks),
+    "plane": BlockTable(
+        schema("axis set", "rows", "low high target_low target_high weight"), plane_blocks
+    ),
+    "map": BlockTable(schema("set", "rows", "low high r_low r_high weight"), map_blocks),
+    "pair_plane": BlockTable(
+        schema("figure set", "rows", "low high other_low other_high weight"), pair_plane_blocks
+    ),
+    "pair_sigma": _histogram_table(PAIR_DISPLAY_BINS, PAIR_SIGMA),
+    "pull": _histogram_table(PULL_DISPLAY_BINS, PULL_LOG, PULL_LINEAR),
+    "pull_fit": RowTable(
+        schema(
+            "figure set population",
+            real="mean left right mean_error left_error right_error height low high",
+        ),
+        fit_rows,
+    ),
+    "sigma": _histogram_table(SIGMA_DISPLAY_BINS, *SIGMAS),
+    "pit": _histogram_table(PIT_DISPLAY_BINS, PIT),
+    "sigma_ratio": _histogram_table(RATIO_DISPLAY_BINS, SIGMA_RATIO),
+}

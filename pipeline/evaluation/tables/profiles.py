@@ -1,18 +1,29 @@
 """Tables of estimates in the bins of an axis."""
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.accumulators import Key
+from pipeline.evaluation.accumulators import (
+    DEVIATIONS,
+    PIT_ON_AXES,
+    PULL,
+    RATIO,
+    RATIO_MEANS,
+    RATIO_ON_TRUTH,
+    SCORE_MEANS,
+    SELECTION,
+    Key,
+)
 from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.fill import RATIO_MEANS, SCORE_MEANS
 from pipeline.evaluation.rows import UNCALIBRATED
+from pipeline.evaluation.scores import SCORES_IN_BINS
 from pipeline.evaluation.summary import ks_distance
-from pipeline.evaluation.tables.schemas import Row
+from pipeline.evaluation.tables.schemas import BlockTable, Row, RowTable, schema
 from pipeline.statistics.binning import Floats, Indices
 from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.histogram import FineHistogram
@@ -38,9 +49,9 @@ def profile_rows(evaluation: Evaluation, figure: str) -> Iterator[Row]:
 def pull_profile_rows(evaluation: Evaluation) -> Iterator[Row]:
     """The logarithmic pull."""
     enough = evaluation.plan.settings.min_rows_per_bin
-    for axis in evaluation.plan.axes_of("pull"):
+    for axis in evaluation.plan.axes_of(PULL.axes):
         for name in evaluation.sets:
-            if (histogram := evaluation.profile("pull", name, axis.name)) is None:
+            if (histogram := evaluation.profile(PULL, name, axis.name)) is None:
                 continue
             for row, number in _bins(axis, name, histogram):
                 known = row["rows"] >= enough
@@ -49,25 +60,24 @@ def pull_profile_rows(evaluation: Evaluation) -> Iterator[Row]:
 
 def score_profile_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Mean scores in the bins of each axis."""
-    names = [key.name for key in evaluation.moments if key.figure == "score_means"]
-    for axis in evaluation.plan.axes_of("score_means"):
+    names = [key.name for key in evaluation.moments if key.figure == SCORE_MEANS]
+    for axis in evaluation.plan.axes_of(SCORE_MEANS.axes):
         for name in names:
             yield from _score_profile(evaluation, axis, name)
 
 
 def _score_profile(evaluation: Evaluation, axis: ResolvedAxis, name: str) -> Iterator[Row]:
     enough = evaluation.plan.settings.min_rows_per_bin
-    columns = ["nll_excess" if figure == "excess" else figure for figure in SCORE_MEANS]
     means = [
-        _Means.of(evaluation.means("score_means", name, axis.name, at))
-        for at in range(len(SCORE_MEANS))
+        (score.name, _Means.of(evaluation.means(SCORE_MEANS, name, axis.name, at)))
+        for at, score in enumerate(SCORES_IN_BINS)
     ]
-    ratio = evaluation.profile("ratio", name, axis.name)
-    pit = evaluation.profile("pit_in", name, axis.name)
+    ratio = evaluation.profile(RATIO, name, axis.name)
+    pit = evaluation.profile(PIT_ON_AXES, name, axis.name)
     full = np.zeros(axis.num_bins) if pit is None else pit.rows
     for row, number in _bins(axis, name, ratio) if ratio else ():
         scores: Row = {}
-        for column, mean in zip(columns, means, strict=True):
+        for column, mean in means:
             scores |= mean.row(number, column, enough)
         if pit is not None and full[number] >= enough:
             scores["pit_ks"] = ks_distance(pit, number)
@@ -84,7 +94,7 @@ def slice_rows(evaluation: Evaluation) -> Iterator[Row]:
             continue
         ends = {"at": at, "slice_low": edges[number - 1], "slice_high": edges[number]}
         for name in (UNCALIBRATED, *evaluation.sets):
-            histogram = evaluation.histograms[Key("ratio", name, axis.name)]
+            histogram = evaluation.histograms[Key(RATIO_ON_TRUTH, name, axis.name)]
             fine, rows, weights, squares = histogram.rebinned(SLICE_GROUP, number)
             total = float(histogram.distribution(number).weights.sum())
             if total <= 0:
@@ -106,9 +116,8 @@ def selection_rows(evaluation: Evaluation) -> Iterator[Row]:
 
     The thresholds are edges of the cells of the relative uncertainty.
     """
-    for key, histogram in evaluation.histograms.items():
-        if key.figure == "selection":
-            yield from _selected(evaluation, key, histogram)
+    for key, histogram in evaluation.histograms_of(SELECTION):
+        yield from _selected(evaluation, key, histogram)
 
 
 def _selected(evaluation: Evaluation, key: Key, histogram: FineHistogram) -> Iterator[Row]:
@@ -139,11 +148,11 @@ def _upper_edge(edges: np.ndarray, number: int) -> float:
 
 def _profile(evaluation: Evaluation, figure: str, axis: ResolvedAxis, name: str) -> Iterator[Row]:
     enough = evaluation.plan.settings.min_rows_per_bin
-    histogram = evaluation.profile("ratio", name, axis.name)
+    histogram = evaluation.profile(RATIO, name, axis.name)
     if histogram is None:
         return
     means = [
-        _Means.of(evaluation.means("ratio_means", name, axis.name, RATIO_MEANS.index(quantity)))
+        _Means.of(evaluation.means(RATIO_MEANS, name, axis.name, DEVIATIONS.index(quantity)))
         for quantity in (figure, f"{figure}_truncated")
     ]
     for row, number in _bins(axis, name, histogram):
@@ -221,3 +230,45 @@ def _seen(rows: np.ndarray) -> range:
     """From the first bin that has rows to the last."""
     seen = np.flatnonzero(rows)
     return range(int(seen[0]), int(seen[-1]) + 1) if len(seen) else range(0)
+
+
+_MEDIAN = (
+    "low high effective_rows median median_error median_bound left68 right68 width68 width68_error "
+    "width68_bound "
+)
+_DEVIATION = schema(
+    "axis set",
+    "rows rows_missing",
+    _MEDIAN + "sigma_rel sigma_rel_error median_minus_reference mean mean_error mean_truncated "
+    "mean_truncated_error",
+)
+
+PROFILE_TABLES: dict[str, RowTable | BlockTable] = {
+    "delta_e": RowTable(_DEVIATION, functools.partial(profile_rows, figure="delta_e")),
+    "delta_r": RowTable(_DEVIATION, functools.partial(profile_rows, figure="delta_r")),
+    "pull_profile": RowTable(schema("axis set", "rows rows_missing", _MEDIAN), pull_profile_rows),
+    "score_profile": RowTable(
+        schema(
+            "axis set",
+            "rows",
+            " ".join([
+                "low high",
+                *(c for score in SCORES_IN_BINS for c in score.columns),
+                "pit_ks",
+            ]),
+        ),
+        score_profile_rows,
+    ),
+    "slice": RowTable(
+        schema("axis set", "rows", "at slice_low slice_high low high fraction fraction_error"),
+        slice_rows,
+    ),
+    "selection": RowTable(
+        schema(
+            "set ranked_by",
+            "rows",
+            "kept threshold median sigma_rel sigma_rel_error tail_below tail_above",
+        ),
+        selection_rows,
+    ),
+}
