@@ -23,14 +23,13 @@ from training.data.training_data import TrainingData, read_training_data
 from training.history import read_history
 from training.loop import train_network
 from training.networks import mlp as network
-from training.ray.shared_sum import sum_over_workers
 from training.settings import BnnSettings, MixtureSettings
 from training.steps.noise import keys_of_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
 from training.steps.sums import GradientSums
 from training.steps.weight_sets import PlainStep, mixture_loss, rectified
-from training.worker import CPU, Worker
+from training.worker import Worker, sum_over_workers
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -221,8 +220,7 @@ def _work(
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
     )
-    add = sum_over_workers(rank, world_size, CPU)
-    worker = Worker(rank=rank, world_size=world_size, all_reduce=add)
+    worker = Worker(rank=rank, world_size=world_size, all_reduce=sum_over_workers(world_size))
     train_network(
         random_data(steps), settings, seed=1, fingerprint="x", folder=Path(folder), worker=worker
     )

@@ -3,7 +3,14 @@
 from dataclasses import fields
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.formats.records import PathText, Record
 from pipeline.root.remote import RemoteSettings
@@ -146,8 +153,8 @@ class RaySettings(Record):
     Attributes:
         address: "local": an embedded Ray of this job alone. "none": this process itself, one
             worker, which saves some seconds where one is enough. "auto": the Ray cluster that
-            this machine is a node of. "http://HOST:8265", "ray://HOST:10001": a cluster that
-            `topocal submit` sends jobs to, by its job server or its Ray Client server.
+            this machine is a node of. "http://HOST:8265": the job server of a cluster, to which
+            `topocal submit` sends jobs.
         token: The file with the token of a cluster, which only its owner can read; None: what
             Ray finds in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
         python: Of a cluster that jobs are submitted to, as its head node finds it.
@@ -163,7 +170,7 @@ class RaySettings(Record):
         tensorboard: Write the history for TensorBoard as well, to models/NAME/tensorboard.
     """
 
-    address: Annotated[str, Field(pattern=r"^(local|none|auto|https?://.+|ray://[^/]+)$")] = "local"
+    address: Annotated[str, Field(pattern=r"^(local|none|auto|https?://.+)$")] = "local"
     token: PathText | None = None
     python: str = "python"
     interface: str | None = None
@@ -173,6 +180,18 @@ class RaySettings(Record):
     workers_per_gpu: PositiveInt = 1
     fuse: bool = False
     tensorboard: bool = False
+
+    @field_validator("address", mode="before")
+    @classmethod
+    def _is_no_ray_client(cls, address: object) -> object:
+        if isinstance(address, str) and address.startswith("ray://"):
+            msg = (
+                "a training would end with the connection to a Ray Client server; give the "
+                "address of the cluster's job server, http://HOST:8265, or lead there with "
+                "`ssh -N -L 8265:127.0.0.1:8265 HOST`"
+            )
+            raise ValueError(msg)
+        return address
 
     @model_validator(mode="after")
     def _one_process_is_one_worker(self) -> Self:

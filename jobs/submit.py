@@ -3,7 +3,7 @@
 Run: topocal submit JOB STUDY.yaml [SITE.yaml ...] [key.path=value ...] [--redo]
      topocal submit --follow NUMBER SITE.yaml
      topocal submit --stop NUMBER SITE.yaml
-ray.address is the cluster's http://HOST:8265 or ray://HOST:10001, or auto on one of its nodes;
+ray.address is that of the cluster's job server, http://HOST:8265, or auto on one of its nodes;
 dataset and output lie where all nodes see them.
 """
 

@@ -24,16 +24,12 @@ class RayNodes:
         self.token = folder / "token"
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
-        self._port, self._dashboard, self._client = free_ports(3)
+        self._port, self._dashboard = free_ports(2)
         self._nodes: list[subprocess.Popen] = []
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self._dashboard}"
-
-    @property
-    def client_address(self) -> str:
-        return f"ray://127.0.0.1:{self._client}"
 
     @property
     def gcs_address(self) -> str:
@@ -53,7 +49,6 @@ class RayNodes:
         self._start(
             *["--head", "--node-ip-address=127.0.0.1", f"--port={self._port}"],
             *["--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}"],
-            f"--ray-client-server-port={self._client}",
         )
         _wait(self._answers, self._nodes[0])
 

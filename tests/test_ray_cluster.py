@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 import pytest
 import torch
 from conftest import toy_columns, write_tree
 from ingest_fixtures import wait_for
-from listeners import answer_at, other_address
 from ray_nodes import RayNodes
 from test_ingest import DATASET
 from training_processes import assert_equal, train
@@ -181,11 +179,17 @@ def test_a_job_is_followed_from_a_node(nodes, trained, site):
 
 
 def test_training_does_not_lead_a_cluster_from_outside(nodes, study, site, capsys):
-    for address in (nodes.address, nodes.client_address):
-        words = [str(study), str(site), "models.fresh.kind=bnn", f"ray.address={address}"]
-        assert main(["train", *words]) == 2
-        told = capsys.readouterr().err.splitlines()[-1]
-        assert f"ray.address: {address} takes jobs from `topocal submit` alone" in told
+    words = [str(study), str(site), "models.fresh.kind=bnn"]
+    assert main(["train", *words]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"ray.address: {nodes.address} takes jobs from `topocal submit` alone" in told
+
+
+def test_a_ray_client_server_is_refused_with_the_way_to_the_job_server(study, site, capsys):
+    assert main(["submit", "train", str(study), str(site), "ray.address=ray://head:10001"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "ray.address: a training would end with the connection" in told
+    assert "`ssh -N -L 8265:127.0.0.1:8265 HOST`, got 'ray://head:10001'" in told
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a folder from a process")
@@ -208,16 +212,6 @@ def test_a_job_that_is_not_there_is_told(nodes, site):
     _, told = client.communicate(timeout=PATIENCE)
     assert client.returncode == 2
     assert "Job raysubmit_0 does not exist" in told.splitlines()[-1]
-
-
-def test_a_ray_client_server_asks_for_the_token_and_tells_the_way_to_the_job_server(nodes, site):
-    outer = urlsplit(nodes.client_address.replace("127.0.0.1", other_address()))
-    assert answer_at(outer.hostname, outer.port) == "token"
-    client = _submit(nodes, "--stop", "raysubmit_0", site, f"ray.address={outer.geturl()}")
-    _, told = client.communicate(timeout=PATIENCE)
-    assert client.returncode == 2
-    way = "listens on its loopback interface alone; lead there with `ssh -N -L "
-    assert way in told.splitlines()[-1]
 
 
 def test_a_client_without_the_token_is_refused(nodes, study, site, tmp_path):

@@ -13,8 +13,7 @@ from training.checkpoint import newest_checkpoint
 from training.data.training_data import read_training_data
 from training.history import read_history
 from training.loop import train_network
-from training.ray.shared_sum import sum_over_workers
-from training.worker import CPU, Worker
+from training.worker import Worker, sum_over_workers
 
 CLOCK = {"seconds", "rows_per_second", "seconds_left"}
 SPAWN = multiprocessing.get_context("spawn")
@@ -92,7 +91,6 @@ def _work(rank, world_size, port, dataset, folder, settings, slow_from):
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
     )
-    add = sum_over_workers(rank, world_size, CPU)
-    worker = Worker(rank=rank, world_size=world_size, all_reduce=add)
+    worker = Worker(rank=rank, world_size=world_size, all_reduce=sum_over_workers(world_size))
     train(dataset, folder, settings, worker=worker, should_stop=wait_in_epoch)
     distributed.destroy_process_group()

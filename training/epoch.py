@@ -25,7 +25,7 @@ from training.learners.protocol import Learner
 from training.settings import NetworkSettings
 from training.steps.noise import StepRows, keys_of_epoch
 from training.steps.sampled import Batch
-from training.worker import Worker, keep
+from training.worker import Worker, sum_over_workers
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +241,8 @@ def raise_fault(run: Run, state: State, figures_C: Tensor, step: int) -> None:
     """
     (rows,) = [item for steps in run.chunks for item in steps if item.step == step]
     run.data.train.deal(run.seed, state.epoch)([rows], run.buffers.chunk)
-    add = run.worker.all_reduce if run.learner.shares_rows else keep  # else all have all rows
+    # a learner that shares members instead has all rows
+    add = run.worker.all_reduce if run.learner.shares_rows else sum_over_workers(1)
     columns = name_columns(run.data, run.buffers.chunk, rows.rows, add)
     loss, norm, *_ = figures_C.tolist()
     what = f"loss is {loss}" if loss - loss != 0.0 else f"norm of the gradient is {norm}"

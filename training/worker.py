@@ -4,13 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 CPU = torch.device("cpu")
 
 
-def keep(_summed: Tensor) -> None:
+def _keep(_summed: Tensor) -> None:
     """The sum over one worker."""
+
+
+def sum_over_workers(world_size: int) -> Callable[[Tensor], None]:
+    """What replaces a tensor by its sum over so many workers, in place.
+
+    All workers call it together, in torch's process group: gloo on CPUs, NCCL on GPUs.
+    """
+    return _keep if world_size == 1 else _sum_over_group
+
+
+def _sum_over_group(summed: Tensor) -> None:
+    distributed.all_reduce(summed)
 
 
 @dataclass(frozen=True)
@@ -31,4 +43,4 @@ class Worker:
     threads: int = 1
     device: torch.device = CPU
     fuse: bool = False
-    all_reduce: Callable[[Tensor], None] = keep
+    all_reduce: Callable[[Tensor], None] = _keep

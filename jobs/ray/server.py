@@ -1,24 +1,20 @@
 """Jobs on a Ray cluster through its HTTP address: the one place that knows Ray's job server."""
 
 import asyncio
-import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from jobs.ray.package import STUDY
 from jobs.sites import RaySettings
 from pipeline.formats.errors import UserError, cause_of, requiring_extra
-from training.ray.environment import choose_token, own_signals
+from training.ray.environment import choose_token
 
 FAILED = 1
-CLIENT = "ray://"
 
 
 @contextmanager
@@ -32,8 +28,8 @@ def job_server(settings: RaySettings) -> Iterator[Any]:
     if address in {"local", "none"}:
         msg = (
             "ray.address: jobs are submitted to a Ray cluster, by the address of its job server "
-            "(http://HOST:8265) or of its Ray Client server (ray://HOST:10001), or to auto, the "
-            f"one that this machine is a node of; got {address}"
+            "(http://HOST:8265), or to auto, the one that this machine is a node of; "
+            f"got {address}"
         )
         raise UserError(msg)
     choose_token(settings.token)
@@ -42,7 +38,7 @@ def job_server(settings: RaySettings) -> Iterator[Any]:
         from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
     try:
         with _no_other_address(address):
-            server = JobSubmissionClient(_address_of_job_server(address))
+            server = JobSubmissionClient(address)
         yield server
     except (OSError, RuntimeError, RayError) as error:  # OSError: of requests as well
         msg = f"ray.address: {address}: {cause_of(error)}"
@@ -58,55 +54,6 @@ def _no_other_address(address: str) -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
-
-
-def _address_of_job_server(address: str) -> str:
-    """What Ray takes for the address of a job server.
-
-    A Ray Client server tells it. Nothing else is done through that, since the trainings of a
-    client end with its connection.
-    """
-    if not address.startswith(CLIENT):
-        return address
-    try:
-        with own_signals(), warnings.catch_warnings(action="ignore"):
-            told = _ask_client_server(address)
-    except ConnectionError as error:
-        msg = (
-            f"{cause_of(error)}; is a Ray Client server running there, and ray.token the file "
-            "with the token of its cluster?"
-        )
-        raise ConnectionError(msg) from error
-    host, there = (urlsplit(text).hostname or "" for text in (address, f"http://{told}"))
-    if _is_loopback(there) and not _is_loopback(host):
-        port = urlsplit(f"http://{told}").port
-        msg = (
-            f"the job server of {host} listens on its loopback interface alone; lead there with "
-            f"`ssh -N -L {port}:{told} {host}` and set ray.address=http://127.0.0.1:{port}"
-        )
-        raise ConnectionError(msg)
-    return f"http://{told}"
-
-
-def _ask_client_server(address: str, trials: int = 3) -> str:
-    """The address of the cluster's job server, without its http.
-
-    A head under load may not start what serves a client in the seconds that Ray gives it.
-    """
-    import ray  # noqa: PLC0415 - optional, slow
-
-    options: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        with ray.init(address, **options) as context:
-            return str(context.dashboard_url)
-    except ConnectionAbortedError:
-        if trials == 1:
-            raise
-    return _ask_client_server(address, trials - 1)
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.")
 
 
 def submit_job(server: Any, words: Sequence[str], package: Path, python: str) -> str:  # noqa: ANN401

@@ -14,7 +14,6 @@ class ReportSettings(Record):
         title: Heading of the page; the study's name if None.
         sample: Words over each figure; "Simulated sample" or the study's name if None.
         description: A paragraph on what the study is for; none if None.
-        planes: Axes against which the target is shown in two dimensions.
         set_labels: By set: its name in legends and tables.
         column_labels: By column: its symbol in figures, as mathematical text.
         dpi: Resolution of two-dimensional figures.
@@ -23,7 +22,6 @@ class ReportSettings(Record):
     title: str | None = None
     sample: str | None = None
     description: str | None = None
-    planes: tuple[str, ...] = ("denominator",)
     set_labels: dict[str, str] = Field(
         default={
             "em": "EM scale",

@@ -1,6 +1,5 @@
 """Layouts of ROOT files: where each column is, in which unit and at which level."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -150,8 +149,3 @@ def _registry():  # type: ignore[no-untyped-def]  # noqa: ANN202 - pint is impor
     import pint  # noqa: PLC0415
 
     return pint.UnitRegistry(non_int_type=Fraction)  # exact, so that 1 MeV is 0.001 GeV
-
-
-def name_all(names: Sequence[str]) -> str:
-    """The names as a list in a sentence."""
-    return ", ".join(names)

@@ -40,8 +40,7 @@ from training.loop import train_network
 from training.ray.environment import LOCAL, POLL_SECONDS, OwnerChanged
 from training.ray.placement import Placement, place_workers
 from training.ray.session import cluster_resources, ray_session, require_shared
-from training.ray.shared_sum import sum_over_workers
-from training.worker import Worker
+from training.worker import Worker, sum_over_workers
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +256,7 @@ def _work(config: dict[str, Any]) -> dict[str, str]:
         threads=wanted.threads,
         device=device,
         fuse=wanted.fuse,
-        all_reduce=sum_over_workers(rank, world_size, device),
+        all_reduce=sum_over_workers(world_size),
     )
     try:
         data = _read_together(job, worker)
