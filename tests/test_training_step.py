@@ -8,7 +8,6 @@ import torch
 
 from training.losses.density_nll import summed_nll
 from training.networks import mlp as network
-from training.steps.compiled import IS_COMPILED
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise, fill_pair_noise, keys_of_epoch
 from training.steps.operations import COMPILED, PLAIN, operations_on
 from training.steps.sampled import Batch, SampledStep
@@ -124,7 +123,6 @@ def test_plain_step_is_the_derivative(units, activation):
     torch.testing.assert_close(buffer[:-1], expected_of(forward, theta_P, given))
 
 
-@pytest.mark.skipif(not IS_COMPILED, reason="no Numba")
 @pytest.mark.parametrize("kind", [SampledStep, PairedStep])
 def test_compiled_operations_equal_those_of_torch(kind):
     theta_P, given = parameters(torch.float32), batch(1100, dtype=torch.float32)

@@ -2,6 +2,10 @@
 
 A lock of the operating system would be released by itself when a process dies, but shared file
 systems do not all have one; a file with a heartbeat works on all of them.
+
+filelock's SoftFileLease was tried in its place (4.2.11): it counts the silence of another host's
+owner from the first look of whoever waits, so a job that is started again would wait a minute, or
+be refused, however long its predecessor has been dead. Here the age of the file tells at once.
 """
 
 import json

@@ -29,8 +29,6 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float64).tiny), float(np.finfo(np.float6
 _ROOT_HALF = np.float64(0.5**0.5).view(np.int64)
 _CENTRE = 3.75 * math.sqrt(2.0)  # the map (z - c) / (z + c) brings [0, inf) to [-1, 1)
 _ROOT2 = math.sqrt(2.0)
-LOWEST32 = np.int32(-0x7FFFFFFF)  # keys below those of all finite numbers
-LOWEST64 = np.int64(-0x7FFFFFFFFFFFFFFF)
 
 
 @kernel
@@ -164,33 +162,6 @@ def centred32(z: np.float32) -> np.float32:
     p = p * u - _F(0.07029628062279386)
     p = p * u + _F(0.14136378760876495)
     return p * z
-
-
-@kernel
-def key32(x: np.float32) -> np.int32:
-    """An integer in the order of the numbers: of integers LLVM takes the largest by vectors."""
-    bits = np.float32(x).view(np.int32)
-    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-
-
-@kernel
-def value32(key: np.int32) -> np.float32:
-    """The number of a key."""
-    return np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
-
-
-@kernel
-def key64(x: float) -> np.int64:
-    """The same in float64."""
-    bits = np.float64(x).view(np.int64)
-    return np.int64(bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
-
-
-@kernel
-def value64(key: np.int64) -> float:
-    """The number of a key."""
-    bits = np.int64(key ^ ((key >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF)))
-    return bits.view(np.float64)
 
 
 @kernel

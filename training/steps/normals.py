@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.steps.compiled import IS_COMPILED, element, kernel
+from training.steps.compiled import element, kernel
 
 Vector32 = NDArray[np.float32]
 Key = tuple[np.uint32, np.uint32]
@@ -91,7 +91,7 @@ def normal_pair(counter: Any, key: Any) -> Any:  # noqa: ANN401 - numbers or arr
 
 
 @kernel
-def _fill_compiled(out: Vector32, key: Key, first: np.uint32, half: int) -> None:
+def _fill(out: Vector32, key: Key, first: np.uint32, half: int) -> None:
     both = max(out.size - half, 0)
     above = out[half:]
     for i in range(both):
@@ -100,13 +100,6 @@ def _fill_compiled(out: Vector32, key: Key, first: np.uint32, half: int) -> None
         above[i] = other
     for i in range(both, min(half, out.size)):
         out[i] = normal_pair(_U(first + _U(i)), key)[0]
-
-
-def _fill_plain(out: Vector32, key: Key, first: np.uint32, half: int) -> None:
-    counter = np.arange(min(half, out.size), dtype=np.uint32) + first
-    one, other = normal_pair(counter, key)
-    out[:half] = one
-    out[half:] = other[: max(out.size - half, 0)]
 
 
 def fill_normals(out: Vector32, key: Key, first: int, half: int) -> None:
@@ -121,8 +114,7 @@ def fill_normals(out: Vector32, key: Key, first: int, half: int) -> None:
         first: Counter; more than 32 bits start again at 0.
         half: Counters.
     """
-    fill = _fill_compiled if IS_COMPILED else _fill_plain
-    fill(out, key, _U(first & 0xFFFFFFFF), half)
+    _fill(out, key, _U(first & 0xFFFFFFFF), half)
 
 
 def normals_on_device(counter: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from training.losses.density_nll import nll_with_gradient
 from training.steps import kernels
-from training.steps.compiled import IS_COMPILED
 from training.steps.normals import Vector32
 
 VARIANCE_FLOOR = 1e-12  # keeps the square root's gradient finite for an input row of zeros
@@ -56,7 +55,7 @@ def operations_on(device: torch.device, *, fuse: bool = False) -> Operations:
             the CPU.
     """
     if device.type == "cpu":
-        return COMPILED if IS_COMPILED else PLAIN
+        return COMPILED
     return Operations(*(cast("Any", torch.compile(each)) for each in PLAIN)) if fuse else PLAIN
 
 

@@ -4,7 +4,6 @@ import numpy as np
 
 from pipeline.numerics.compiled import kernel, summing_kernel
 from pipeline.numerics.special import (
-    LOWEST64,
     SQRT_2PI,
     Parts,
     Parts32,
@@ -14,11 +13,9 @@ from pipeline.numerics.special import (
     centred32,
     exp32,
     exp64,
-    key64,
     row_of,
     tail32,
     tail64,
-    value64,
 )
 
 FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
@@ -57,12 +54,11 @@ def moments_of_rows(block: Vector) -> Vector:
 def largest_inside(row: Row, lower: float, upper: float) -> float:
     """Largest value of a - z^2 / 2 within the bounds, of all components."""
     a, m, inverse, _, _ = row
-    top = LOWEST64
+    top = -np.inf
     for c in range(a.size):
         z = max(lower - m[c], m[c] - upper, 0.0) * inverse[c]
-        key = key64(a[c] - 0.5 * z * z)
-        top = max(top, key)
-    return value64(top)
+        top = max(top, a[c] - 0.5 * z * z)
+    return top
 
 
 @kernel
@@ -133,15 +129,10 @@ def finite_bounds(row: Row, lower: float, upper: float) -> tuple[float, float]:
 def _extent(row: Row) -> tuple[float, float, float]:
     """Lowest centre, highest centre and largest width."""
     _, m, _, s, _ = row
-    left, right, widest = LOWEST64, LOWEST64, LOWEST64
+    left, right, widest = np.inf, -np.inf, -np.inf
     for c in range(m.size):
-        key = key64(-m[c])
-        left = max(left, key)
-        key = key64(m[c])
-        right = max(right, key)
-        key = key64(s[c])
-        widest = max(widest, key)
-    return -value64(left), value64(right), value64(widest)
+        left, right, widest = min(left, m[c]), max(right, m[c]), max(widest, s[c])
+    return left, right, widest
 
 
 @summing_kernel

@@ -8,7 +8,7 @@ the density of l and that of R = 10^l.
 import numpy as np
 
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import LOWEST32, Row, Vector32, copy_into, exp32, key32, value32
+from pipeline.numerics.special import Row, Vector32, copy_into, exp32
 
 CELLS = 96
 
@@ -17,6 +17,7 @@ _WIDTH = 1e-2  # peaks above this fraction set the grid step
 _NARROW = 1e-7  # narrower ones above this fraction are looked at cell by cell
 _RUN = 16  # points from one exponential to the next
 _F = np.float32
+_LOWEST = _F(-np.inf)
 
 Small = tuple[Vector32, Vector32, Vector32, Vector32]  # log weights, means, 1 / sigma, sigma
 Tilted = tuple[float, Vector32, float]  # tilt, heights of the components, the highest
@@ -69,11 +70,10 @@ def _exponentiate(
 
 @kernel
 def _largest(values: Vector32) -> float:
-    largest = LOWEST32
+    largest = _LOWEST
     for c in range(values.size):
-        key = key32(values[c])
-        largest = max(largest, key)
-    return float(value32(largest))
+        largest = max(largest, values[c])
+    return float(largest)
 
 
 @kernel
@@ -90,21 +90,18 @@ def find_extent(small: Small, half: float, tilted: tuple[Tilted, Tilted]) -> Ext
     hull0, wide0, faint0 = _F(_HULL * peak0), _F(_WIDTH * peak0), _F(_NARROW * peak0)
     hull1, wide1, faint1 = _F(_HULL * peak1), _F(_WIDTH * peak1), _F(_NARROW * peak1)
     slope0, slope1, edge, nothing = _F(tilt0), _F(tilt1), _F(-half), _F(0.0)
-    left, right, steepest, narrowest = LOWEST32, LOWEST32, LOWEST32, LOWEST32
+    left, right, steepest, narrowest = _LOWEST, _LOWEST, _LOWEST, _LOWEST
     for c in range(m.size):
         height0, height1 = heights0[c], heights1[c]
         centre0, centre1 = m[c] - slope0 * s[c] * s[c], m[c] - slope1 * s[c] * s[c]
         is_in0, is_in1 = height0 > hull0, height1 > hull1
-        key = key32(max(-centre0 if is_in0 else edge, -centre1 if is_in1 else edge))
-        left = max(left, key)
-        key = key32(max(centre0 if is_in0 else edge, centre1 if is_in1 else edge))
-        right = max(right, key)
-        key = key32(inverse[c] if (height0 > wide0) | (height1 > wide1) else nothing)
-        steepest = max(steepest, key)
-        key = key32(inverse[c] if (height0 > faint0) | (height1 > faint1) else nothing)
-        narrowest = max(narrowest, key)
-    hull_of = -float(value32(left)), float(value32(right))
-    return (*hull_of, float(value32(steepest)), float(value32(narrowest)))
+        left = max(left, -centre0 if is_in0 else edge, -centre1 if is_in1 else edge)
+        right = max(right, centre0 if is_in0 else edge, centre1 if is_in1 else edge)
+        steep = inverse[c] if (height0 > wide0) | (height1 > wide1) else nothing
+        steepest = max(steepest, steep)
+        narrow = inverse[c] if (height0 > faint0) | (height1 > faint1) else nothing
+        narrowest = max(narrowest, narrow)
+    return -float(left), float(right), float(steepest), float(narrowest)
 
 
 @kernel

@@ -10,7 +10,6 @@ from pipeline.densities.gaussian_mixture.components import Room, finite_bounds
 from pipeline.numerics.compiled import kernel, summing_kernel
 from pipeline.numerics.special import (
     LN10,
-    LOWEST64,
     SQRT_2PI,
     Row,
     Vector,
@@ -18,10 +17,8 @@ from pipeline.numerics.special import (
     aligned,
     copy_into,
     exp64,
-    key64,
     row_of,
     tail64,
-    value64,
 )
 
 Sums = tuple[Vector, Vector, Vector, Vector, Vector]  # integrals of 1, R, R^2, l, l^2
@@ -69,12 +66,12 @@ def _any_below(values: Vector, limit: float) -> bool:
 def _nearest(parts: Sums, bounds: tuple[float, float], tilt: float) -> tuple[float, float]:
     """Smallest distances in sigmas of any component, times R to some power, from both edges."""
     m, inverse, s, _, _ = parts
-    low, high = LOWEST64, LOWEST64
+    low, high = -np.inf, -np.inf
     for i in range(m.size):
         shift = tilt * s[i]
-        low = max(low, key64((bounds[0] - m[i]) * inverse[i] - shift))
-        high = max(high, key64(shift - (bounds[1] - m[i]) * inverse[i]))
-    return -value64(low), -value64(high)
+        low = max(low, (bounds[0] - m[i]) * inverse[i] - shift)
+        high = max(high, shift - (bounds[1] - m[i]) * inverse[i])
+    return -low, -high
 
 
 @kernel

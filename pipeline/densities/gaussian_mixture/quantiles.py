@@ -15,7 +15,6 @@ from pipeline.densities.gaussian_mixture.components import (
 from pipeline.densities.gaussian_mixture.modes import Sketches
 from pipeline.numerics.compiled import kernel
 from pipeline.numerics.special import (
-    LOWEST32,
     SQRT_2PI,
     Parts,
     Parts32,
@@ -25,9 +24,7 @@ from pipeline.numerics.special import (
     aligned,
     aligned32,
     copy_into,
-    key32,
     row_of,
-    value32,
 )
 
 # Densities at five points in a row, and the mass between the two in the middle: see _cell.
@@ -212,13 +209,12 @@ def _shrink_centred(
     """What centred_mass32 needs of it."""
     copy_into(parts[2], small[2])
     copy_into(weights, small_weights)
-    narrowest = LOWEST32
+    narrowest = np.float32(-np.inf)
     for c in range(small[1].size):
         small[1][c] = parts[1][c] - reference
     for c in range(small[1].size):
-        key = key32(small[2][c])
-        narrowest = max(narrowest, key)
-    return 1.0 / float(value32(narrowest))
+        narrowest = max(narrowest, small[2][c])
+    return 1.0 / float(narrowest)
 
 
 @kernel
