@@ -11,7 +11,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.measure import interleave, ratio
 from jobs import calibrate, evaluate, ingest
@@ -28,6 +27,7 @@ from pipeline.evaluation.tables.make import make_tables
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.seeds import generator
+from pipeline.numerics.arrays import Float32Array
 from pipeline.root.files import Access
 from pipeline.root.inspect import MODEL_PURPOSE, Wanted
 from pipeline.simulators.known_density.sample import draw_clusters
@@ -37,8 +37,6 @@ CLUSTERS = 200_000
 PRODUCT_ROWS = (128, 512, 2048)  # the fastest of these is the bare time of the networks
 PROCESSES = 2  # that calibrate at a time
 STARTS = 3
-
-Floats = NDArray[np.float32]
 
 
 def measure_simulation() -> dict[str, float]:
@@ -121,7 +119,7 @@ def _multiply(sizes: tuple[int, ...], networks: int, rows: int, at_a_time: int) 
 @functools.cache  # once in each process
 def _arrays_of(
     sizes: tuple[int, ...], networks: int, at_a_time: int
-) -> tuple[list[list[Floats]], Floats, list[Floats]]:
+) -> tuple[list[list[Float32Array]], Float32Array, list[Float32Array]]:
     """Weights of all networks, the features, and room for each layer."""
     rng = np.random.default_rng(0)
     shapes = list(itertools.pairwise(sizes))

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from training.data.rows import Rows
+from training.data.rows import TrainingRows
 from training.data.training_data import TrainingData
 from training.history import read_history
 from training.loop import train_network
@@ -82,7 +82,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def simulated_rows(count: int, seed: int, device: torch.device) -> Rows:
+def simulated_rows(count: int, seed: int, device: torch.device) -> TrainingRows:
     """Features from N(0, 1) and a target with three components that follow them."""
     generator = torch.Generator(device).manual_seed(seed)
     x_NF = torch.randn(count, FEATURES, generator=generator, device=device)
@@ -91,7 +91,7 @@ def simulated_rows(count: int, seed: int, device: torch.device) -> Rows:
     uniform_N = torch.rand(count, generator=generator, device=device)
     shift_N = 0.3 * (uniform_N > 0.7).float() - 0.4 * (uniform_N > 0.9).float()
     noise_N = torch.randn(count, generator=generator, device=device)
-    return Rows(x_NF, middle_N + shift_N + width_N * noise_N, None)
+    return TrainingRows(x_NF, middle_N + shift_N + width_N * noise_N, None)
 
 
 def measure(

@@ -17,7 +17,7 @@ from torch import distributed
 from benchmarks.measure import interleave, ratio
 from jobs.ingest import dataset_folder
 from jobs.study import Study
-from training.data.rows import Rows
+from training.data.rows import TrainingRows
 from training.data.stream import SHARES
 from training.data.training_data import TrainingData, read_training_data
 from training.history import read_history
@@ -62,18 +62,18 @@ def measure_bnn_steps() -> dict[str, float]:
     return figures
 
 
-def random_rows(steps: int = STEPS) -> Rows:
+def random_rows(steps: int = STEPS) -> TrainingRows:
     """Rows of a few batches: a step's speed does not depend on the values."""
     generator = torch.Generator().manual_seed(1)
     count = steps * BnnSettings().batch_rows
     x_NF = torch.randn(count, FEATURES, generator=generator)
-    return Rows(x_NF, torch.randn(count, generator=generator), None)
+    return TrainingRows(x_NF, torch.randn(count, generator=generator), None)
 
 
 def random_data(steps: int = STEPS) -> TrainingData:
     """The same as a training takes them, with few validation rows."""
     rows = random_rows(steps)
-    few = Rows(rows.x_NF[:512], rows.target_N[:512], None)
+    few = TrainingRows(rows.x_NF[:512], rows.target_N[:512], None)
     return TrainingData(rows, few, tuple(str(column) for column in range(FEATURES + 1)))
 
 

@@ -42,7 +42,7 @@ SCALE = "scale"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CalibrationSource:
     """One thing to calibrate with: a model, a reference scale of the input, or the oracle."""
 
     name: str
@@ -80,7 +80,7 @@ def main(study: Study, run: Run) -> None:
             run.counts[source.name] = manifest.rows_of(study.calibrate.split)
 
 
-def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
+def find_sources(study: Study, manifest: DatasetManifest) -> list[CalibrationSource]:
     """What a study calibrates with: models, scales of the input, the oracle if there is one.
 
     Raises:
@@ -91,7 +91,9 @@ def find_sources(study: Study, manifest: DatasetManifest) -> list[Source]:
     return [*models, *scales, *oracle_source(manifest, study.calibrate)]
 
 
-def open_set(study: Study, manifest: DatasetManifest, source: Source) -> CalibratedManifest:
+def open_set(
+    study: Study, manifest: DatasetManifest, source: CalibrationSource
+) -> CalibratedManifest:
     """The manifest of the set that a source was mapped to.
 
     Raises:
@@ -105,31 +107,35 @@ def open_set(study: Study, manifest: DatasetManifest, source: Source) -> Calibra
     return calibrated
 
 
-def model_source(study: Study, name: str, manifest: DatasetManifest) -> Source:
+def model_source(study: Study, name: str, manifest: DatasetManifest) -> CalibrationSource:
     """A model of the study, ready for rows."""
     return card_source(name, *open_model(study, name, manifest), study.calibrate)
 
 
-def card_source(name: str, folder: Path, card: ModelCard, settings: SummarySettings) -> Source:
+def card_source(
+    name: str, folder: Path, card: ModelCard, settings: SummarySettings
+) -> CalibrationSource:
     """A finished model, ready for rows."""
     # The file's checksum: a model that was trained again may differ under equal settings.
     identity = fingerprint(card=card.fingerprint, file=bulk_artefact(card).sha256)
-    return Source(name, card.kind, identity, open_calibrator(folder, card, settings))
+    return CalibrationSource(name, card.kind, identity, open_calibrator(folder, card, settings))
 
 
-def scale_sources(scales: Mapping[str, str], manifest: DatasetManifest) -> list[Source]:
+def scale_sources(scales: Mapping[str, str], manifest: DatasetManifest) -> list[CalibrationSource]:
     """The references among the dataset's columns; those that it lacks are left out."""
     if manifest.target is None:
         return []
     known = {column.name for column in manifest.columns}
     return [
-        Source(name, SCALE, fingerprint(weight=weight), ReferenceScale(weight, manifest.target))
+        CalibrationSource(
+            name, SCALE, fingerprint(weight=weight), ReferenceScale(weight, manifest.target)
+        )
         for name, weight in scales.items()
         if weight in known
     ]
 
 
-def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[Source]:
+def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[CalibrationSource]:
     """The exact density of a simulated sample; none where there is none."""
     density = oracle_of(manifest)
     if isinstance(density, str) or manifest.target is None:
@@ -143,10 +149,10 @@ def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[
     low, high = manifest.log10_target_range()
     reach = (low - settings.margin, high + settings.margin)
     summariser = Summariser(density, manifest.target, reach, ranges, settings)
-    return [Source(ORACLE, ORACLE, identity, summariser)]
+    return [CalibrationSource(ORACLE, ORACLE, identity, summariser)]
 
 
-def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str:
+def _fingerprint(study: Study, manifest: DatasetManifest, source: CalibrationSource) -> str:
     return fingerprint(
         stage="calibrate",
         version=VERSION,
@@ -157,7 +163,7 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: Source) -> str
 
 
 def plan_parts(
-    study: Study, manifest: DatasetManifest, source: Source, *, folder: Path
+    study: Study, manifest: DatasetManifest, source: CalibrationSource, *, folder: Path
 ) -> list[CalibrationPlan]:
     """What the workers need to calibrate each part of the study's split into a folder.
 
@@ -184,7 +190,7 @@ def plan_parts(
 
 
 def _calibrate(
-    client: Client, study: Study, manifest: DatasetManifest, source: Source, wanted: str
+    client: Client, study: Study, manifest: DatasetManifest, source: CalibrationSource, wanted: str
 ) -> None:
     with replacing_folder(calibrated_folder(study, source.name)) as new:
         plans = plan_parts(study, manifest, source, folder=new)
@@ -197,7 +203,7 @@ def _calibrate(
 def _describe(
     study: Study,
     manifest: DatasetManifest,
-    source: Source,
+    source: CalibrationSource,
     wanted: str,
     outcome: tuple[CalibrationPlan, list[CalibratedPart]],
 ) -> CalibratedManifest:

@@ -14,14 +14,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from distributed import Client
-from numpy.typing import NDArray
 
-from jobs.calibrate import ORACLE, Source, calibrated_folder, find_sources, open_set
+from jobs.calibrate import ORACLE, CalibrationSource, calibrated_folder, find_sources, open_set
 from jobs.farm.dask import open_farm
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
@@ -55,11 +54,11 @@ from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_part
 from pipeline.formats.records import OutputRecord
 from pipeline.formats.versions import fingerprint
+from pipeline.numerics.arrays import Columns
 from pipeline.parquet import ROW_GROUP
 
 log = logging.getLogger(__name__)
 
-Columns = dict[str, NDArray[Any]]
 
 VERSION = 4  # raised when the same calibrated sets give other figures
 SUMMARY = "summary.json"
@@ -169,7 +168,7 @@ def _tell(summary: dict[str, float]) -> None:
 
 
 def _open_sets(
-    study: Study, manifest: DatasetManifest, sources: Sequence[Source]
+    study: Study, manifest: DatasetManifest, sources: Sequence[CalibrationSource]
 ) -> dict[str, CalibratedManifest]:
     if not sources and not study.evaluate.external:
         msg = "the study has no models and its dataset no exact density: there is nothing to judge"
@@ -308,7 +307,7 @@ def _slab(table: pa.Table, start: int) -> Columns:
     return {name: some[name].to_numpy() for name in some.column_names}
 
 
-def _partial(sources: Sequence[Source]) -> list[str]:
+def _partial(sources: Sequence[CalibrationSource]) -> list[str]:
     """Models that see less than what the exact density depends on."""
     seen = {source.name: set(source.calibrator.inputs) for source in sources}
     return [name for name in seen if not seen.get(ORACLE, set()) <= seen[name]]

@@ -35,7 +35,7 @@ from pipeline.ingest.plan import kept_columns, plan_parts, settings_fingerprint,
 from pipeline.ingest.resume import Staging, find_earlier, open_staging, receipt_path
 from pipeline.ingest.write import write_parts
 from pipeline.root.files import Access
-from pipeline.root.inspect import Source, Wanted, inspect_file, list_inputs
+from pipeline.root.inspect import RootSource, Wanted, inspect_file, list_inputs
 from pipeline.settings import DatasetSettings
 
 log = logging.getLogger(__name__)
@@ -105,13 +105,13 @@ def _refuse_inputs_inside(folder: Path, paths: Sequence[str]) -> None:
 
 def _inspect(
     client: Client, settings: DatasetSettings, paths: Sequence[str], access: Access
-) -> tuple[list[Source], list[MissingRows]]:
+) -> tuple[list[RootSource], list[MissingRows]]:
     """The files and how to read them; those that cannot be opened and may be skipped."""
     look = functools.partial(
         _look, settings=settings, wanted=wanted_columns(settings), access=access
     )
     results = map_parts(client, look, paths, label="inspect", unit="files")
-    sources = [result for result in results if isinstance(result, Source)]
+    sources = [result for result in results if isinstance(result, RootSource)]
     unopened = [result for result in results if isinstance(result, MissingRows)]
     by_uuid: dict[str, str] = {}
     for source in sources:
@@ -127,7 +127,7 @@ def _inspect(
 
 def _look(
     path: str, *, settings: DatasetSettings, wanted: Wanted, access: Access
-) -> Source | MissingRows:
+) -> RootSource | MissingRows:
     try:
         source = inspect_file(path, settings.layout, wanted, access)
         if settings.split.unit == "event":
@@ -142,7 +142,7 @@ def _look(
 def _write(
     client: Client,
     settings: DatasetSettings,
-    sources: Sequence[Source],
+    sources: Sequence[RootSource],
     unopened: Sequence[MissingRows],
     place: tuple[Staging, Access],
 ) -> DatasetManifest:

@@ -25,7 +25,7 @@ from pipeline.formats.manifest import read_manifest, read_part
 from pipeline.formats.transforms import Scaling, scale
 from training.checkpoint import newest_checkpoint
 from training.data.training_data import read_training_data, scalings_of
-from training.export.graph import Density, SampledNetworks
+from training.export.graph import OutputHead, SampledNetworks
 from training.export.mixture import draw_weight_sets
 from training.export.model import HEADER, export_model
 from training.export.onnx_file import check_onnx, write_onnx
@@ -255,7 +255,7 @@ def test_file_that_disagrees_with_torch_is_refused(folder, raw, tmp_path):
         scalings = [
             Scaling(name=name, function="identity", shift=0.0, factor=factor) for name in names
         ]
-        return SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-1.0, 1.0))).eval()
+        return SampledNetworks(scalings, weight_sets, OutputHead((-14.0, 0.0), (-1.0, 1.0))).eval()
 
     write_onnx(model(50.0), tmp_path / "model.onnx")
     with pytest.raises(RuntimeError, match="output networks differs"):
@@ -268,7 +268,7 @@ def test_components_far_outside_the_range_count_alike_in_torch_and_in_the_file(t
     far = torch.tensor([0.32, 2.832, 2.785, -14.0, -4.7154, -6.2679, -20.57, -7.0, -0.0009])
     near = torch.tensor([0.0, 0.5, 0.2, -8.0, -4.0, -5.0, 0.0, -1.0, -2.0])
     weight_sets = [[FixedLayer(torch.zeros(9, 1), bias)] for bias in (far, near)]
-    model = SampledNetworks(scalings, weight_sets, Density((-14.0, 0.0), (-0.74, 1.97))).eval()
+    model = SampledNetworks(scalings, weight_sets, OutputHead((-14.0, 0.0), (-0.74, 1.97))).eval()
     path = tmp_path / "far.onnx"
     write_onnx(model, path)
     check_onnx(path, model, torch.ones(2, 1))

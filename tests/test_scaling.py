@@ -176,9 +176,9 @@ def test_epochs_of_fixed_updates_pass_over_all_rows_in_turn(tmp_path, origin, ro
     passes = Passes(whole, rows)
     seen = torch.zeros(300)
     for epoch in range(7):
-        deal = passes.deal(3, epoch)
+        sample = passes.sampler(3, epoch)
         chunk = Chunk(torch.empty(rows, 4), torch.empty(rows), torch.ones(rows))
-        deal([StepRows(0, 0, 64, 0, 64), StepRows(1, 64, rows - 64, 0, rows - 64)], chunk)
+        sample([StepRows(0, 0, 64, 0, 64), StepRows(1, 64, rows - 64, 0, rows - 64)], chunk)
         for row in chunk.x_NF:
             seen[(whole.x_NF == row).all(dim=1)] += 1
         assert seen.sum() == rows * (epoch + 1)

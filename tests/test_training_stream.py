@@ -9,7 +9,7 @@ from training_fixtures import ROWS, tiny_settings, write_tiny_dataset
 
 from pipeline.formats.errors import UserError
 from training.checkpoint import newest_checkpoint
-from training.data.rows import Chunk, Rows
+from training.data.rows import Chunk, TrainingRows
 from training.data.stream import StreamedRows
 from training.data.training_data import read_training_data
 from training.history import read_history
@@ -43,13 +43,13 @@ def empty_chunk(rows):
 def epoch_of(source, *, epoch=0, rank=0, world_size=1, steps_at_once=2):
     """The rows of a worker in an epoch, as [N, 6], and their places in it."""
     plan = plan_epoch(len(source), BATCH, rank, world_size)
-    deal = source.deal(7, epoch)
+    sample = source.sampler(7, epoch)
     rows, places = [], []
     for first in range(0, len(plan), steps_at_once):
         steps = plan[first : first + steps_at_once]
         count = sum(step.rows for step in steps)
         chunk = empty_chunk(count)
-        deal(steps, chunk)
+        sample(steps, chunk)
         rows.append(torch.cat([chunk.x_NF, chunk.target_N[:, None], chunk.weight_N[:, None]], 1))
         places += [step.start + row for step in steps for row in range(step.rows)]
     return torch.cat(rows), places
@@ -58,8 +58,8 @@ def epoch_of(source, *, epoch=0, rank=0, world_size=1, steps_at_once=2):
 def test_rows_are_streamed_only_if_they_need_more_than_the_memory(streamed, resident, dataset):
     assert isinstance(streamed.train, StreamedRows)
     assert isinstance(streamed.validation, StreamedRows)
-    assert isinstance(resident.train, Rows)
-    assert isinstance(read_training_data(dataset, None, 1.0).train, Rows)
+    assert isinstance(resident.train, TrainingRows)
+    assert isinstance(read_training_data(dataset, None, 1.0).train, TrainingRows)
     needed = (ROWS["train"] + ROWS["validation"]) * streamed.train.recipe.bytes_per_row
     assert needed > 2 * LITTLE * 2**20
     assert len(streamed.train) == ROWS["train"]
@@ -116,11 +116,11 @@ def test_little_memory_is_used(tmp_path):
     dataset = write_tiny_dataset(tmp_path, rows=rows, group_rows=2000)
     source = read_training_data(dataset, None, 1.0).train
     plan, chunk = plan_epoch(len(source), BATCH, 0, 1), empty_chunk(BATCH)
-    source.deal(1, 0)(plan[:1], chunk)  # what is imported and kept at the first use is no row
-    deal = source.deal(1, 1)
+    source.sampler(1, 0)(plan[:1], chunk)  # what is imported and kept at the first use is no row
+    sample = source.sampler(1, 1)
     tracemalloc.start()
     for step in plan:
-        deal([step], chunk)
+        sample([step], chunk)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # the budget, and a row group while it is converted; all rows would be far more
@@ -150,9 +150,9 @@ def test_streamed_training_is_repeatable_and_as_good(dataset, tmp_path):
 
 def test_no_reader_is_left_behind(streamed):
     before = threading.active_count()
-    deal = streamed.train.deal(1, 0)
-    deal(plan_epoch(len(streamed.train), BATCH, 0, 1)[:1], empty_chunk(BATCH))
-    del deal
+    sample = streamed.train.sampler(1, 0)
+    sample(plan_epoch(len(streamed.train), BATCH, 0, 1)[:1], empty_chunk(BATCH))
+    del sample
     assert threading.active_count() == before
 
 

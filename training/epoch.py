@@ -165,11 +165,11 @@ def _run_chunks(run: Run, state: State, advance: Advance) -> Tensor:
     """One pass over the training rows; the figures of each step, on the CPU."""
     buffers = run.buffers
     keys_T2 = keys_of_epoch(run.seed, state.epoch, sum(map(len, run.chunks)))
-    deal = run.data.train.deal(run.seed, state.epoch)
+    sample = run.data.train.sampler(run.seed, state.epoch)
     traces = []
     for steps in run.chunks:
         first, count = steps[0].step, len(steps)
-        deal(steps, buffers.chunk)
+        sample(steps, buffers.chunk)
         buffers.keys[:count].copy_(keys_T2[first : first + count], non_blocking=True)
         advance(steps)
         traces.append(buffers.trace[:, :count].clone())
@@ -214,7 +214,7 @@ def _update(run: Run, state: State, index: int, step: StepRows) -> None:
     """One step of Adam, if all is finite."""
     buffers = run.buffers
     figures_C = buffers.trace[:, index]
-    run.learner.finish(step.batch_rows, figures_C)
+    run.learner.reduce_gradients(step.batch_rows, figures_C)
     buffers.fault.clamp_(min=(~torch.isfinite(figures_C[:2].sum())).float())
     if run.is_stepwise:
         stop_if_told(run, state)
@@ -240,7 +240,7 @@ def raise_fault(run: Run, state: State, figures_C: Tensor, step: int) -> None:
         step: Number of the step.
     """
     (rows,) = [item for steps in run.chunks for item in steps if item.step == step]
-    run.data.train.deal(run.seed, state.epoch)([rows], run.buffers.chunk)
+    run.data.train.sampler(run.seed, state.epoch)([rows], run.buffers.chunk)
     # a learner that shares members instead has all rows
     add = run.worker.all_reduce if run.learner.shares_rows else sum_over_workers(1)
     columns = name_columns(run.data, run.buffers.chunk, rows.rows, add)

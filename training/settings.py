@@ -54,8 +54,8 @@ class NetworkSettings(ModelSettings):
         features: Inputs, a subset of the dataset's features; None means all of them.
         hidden: Units of each hidden layer.
         batch_rows: Rows of a global batch, over all workers.
-        steps_per_epoch: Updates that count as an epoch, on rows from an endless row of
-            permutations; all batches are full. None: an epoch is one pass over the rows.
+        steps_per_epoch: Updates that count as an epoch, on rows sampled without replacement, one
+            pass after another; all batches are full. None: an epoch is one pass over the rows.
         memory_mib: What each worker may use for rows, in MiB. If training and validation rows
             need more they are streamed from disk, row group by row group. It belongs to the model
             and not to the site, because it then decides which rows are shuffled together.
@@ -190,7 +190,7 @@ class RepulsiveEnsembleSettings(MixtureSettings):
         )
 
 
-class Stage(Record):
+class TrainingStage(Record):
     """A part of a training with a loss of its own.
 
     Attributes:
@@ -233,9 +233,9 @@ class DnnSettings(NetworkSettings):
     output: Literal["bounded", "log10"] = "bounded"
     residual: Literal["ratio", "log_ratio"] = "ratio"
     width: PositiveFloat = 0.1
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
-        Stage(epochs=100, leakiness=0.05),
-        Stage(epochs=100),
+    stages: Annotated[tuple[TrainingStage, ...], Field(min_length=1)] = (
+        TrainingStage(epochs=100, leakiness=0.05),
+        TrainingStage(epochs=100),
     )
     optimizer: OptimizerSettings = OptimizerSettings(milestones=())
 

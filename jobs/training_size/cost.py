@@ -9,7 +9,7 @@ import torch
 
 from jobs.study import Study
 from jobs.training_size.plan import Training
-from training.data.rows import Rows
+from training.data.rows import TrainingRows
 from training.data.training_data import TrainingData
 from training.history import read_history
 from training.loop import train_network
@@ -52,7 +52,7 @@ def measure_step(
     """Seconds of one update on random rows, the median of some epochs."""
     rows = STEPS * settings.batch_rows
     generator = torch.Generator().manual_seed(0)
-    made = Rows(
+    made = TrainingRows(
         torch.randn(rows, num_features, generator=generator),
         0.1 * torch.randn(rows, generator=generator),
         None,

@@ -7,19 +7,17 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import uproot
-from numpy.typing import NDArray
 
 from pipeline.formats.files import replacing
+from pipeline.numerics.arrays import Columns, IntArray
 
 FRIEND_TREE = "topocal"
 COUNTER = "nTopocal"  # the length of the vectors of an entry
 
-Columns = dict[str, NDArray[Any]]
-
 
 def write_friend(
     path: Path,
-    pieces: Iterable[tuple[Columns, NDArray[np.int64]]],
+    pieces: Iterable[tuple[Columns, IntArray]],
     entries: int | None,
     empty: Columns,
 ) -> None:
@@ -52,7 +50,7 @@ def write_friend(
 
 
 def _events(
-    pieces: Iterable[tuple[Columns, NDArray[np.int64]]], entries: int, empty: Columns
+    pieces: Iterable[tuple[Columns, IntArray]], entries: int, empty: Columns
 ) -> Iterator[dict[str, Any]]:
     """Whole events as vectors; the last event of a piece waits for the rest of its clusters."""
     first = 0
@@ -74,7 +72,7 @@ def _events(
         yield _vectors(held, held_entry, first, entries)
 
 
-def _vectors(columns: Columns, entry: NDArray[np.int64], first: int, last: int) -> dict[str, Any]:
+def _vectors(columns: Columns, entry: IntArray, first: int, last: int) -> dict[str, Any]:
     counts = np.bincount(entry - first, minlength=last - first)
     return {
         "clusters": ak.zip({name: ak.unflatten(values, counts) for name, values in columns.items()})

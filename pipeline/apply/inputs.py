@@ -3,19 +3,18 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
 from pipeline.ingest.clean import identify
 from pipeline.ingest.identity import Ids
+from pipeline.numerics.arrays import Columns, IntArray
 from pipeline.root.files import Access
-from pipeline.root.inspect import MARK_ROWS, Source, Wanted, inspect_file, refuse_other_layout
+from pipeline.root.inspect import MARK_ROWS, RootSource, Wanted, inspect_file, refuse_other_layout
 from pipeline.root.layout import SHIPPED, Layout, read_layout
 from pipeline.root.read import read_rows
 
@@ -25,8 +24,6 @@ CHUNK_ROWS = 2 * MARK_ROWS
 BUFFER_BYTES = 1 << 20  # of each column that is read from a Parquet file
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
-Columns = dict[str, NDArray[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -34,14 +31,14 @@ class Piece:
 
     columns: Columns
     ids: Ids
-    entry: NDArray[np.int64]
+    entry: IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class RootInput:
     """A ROOT file."""
 
-    source: Source
+    source: RootSource
     layout: Layout
 
     @property

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calibrators.calibrate import SLAB
-from pipeline.calibrators.protocol import Calibrator, Columns
+from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.columns import Cut, Feature
 from pipeline.ingest.clean import raise_to_floor
+from pipeline.numerics.arrays import BoolArray, Columns
 
 
 class Reason(IntEnum):
@@ -95,7 +96,7 @@ def _reasons(calibration: Calibration, rows: Columns) -> NDArray[np.uint8]:
     reason_N = np.zeros(len(rows[numerator]), np.uint8)
     logs = [f.name for f in calibration.features if f.transform == "log10_standard"]
 
-    def refuse(bad_N: NDArray[np.bool_], reason: Reason) -> None:
+    def refuse(bad_N: BoolArray, reason: Reason) -> None:
         reason_N[bad_N & (reason_N == 0)] = reason
 
     for name in calibration.needed:

@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline.apply.friend import write_friend
 from pipeline.apply.inputs import Input, ParquetInput
@@ -21,6 +20,7 @@ from pipeline.formats.calibrated_set import CalibratedColumn
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.files import replacing
 from pipeline.formats.records import OutputRecord, Record
+from pipeline.numerics.arrays import Columns, IntArray
 from pipeline.root.files import Access
 
 
@@ -77,8 +77,6 @@ class AppliedManifest(OutputRecord):
 ENTRY = "entry"
 PARTS = "parts"
 OUTSIDE = "outside"
-
-Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +219,7 @@ def describe_input(
 
 def _pieces(
     chunks: Sequence[ChunkPlan], columns: Sequence[str]
-) -> Iterator[tuple[Columns, NDArray[np.int64]]]:
+) -> Iterator[tuple[Columns, IntArray]]:
     for chunk in chunks:
         with pq.ParquetFile(chunk.path) as file:
             for group in range(file.num_row_groups):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from pipeline.calibrators.protocol import Calibrator, Columns
+from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
+from pipeline.numerics.arrays import Columns, FloatArray
 from pipeline.parquet import write_part
 
 # One layer's input and output of one network for this many rows stay in the second-level cache.
@@ -73,7 +73,7 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     )
 
 
-def truth_of(target: Target, rows: Columns) -> NDArray[np.float64]:
+def truth_of(target: Target, rows: Columns) -> FloatArray:
     """log10 of the true target; from both columns: a ratio in float32 may pass its bound."""
     numerator, denominator = rows[target.numerator], rows[target.denominator]
     return np.asarray(np.log10(numerator.astype(np.float64) / denominator), np.float64)

@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.calibrators.onnx_session import open_session
-from pipeline.calibrators.protocol import Columns, calibrated_pair, is_inside
+from pipeline.calibrators.protocol import calibrated_pair, is_inside
 from pipeline.densities.gaussian_mixture.crps import crps_of
 from pipeline.densities.gaussian_mixture.functionals import summarise
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs
@@ -19,6 +18,7 @@ from pipeline.formats.calibrated_set import Functionals, calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.ingest.identity import uniform_of
+from pipeline.numerics.arrays import Columns, FloatArray
 from pipeline.settings import SummarySettings
 from pipeline.simulators.known_density.features import FEATURES
 from pipeline.simulators.known_density.response import (
@@ -29,8 +29,6 @@ from pipeline.simulators.known_density.response import (
 )
 from pipeline.simulators.known_density.settings import RECIPE, GeneratorSettings
 
-Features = Mapping[str, NDArray[Any]]
-
 
 class Density(Protocol):
     """A conditional density of l, given raw features."""
@@ -39,7 +37,7 @@ class Density(Protocol):
     def inputs(self) -> tuple[str, ...]:
         """The feature columns that it needs."""
 
-    def mixtures(self, columns: Features) -> Mixtures | NetworkOutputs:
+    def mixtures(self, columns: Columns) -> Mixtures | NetworkOutputs:
         """The mixtures of some rows."""
 
 
@@ -59,7 +57,7 @@ class OnnxDensity:
     inputs: tuple[str, ...]
     log_variance_bounds: tuple[float, float]
 
-    def mixtures(self, columns: Features) -> NetworkOutputs:
+    def mixtures(self, columns: Columns) -> NetworkOutputs:
         """The mixtures of some rows; some two thousand at a time are fastest."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         session = open_session(self.path, self.sha256)
@@ -83,7 +81,7 @@ class OracleDensity:
     numerator: str
     truth_cut: tuple[float | None, float | None]
 
-    def mixtures(self, columns: Features) -> Mixtures:
+    def mixtures(self, columns: Columns) -> Mixtures:
         """The exact mixtures of some rows."""
         exact = response_mixture(columns, self.settings)
         above, below = self.truth_cut
@@ -199,7 +197,7 @@ class Summariser:
         """The same with the CRPS of a share of the rows."""
         return dataclasses.replace(self, crps_share=share)
 
-    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
+    def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:
         """The columns of a calibrated set for N rows; a slab at a time bounds memory.
 
         Args:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.calibrators.onnx_session import open_session
-from pipeline.calibrators.protocol import Columns, PointEstimate, calibrated_pair, is_inside
+from pipeline.calibrators.protocol import PointEstimate, calibrated_pair, is_inside
 from pipeline.formats.calibrated_set import QUANTILES, Functionals, describe_columns
 from pipeline.formats.columns import Target
+from pipeline.numerics.arrays import Columns, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class PointModel(PointEstimate):
         """The features."""
         return self.model.inputs
 
-    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
+    def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""
         central = self.model.run("response", rows).astype(np.float64)
         columns = calibrated_pair(self.target, rows, central)
@@ -91,7 +92,7 @@ class QuantileModel(PointEstimate):
         names = {self.target.name, self.target.calibrated, "in_domain", *quantiles}
         return tuple(column.name for column in describe_columns(self.target, names))
 
-    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
+    def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""
         logs_NQ = np.sort(self.model.run("quantiles", rows).astype(np.float64), axis=1)
         values = {level: 10.0 ** logs_NQ[:, i] for i, level in enumerate(self.levels)}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.calibrators.protocol import Columns, PointEstimate, calibrated_pair, is_inside
+from pipeline.calibrators.protocol import PointEstimate, calibrated_pair, is_inside
 from pipeline.formats.card import require_artefact
 from pipeline.formats.columns import Target
 from pipeline.lookup.tables import Tables, read_tables
+from pipeline.numerics.arrays import Columns, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class LookupTable(PointEstimate):
         """Some, over which the work of each call is spread."""
         return 16
 
-    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
+    def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows."""
         columns = calibrated_pair(
             self.target, rows, 1.0 / _open_tables(self.path, self.sha256).factors(rows)
@@ -67,7 +67,7 @@ class ReferenceScale(PointEstimate):
         """A weight is positive."""
         return {self.weight: (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))}
 
-    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:  # noqa: ARG002
+    def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
         """The columns for N rows; NaN without a weight."""
         inside = is_inside(rows, self.ranges)
         weight = np.where(inside, rows[self.weight].astype(np.float64), np.nan)

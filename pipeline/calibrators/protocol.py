@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.formats.calibrated_set import Functionals
 from pipeline.formats.columns import Target
+from pipeline.numerics.arrays import BoolArray, Columns, FloatArray
 
-Columns = dict[str, NDArray[Any]]
 Ranges = Mapping[str, tuple[float, float]]
 
 
@@ -51,7 +51,7 @@ class Calibrator(Protocol):
     def scoring_crps(self, share: float) -> "Calibrator":
         """The same calibrator, which gives the CRPS of this share of the rows if it has one."""
 
-    def calibrate(self, rows: Columns, truth: NDArray[np.float64] | None = None) -> Columns:
+    def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:
         """The columns of a calibrated set for N rows, and flags `*_at_bound` if there are any.
 
         Args:
@@ -101,7 +101,7 @@ def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Col
     }
 
 
-def is_inside(rows: Columns, ranges: Ranges) -> NDArray[np.bool_]:
+def is_inside(rows: Columns, ranges: Ranges) -> BoolArray:
     """Whether every listed column of N rows lies within its range."""
     inside = np.ones(len(next(iter(rows.values()))), dtype=bool)
     for name, (low, high) in ranges.items():

@@ -9,8 +9,9 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from pipeline.statistics.binning import Bins, Floats, Numbers
-from pipeline.statistics.histogram import Cells, DenseHistogram, FineHistogram
+from pipeline.numerics.arrays import FloatArray, Int32Array
+from pipeline.statistics.binning import Bins
+from pipeline.statistics.histogram import DenseHistogram, FineBins, FineHistogram
 from pipeline.statistics.moments import BinMoments
 
 Accumulator = TypeVar("Accumulator", FineHistogram, BinMoments, DenseHistogram)
@@ -95,9 +96,9 @@ ROWS_AT_ONCE = 1 << 18
 class _Waiting(NamedTuple):
     """Rows of one part that are not yet counted, as `DenseHistogram.fill` takes them."""
 
-    cells: Numbers
+    cells: Int32Array
     bins: Bins
-    weights: Floats | None
+    weights: FloatArray | None
 
 
 @dataclass(slots=True, eq=False)
@@ -115,11 +116,11 @@ class Profiles:
     def add(
         self,
         key: Key,
-        spacing: Cells,
-        cells: Numbers,
+        spacing: FineBins,
+        cells: Int32Array,
         bins: Bins,
         num_bins: int,
-        weights: Floats | None,
+        weights: FloatArray | None,
     ) -> None:
         """Adds rows to a histogram, which is made if it is the first time.
 
@@ -145,7 +146,7 @@ class Profiles:
 
     def count(self) -> None:
         """Counts the rows that wait."""
-        joined: dict[tuple[int, ...], tuple[Bins, Floats | None]] = {}
+        joined: dict[tuple[int, ...], tuple[Bins, FloatArray | None]] = {}
         for key, parts in self._waiting.items():
             same = tuple(id(part.bins) for part in parts)
             if same not in joined:
@@ -156,7 +157,7 @@ class Profiles:
         self._rows = 0
 
 
-def _join(parts: Sequence[_Waiting]) -> tuple[Bins, Floats | None]:
+def _join(parts: Sequence[_Waiting]) -> tuple[Bins, FloatArray | None]:
     if len(parts) == 1:
         return parts[0].bins, parts[0].weights
     weights = [part.weights for part in parts if part.weights is not None]

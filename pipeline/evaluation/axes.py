@@ -10,7 +10,8 @@ from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
-from pipeline.statistics.binning import Floats, Spacing
+from pipeline.numerics.arrays import FloatArray
+from pipeline.statistics.binning import Spacing
 
 BINS_PER_DECADE = 10
 LINEAR_BINS = 50
@@ -135,7 +136,7 @@ def slightly_above(value: float) -> float:
     return value + max(abs(value) * 1e-6, 1e-12)
 
 
-def _edges(low: float, high: float, scale: Scale, axis: Axis) -> Floats:
+def _edges(low: float, high: float, scale: Scale, axis: Axis) -> FloatArray:
     if scale == "linear":
         return np.linspace(low, high, (axis.bins or LINEAR_BINS) + 1)
     if axis.bins is not None or axis.range is not None:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.statistics.binning import Floats, Spacing
+from pipeline.numerics.arrays import FloatArray, RealArray
+from pipeline.statistics.binning import Spacing
 from pipeline.statistics.histogram import FineHistogram
 
 
@@ -59,16 +60,14 @@ class BaselineHistogram:
     def __add__(self, other: "BaselineHistogram") -> "BaselineHistogram":
         return BaselineHistogram(self.bins, self.rows + other.rows)
 
-    def log_density(
-        self, numerator: NDArray[np.floating], target: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
+    def log_density(self, numerator: RealArray, target: RealArray) -> FloatArray:
         """Natural log of the density of log10 of the target [N], finite for every row."""
         log_table = np.log(self._density())
         cell = self.rows.spacing.index(_log10(target)) - 1
         cell = np.clip(cell, 0, self.rows.spacing.cells - 1)
         return np.asarray(log_table[self.bins.index(numerator), cell])
 
-    def _density(self) -> Floats:
+    def _density(self) -> FloatArray:
         """[bins, cells], each bin integrating to 1 over the cells.
 
         So that no cell is empty, one row of mean weight is added to the inclusive histogram,
@@ -86,5 +85,5 @@ class BaselineHistogram:
         return np.asarray(table / (table.sum(axis=1, keepdims=True) * spacing.resolution))
 
 
-def _log10(target: NDArray[np.floating]) -> Floats:
+def _log10(target: RealArray) -> FloatArray:
     return np.log10(target.astype(np.float64))

@@ -23,15 +23,8 @@ from pipeline.evaluation.fill import (
     fill_truth,
 )
 from pipeline.evaluation.plan import EvaluationPlan
-from pipeline.evaluation.rows import (
-    AXES,
-    UNCALIBRATED,
-    Columns,
-    Leaf,
-    Leaves,
-    Rows,
-    check_aligned,
-)
+from pipeline.evaluation.rows import AXES, UNCALIBRATED, EvaluationSlab, Leaf, Leaves, check_aligned
+from pipeline.numerics.arrays import Columns
 from pipeline.statistics.histogram import DenseHistogram, FineHistogram
 from pipeline.statistics.moments import BinMoments
 
@@ -108,7 +101,7 @@ class Evaluation:
                 check_aligned(table, name, columns, plan)
             # Values that are no numbers are counted as such.
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                leaves = _leaves(Rows.of(table, plan, profiles), calibrated, baseline)
+                leaves = _leaves(EvaluationSlab.of(table, plan, profiles), calibrated, baseline)
                 for key, leaf in leaves:
                     merged[key] = merged[key] + leaf if key in merged else leaf  # type: ignore[operator]
             profiles.end_part(len(table[plan.target.name]))
@@ -177,7 +170,7 @@ class Evaluation:
 
 
 def _leaves(
-    rows: Rows, calibrated: Mapping[str, Columns], baseline: BaselineHistogram | None
+    rows: EvaluationSlab, calibrated: Mapping[str, Columns], baseline: BaselineHistogram | None
 ) -> Leaves:
     reference = rows.plan.settings.reference
     yield from fill_truth(rows)

@@ -21,6 +21,7 @@ from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import Part
+from pipeline.numerics.arrays import FloatArray, IntArray
 
 CHUNK_ROWS = 1_000_000
 
@@ -97,8 +98,8 @@ def stage_chunk(chunk: Chunk, dataset: Path, parts: Sequence[Part]) -> Staged:
     ids, values = _read(chunk)
     order = np.argsort(ids)
     rising = ids[order]
-    rows: list[NDArray[np.int64]] = []
-    taken: list[NDArray[np.int64]] = []
+    rows: list[IntArray] = []
+    taken: list[IntArray] = []
     for part in parts:
         table = pq.read_table(dataset / part.path, columns=[IDENTITY], use_threads=False)
         wanted = table[IDENTITY].to_numpy()
@@ -121,7 +122,7 @@ def stage_chunk(chunk: Chunk, dataset: Path, parts: Sequence[Part]) -> Staged:
 
 def external_columns(
     name: str, given: ExternalSet, target: Target, folders: Sequence[Path], place: tuple[int, Part]
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, FloatArray]:
     """The columns of an external set for the rows of a part [N]; NaN where it has no such cluster.
 
     Args:
@@ -150,8 +151,8 @@ def external_columns(
 
 
 def complete(
-    columns: dict[str, NDArray[np.float64]], numerator: NDArray[Any], target: Target
-) -> dict[str, NDArray[np.float64]]:
+    columns: dict[str, FloatArray], numerator: NDArray[Any], target: Target
+) -> dict[str, FloatArray]:
     """With both the target and the calibrated value, of which one follows from the other."""
     whole = dict(columns)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,7 +211,7 @@ def _require(where: str, wanted: set[str], known: Sequence[str]) -> None:
         raise UserError(msg)
 
 
-def _read(chunk: Chunk) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+def _read(chunk: Chunk) -> tuple[NDArray[np.uint64], FloatArray]:
     """Identities [N] and values [C, N] of a chunk."""
     names = list(chunk.given.columns.values())
     if chunk.path.suffix == ".root":

@@ -33,23 +33,25 @@ from pipeline.evaluation.rows import (
     TARGET,
     UNCALIBRATED,
     VERSUS,
-    Columns,
+    EvaluationSlab,
     Leaves,
     Quantity,
-    Rows,
     quotient,
     select,
     wide,
 )
 from pipeline.evaluation.scores import NLL, NLL_EXCESS, fill_scores
+from pipeline.numerics.arrays import Columns, FloatArray, Int32Array
 from pipeline.numerics.compiled import exact_kernel
-from pipeline.statistics.binning import UNSEEN, Floats, Numbers, Spacing, around_one, evenly
+from pipeline.statistics.binning import UNSEEN, Spacing, around_one, evenly
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
 
 
 @exact_kernel
-def deviations(ratios: Floats, low: float, high: float) -> tuple[Floats, Floats, Floats, Floats]:
+def deviations(
+    ratios: FloatArray, low: float, high: float
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Of ratios [N]: ratio - 1, the same if between the bounds, 1 / ratio - 1, the same likewise.
 
     What is not between them is NaN.
@@ -64,7 +66,7 @@ def deviations(ratios: Floats, low: float, high: float) -> tuple[Floats, Floats,
     return first, second, third, fourth
 
 
-def fill_truth(rows: Rows) -> Leaves:
+def fill_truth(rows: EvaluationSlab) -> Leaves:
     """The uncalibrated scale, the target against each axis, spectra by class, and the map."""
     plan = rows.plan
     yield from _fill_ratio(rows, UNCALIBRATED, rows.numerator / rows.denominator)
@@ -73,7 +75,9 @@ def fill_truth(rows: Rows) -> Leaves:
     yield from _fill_map(rows, EVERYWHERE, None)
 
 
-def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
+def fill_set(
+    rows: EvaluationSlab, name: str, columns: Columns, reference: Columns | None
+) -> Leaves:
     """Everything about one calibrated set.
 
     Args:
@@ -94,7 +98,9 @@ def fill_set(rows: Rows, name: str, columns: Columns, reference: Columns | None)
         yield from _fill_window(rows, name, columns)
 
 
-def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | None) -> Leaves:
+def fill_baseline(
+    rows: EvaluationSlab, baseline: BaselineHistogram, reference: Columns | None
+) -> Leaves:
     """The negative log density of the baseline, and its excess over the reference's."""
     nll = -baseline.log_density(rows.numerator, rows.target)
     yield from rows.moments(NLL.figure, BASELINE, nll)
@@ -102,7 +108,9 @@ def fill_baseline(rows: Rows, baseline: BaselineHistogram, reference: Columns | 
         yield from rows.moments(NLL_EXCESS.figure, BASELINE, nll + wide(reference, "log_density"))
 
 
-def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Columns]) -> Leaves:
+def fill_selection(
+    rows: EvaluationSlab, name: str, ranked_by: str, sets: Mapping[str, Columns]
+) -> Leaves:
     """A set's ratio in bins of the relative uncertainty of a set, its own or another's."""
     rank = rows.plan.settings.fine.rank
     if ranked_by not in rows.ranks:
@@ -115,7 +123,7 @@ def fill_selection(rows: Rows, name: str, ranked_by: str, sets: Mapping[str, Col
     yield Key(SELECTION, name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
 
 
-def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
+def fill_pair(rows: EvaluationSlab, first: str, second: str, sets: Mapping[str, Columns]) -> Leaves:
     """Relative differences of two sets' uncertainties and central values (Fig. 11b)."""
     name, one, two = f"{first}{VERSUS}{second}", sets[first], sets[second]
     spacing = rows.plan.settings.fine.difference
@@ -129,7 +137,7 @@ def fill_pair(rows: Rows, first: str, second: str, sets: Mapping[str, Columns]) 
         yield from _fill_pair_planes(rows, name, one, two)
 
 
-def _fill_pair_planes(rows: Rows, name: str, one: Columns, two: Columns) -> Leaves:
+def _fill_pair_planes(rows: EvaluationSlab, name: str, one: Columns, two: Columns) -> Leaves:
     """Both sets' relative uncertainties and pulls in two dimensions, and their correlations."""
     fine, central = rows.plan.settings.fine, rows.plan.target.name
     relative = [quotient(wide(each, "sigma_tot"), wide(each, central)) for each in (two, one)]
@@ -142,7 +150,10 @@ def _fill_pair_planes(rows: Rows, name: str, one: Columns, two: Columns) -> Leav
 
 
 def _fill_pair_plane(
-    rows: Rows, names: tuple[str, str], values: list[Floats], spacings: tuple[Spacing, Spacing]
+    rows: EvaluationSlab,
+    names: tuple[str, str],
+    values: list[FloatArray],
+    spacings: tuple[Spacing, Spacing],
 ) -> Leaves:
     """Two quantities in two dimensions, and the moments of their correlation.
 
@@ -167,7 +178,7 @@ def class_spacing(plan: EvaluationPlan) -> Spacing:
     return Spacing(scale="linear", low=0.0, high=float(number), cells=number)
 
 
-def _classify(rows: Rows) -> Numbers:
+def _classify(rows: EvaluationSlab) -> Int32Array:
     """Rows by their classes: bit i of the cell's number says that a row is in class i."""
     code = np.ones(len(rows.target), np.int32)
     for bit, conditions in enumerate(rows.plan.classes.values()):
@@ -175,7 +186,7 @@ def _classify(rows: Rows) -> Numbers:
     return code
 
 
-def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
+def _fill_ratio(rows: EvaluationSlab, name: str, ratio: FloatArray) -> Leaves:
     fine = rows.plan.settings.fine
     quantity = Quantity.of(ratio, fine.ratio)
     yield rows.on_axis(RATIO_ON_TRUTH, name, quantity, rows.plan.truth_axis)
@@ -186,13 +197,13 @@ def _fill_ratio(rows: Rows, name: str, ratio: Floats) -> Leaves:
     yield rows.means(RATIO_MEANS, name, deviations(ratio, low, high))
 
 
-def _fill_plane(rows: Rows, name: str, values: Floats) -> None:
+def _fill_plane(rows: EvaluationSlab, name: str, values: FloatArray) -> None:
     if rows.plan.plane_axes:
         quantity = Quantity.of(values, rows.plan.plane)
         rows.add(PLANE, name, rows.plan.plane, quantity.cells)
 
 
-def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
+def _fill_map(rows: EvaluationSlab, name: str, chosen: FloatArray | None) -> Leaves:
     if (plan := rows.plan.map) is None:
         return
     distance = wide(rows.table, plan.distance)
@@ -204,7 +215,7 @@ def _fill_map(rows: Rows, name: str, chosen: Floats | None) -> Leaves:
     yield rows.plane(Key(MAP, name, EVERYWHERE), z, r, (plan.z, plan.r))
 
 
-def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
+def _fill_window(rows: EvaluationSlab, name: str, columns: Columns) -> Leaves:
     """Where the clusters of very large uncertainty are, and what they look like (Fig. 14b)."""
     window = rows.plan.settings.sigma_window
     if window is None:
@@ -216,7 +227,7 @@ def _fill_window(rows: Rows, name: str, columns: Columns) -> Leaves:
     yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 
-def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Leaves:
+def _fill_pulls(rows: EvaluationSlab, name: str, columns: Columns, central: FloatArray) -> Leaves:
     spacing = rows.plan.settings.fine.pull
     pull = quotient(central - rows.target, wide(columns, "sigma_tot"))
     yield from rows.histogram(PULL_LINEAR, name, Quantity.of(pull, spacing))
@@ -226,12 +237,14 @@ def _fill_pulls(rows: Rows, name: str, columns: Columns, central: Floats) -> Lea
         rows.profile(PULL, name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
 
 
-def _log_pull(rows: Rows, columns: Columns, central: Floats) -> Floats:
+def _log_pull(rows: EvaluationSlab, columns: Columns, central: FloatArray) -> FloatArray:
     distance = np.log10(quotient(central, rows.target))
     return quotient(distance, wide(columns, "sigma_tot_log10"))
 
 
-def _fill_sigmas(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
+def _fill_sigmas(
+    rows: EvaluationSlab, name: str, columns: Columns, reference: Columns | None
+) -> Leaves:
     fine = rows.plan.settings.fine
     for figure in SIGMAS:
         if figure.name in columns:

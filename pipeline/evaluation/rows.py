@@ -1,7 +1,7 @@
 """One part's rows as an evaluation needs them, and the accumulators that they fill."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,25 +13,22 @@ from pipeline.evaluation.axes import ResolvedAxis, ResolvedCondition
 from pipeline.evaluation.plan import EvaluationPlan
 from pipeline.evaluation.settings import ORACLE
 from pipeline.formats.columns import IDENTITY
+from pipeline.numerics.arrays import Columns, FloatArray, Int32Array, IntArray, RealArray
 from pipeline.numerics.compiled import exact_kernel
 from pipeline.statistics.binning import (
     OUTSIDE,
     Bins,
-    Floats,
     Grouped,
-    Indices,
-    Numbers,
     Spacing,
     edge_bins,
     group_cells,
     number_bins,
 )
-from pipeline.statistics.histogram import Cells, DenseHistogram, FineHistogram
+from pipeline.statistics.histogram import DenseHistogram, FineBins, FineHistogram
 from pipeline.statistics.moments import BinMoments
 from pipeline.statistics.sparse_histogram import SortedRows, sort_rows
 from pipeline.statistics.sums_on_axes import totals_on_axes
 
-Columns = Mapping[str, NDArray[Any]]
 Leaf = FineHistogram | BinMoments
 Leaves = Iterator[tuple[Key, Leaf]]
 
@@ -51,10 +48,10 @@ class Quantity:
     """The fine cells [N] of a quantity."""
 
     spacing: Spacing
-    cells: Numbers
+    cells: Int32Array
 
     @classmethod
-    def of(cls, values: NDArray[np.floating], spacing: Spacing) -> Self:
+    def of(cls, values: RealArray, spacing: Spacing) -> Self:
         """The cells of values [N]."""
         return cls(spacing, spacing.index(values))
 
@@ -63,13 +60,13 @@ class Quantity:
         """The rows in the order of their cells."""
         return sort_rows(self.cells, self.spacing.width)
 
-    def grouped(self, groups: Grouped) -> Numbers:
+    def grouped(self, groups: Grouped) -> Int32Array:
         """The groups [N] of the cells."""
         return group_cells(self.cells, groups.of_cells)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class EvaluationSlab:
     """The truth of N rows, their weights, bins and populations.
 
     Attributes:
@@ -89,13 +86,13 @@ class Rows:
 
     plan: EvaluationPlan
     table: Columns
-    target: Floats
-    numerator: Floats
-    denominator: Floats
-    weights: Floats | None
+    target: FloatArray
+    numerator: FloatArray
+    denominator: FloatArray
+    weights: FloatArray | None
     bins: dict[str, Bins]
-    numbered: dict[AxisGroup, tuple[Bins, Floats]]
-    populations: dict[str, Indices | None]
+    numbered: dict[AxisGroup, tuple[Bins, FloatArray]]
+    populations: dict[str, IntArray | None]
     profiles: Profiles
     ratios: dict[str, Quantity]
     ranks: dict[str, Bins]
@@ -144,14 +141,14 @@ class Rows:
         self.add(figure, name, groups, quantity.grouped(groups))
 
     def add(
-        self, figure: Figure[DenseHistogram], name: str, spacing: Cells, cells: Numbers
+        self, figure: Figure[DenseHistogram], name: str, spacing: FineBins, cells: Int32Array
     ) -> None:
         """Adds rows by their cells [N] to what is counted in the bins of all axes of a figure."""
         bins, totals = self._numbered(figure.axes)
         key = Key(figure, name, AXES)
         self.profiles.add(key, spacing, cells, bins, len(totals), self.weights)
 
-    def _numbered(self, group: AxisGroup) -> tuple[Bins, Floats]:
+    def _numbered(self, group: AxisGroup) -> tuple[Bins, FloatArray]:
         """Bins [N, A] of a group's axes, numbered through, and their totals [B, 3]."""
         if group not in self.numbered:
             places = self.plan.bins_of(group)
@@ -177,7 +174,7 @@ class Rows:
         )
 
     def means(
-        self, figure: Figure[BinMoments], name: str, values: Sequence[Floats]
+        self, figure: Figure[BinMoments], name: str, values: Sequence[FloatArray]
     ) -> tuple[Key, Leaf]:
         """Means and spreads [Q, bins] of Q quantities [N] in the bins of all axes."""
         bins, totals = self._numbered(figure.axes)
@@ -185,7 +182,7 @@ class Rows:
         return Key(figure, name, AXES), leaf
 
     def plane(
-        self, key: Key, across: Numbers, up: Numbers, spacings: tuple[Spacing, Spacing]
+        self, key: Key, across: Int32Array, up: Int32Array, spacings: tuple[Spacing, Spacing]
     ) -> tuple[Key, Leaf]:
         """Rows in two dimensions; those without either number are in no cell."""
         first, second = spacings
@@ -199,8 +196,8 @@ class Rows:
         return key, leaf
 
     def _choose(
-        self, values: NDArray[Any], chosen: Indices | None
-    ) -> tuple[NDArray[Any], Floats | None]:
+        self, values: NDArray[Any], chosen: IntArray | None
+    ) -> tuple[NDArray[Any], FloatArray | None]:
         if chosen is None:
             return values, self.weights
         return values[chosen], None if self.weights is None else self.weights[chosen]
@@ -233,7 +230,7 @@ def check_aligned(table: Columns, name: str, columns: Columns, plan: EvaluationP
 
 def select(
     table: Columns, plan: EvaluationPlan, conditions: Iterable[ResolvedCondition]
-) -> Indices:
+) -> IntArray:
     """The rows that meet all conditions."""
     keep = np.ones(len(table[plan.target.name]), dtype=bool)
     for condition in conditions:
@@ -246,12 +243,12 @@ def select(
     return np.flatnonzero(keep)
 
 
-def _wide(values: NDArray[Any]) -> Floats:
+def _wide(values: NDArray[Any]) -> FloatArray:
     return values.astype(np.float64)
 
 
 @exact_kernel
-def quotients(above: Floats, below: Floats) -> Floats:
+def quotients(above: FloatArray, below: FloatArray) -> FloatArray:
     """The quotient of each row [N]; NaN where the divisor is not positive."""
     out = np.empty_like(above)
     for i in range(len(above)):
@@ -259,11 +256,11 @@ def quotients(above: Floats, below: Floats) -> Floats:
     return out
 
 
-def wide(columns: Columns, name: str) -> Floats:
+def wide(columns: Columns, name: str) -> FloatArray:
     """A column [N] in float64."""
     return np.ascontiguousarray(columns[name], np.float64)
 
 
-def quotient(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+def quotient(above: NDArray[Any], below: NDArray[Any]) -> FloatArray:
     """The quotient; NaN, which no histogram counts, where the divisor is not positive."""
     return quotients(*(np.ascontiguousarray(each, np.float64) for each in (above, below)))

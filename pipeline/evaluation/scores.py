@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.accumulators import PIT, PIT_ON_AXES, SCORE_MEANS, Figure
-from pipeline.evaluation.rows import COVERAGES, Columns, Leaves, Quantity, Rows, quotient, wide
+from pipeline.evaluation.rows import COVERAGES, EvaluationSlab, Leaves, Quantity, quotient, wide
 from pipeline.formats.calibrated_set import QUANTILES
-from pipeline.statistics.binning import Floats, Spacing, evenly
+from pipeline.numerics.arrays import Columns, FloatArray
+from pipeline.statistics.binning import Spacing, evenly
 from pipeline.statistics.moments import BinMoments
 
 
@@ -30,7 +31,7 @@ class ScoredSet:
         is_comparable: Whether an excess over the reference's score means anything.
     """
 
-    rows: Rows
+    rows: EvaluationSlab
     columns: Columns
     reference: Columns | None
     is_comparable: bool = True
@@ -40,19 +41,19 @@ class ScoredSet:
         return self.columns.get(name)
 
     @property
-    def nll(self) -> Floats | None:
+    def nll(self) -> FloatArray | None:
         """-log of the density of log10 of the target, in nats."""
         return -wide(self.columns, "log_density") if "log_density" in self.columns else None
 
     @property
-    def nll_excess(self) -> Floats | None:
+    def nll_excess(self) -> FloatArray | None:
         """The same minus the reference's."""
         reference = self.reference
         if reference is None or not self.is_comparable or "log_density" not in reference:
             return None
         return None if self.nll is None else self.nll + wide(reference, "log_density")
 
-    def is_inside(self, interval: str) -> Floats | None:
+    def is_inside(self, interval: str) -> FloatArray | None:
         """1 where the true value lies in a central interval, else 0; NaN without an interval."""
         width = self.width(interval)
         if width is None:
@@ -62,12 +63,12 @@ class ScoredSet:
         inside = (target >= self.columns[low]) & (target <= self.columns[high])
         return np.where(np.isnan(width), np.nan, inside)
 
-    def width(self, interval: str) -> Floats | None:
+    def width(self, interval: str) -> FloatArray | None:
         """Width of a central interval, in log10 of the target."""
         return self._widths.get(interval)
 
     @functools.cached_property
-    def _widths(self) -> dict[str, Floats]:
+    def _widths(self) -> dict[str, FloatArray]:
         return {
             name: np.log10(quotient(wide(self.columns, high), wide(self.columns, low)))
             for name, (low, high, _) in COVERAGES.items()
@@ -75,27 +76,27 @@ class ScoredSet:
         }
 
     @property
-    def crps(self) -> Floats:
+    def crps(self) -> FloatArray:
         """The CRPS, on the rows of which the reference has one, so that all sets have the same."""
         excess = self._crps_excess
         return self._crps if excess is None else np.where(np.isnan(excess), np.nan, self._crps)
 
     @property
-    def crps_excess(self) -> Floats | None:
+    def crps_excess(self) -> FloatArray | None:
         """The same minus the reference's; quantiles have none, see `_crps`."""
         is_density = "log_density" in self.columns
         is_like_density = is_density or len(self._quantiles) < 3
         return self._crps_excess if self.is_comparable and is_like_density else None
 
     @functools.cached_property
-    def _crps_excess(self) -> Floats | None:
+    def _crps_excess(self) -> FloatArray | None:
         reference = self.reference
         if reference is None or "crps" not in reference:
             return None
         return self._crps - wide(reference, "crps")
 
     @functools.cached_property
-    def _crps(self) -> Floats:
+    def _crps(self) -> FloatArray:
         """The continuous ranked probability score in log10 of the target.
 
         Of quantiles it is twice the mean of their pinball losses, each standing for the
@@ -168,7 +169,9 @@ SCORES = (
 SCORES_IN_BINS = tuple(score for score in SCORES if score.in_bins)
 
 
-def fill_scores(rows: Rows, name: str, columns: Columns, reference: Columns | None) -> Leaves:
+def fill_scores(
+    rows: EvaluationSlab, name: str, columns: Columns, reference: Columns | None
+) -> Leaves:
     """What the scores say of a calibrated set; see `fill.fill_set`."""
     # Rows to which a density gives no weight at all have an infinite score; they are left out
     # of the mean, and counted: the moments then hold fewer rows than the population, for which

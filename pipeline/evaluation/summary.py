@@ -19,7 +19,7 @@ from pipeline.evaluation.accumulators import (
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import BASELINE, EVERYWHERE, UNCALIBRATED, VERSUS
 from pipeline.evaluation.scores import NLL, NLL_EXCESS, SCORES, RowScore
-from pipeline.statistics.binning import Floats, Indices
+from pipeline.numerics.arrays import FloatArray, IntArray
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
@@ -149,7 +149,7 @@ def _closure(evaluation: Evaluation, name: str) -> Figures:
         yield "resolution_ratio_to_em", float(np.median(gains))
 
 
-def closure_bins(evaluation: Evaluation) -> Indices:
+def closure_bins(evaluation: Evaluation) -> IntArray:
     """Bins of the denominator that closure counts: high and full enough; flow bins never."""
     settings, axis = evaluation.plan.settings, evaluation.plan.truth_axis
     truth = _truth_profile(evaluation, RATIO_ON_TRUTH, UNCALIBRATED)
@@ -184,9 +184,9 @@ def _truth_profile(
     return evaluation.find(figure, name, evaluation.plan.truth_axis.name)
 
 
-def _medians(profile: FineHistogram, bins: Indices) -> Floats:
+def _medians(profile: FineHistogram, bins: IntArray) -> FloatArray:
     return np.array([profile.distribution(int(i)).quantile(0.5) for i in bins])
 
 
-def _resolutions(profile: FineHistogram, bins: Indices) -> Floats:
+def _resolutions(profile: FineHistogram, bins: IntArray) -> FloatArray:
     return np.array([profile.distribution(int(i)).relative_resolution()[0] for i in bins])

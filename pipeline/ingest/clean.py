@@ -3,9 +3,8 @@
 Cuts and floors are counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +16,15 @@ from pipeline.formats.manifest import SPLITS, Split
 from pipeline.ingest.identity import Ids, chain, ids_from_columns, ids_from_file, uniform_of
 from pipeline.ingest.moments import SignedMoments
 from pipeline.ingest.plan import PartPlan, finite_columns, statistics_columns
-from pipeline.root.inspect import Source
-from pipeline.root.read import Rows
+from pipeline.numerics.arrays import BoolArray, Columns, Float32Array, IntArray
+from pipeline.root.inspect import RootSource
+from pipeline.root.read import RootBlock
 from pipeline.settings import DatasetSettings
-
-Columns = Mapping[str, NDArray[Any]]
 
 
 def select(
     arrays: Columns, cuts: Sequence[Cut], finite: Sequence[str]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+) -> tuple[BoolArray, IntArray]:
     """Which rows are kept, and how many are left at each step of the cut flow.
 
     Args:
@@ -48,13 +46,10 @@ def select(
     return keep, np.array(counts, dtype=np.int64)
 
 
-def raise_to_floor(values: NDArray[np.float32], floor: float) -> tuple[NDArray[np.float32], int]:
+def raise_to_floor(values: Float32Array, floor: float) -> tuple[Float32Array, int]:
     """The values with those below the floor raised to it, and how many were."""
     is_below = values < np.float32(floor)
     return np.where(is_below, np.float32(floor), values), int(is_below.sum())
-
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +64,20 @@ class CleanBlock:
         moments: Of the training rows.
     """
 
-    columns: Arrays
+    columns: Columns
     rows: dict[Split, int]
-    counts: NDArray[np.int64]
-    floored: NDArray[np.int64]
+    counts: IntArray
+    floored: IntArray
     moments: SignedMoments
 
-    def of(self, split: Split) -> Arrays:
+    def of(self, split: Split) -> Columns:
         """The rows of one split."""
         before = sum(self.rows[earlier] for earlier in SPLITS[: SPLITS.index(split)])
         rows = slice(before, before + self.rows[split])
         return {name: values[rows] for name, values in self.columns.items()}
 
 
-def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
+def clean_block(plan: PartPlan, source: RootSource, rows: RootBlock) -> CleanBlock:
     """Select, identify and split the clusters of one block."""
     settings, target = plan.settings, plan.settings.target
     # float32 first: what is cut, floored and divided is what is written.
@@ -100,7 +95,7 @@ def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
     order_K = kept_K[by_split_K]
     # Arrow gathers rows twice as fast as NumPy.
     taken = pa.table(single).take(pa.array(order_K))
-    columns: Arrays = {name: taken[name].to_numpy() for name in taken.column_names}
+    columns: Columns = {name: taken[name].to_numpy() for name in taken.column_names}
     floored = np.zeros(len(settings.floors), dtype=np.int64)
     for number, (name, floor) in enumerate(settings.floors.items()):
         columns[name], floored[number] = raise_to_floor(columns[name], floor)
@@ -120,7 +115,7 @@ def clean_block(plan: PartPlan, source: Source, rows: Rows) -> CleanBlock:
 
 
 def identify(
-    source: Source, is_vectors: bool, rows: Rows, kept_K: NDArray[np.intp]
+    source: RootSource, is_vectors: bool, rows: RootBlock, kept_K: NDArray[np.intp]
 ) -> tuple[Ids, Ids]:
     """Identities of the events and of the clusters, [K] each, of one file's own columns.
 
@@ -147,7 +142,7 @@ def _splits(plan: PartPlan, ids_K: Ids) -> NDArray[np.uint8]:
     return np.searchsorted(edges, uniform_of(ids_K, split.seed), side="right").astype(np.uint8)
 
 
-def moments_of(settings: DatasetSettings, rows: Arrays) -> SignedMoments:
+def moments_of(settings: DatasetSettings, rows: Columns) -> SignedMoments:
     """The moments of the columns of which statistics are kept, then of their logarithms."""
     names, logs = statistics_columns(settings)
     columns = {name: rows[name].astype(np.float64) for name in names}
@@ -156,7 +151,7 @@ def moments_of(settings: DatasetSettings, rows: Arrays) -> SignedMoments:
     return SignedMoments.of([*columns.values(), *(np.log10(columns[n]) for n in logs)], weights_N)
 
 
-def refuse_unknown_events(source: Source, *, is_vectors: bool) -> None:
+def refuse_unknown_events(source: RootSource, *, is_vectors: bool) -> None:
     """Refuse a file whose clusters cannot be given to events.
 
     Raises:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.fold import merge_in_order
 from pipeline.formats.errors import UserError
@@ -23,6 +22,7 @@ from pipeline.formats.versions import fingerprint
 from pipeline.ingest.moments import SignedMoments
 from pipeline.ingest.plan import PartPlan, settings_fingerprint, statistics_columns
 from pipeline.ingest.resume import BlockRecord, Receipt
+from pipeline.numerics.arrays import IntArray
 from pipeline.settings import DatasetSettings
 
 
@@ -90,8 +90,8 @@ def build_manifest(
 
 @dataclass(frozen=True, slots=True)
 class _Total:
-    counts: NDArray[np.int64]
-    floored: NDArray[np.int64]
+    counts: IntArray
+    floored: IntArray
     moments: SignedMoments
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import FloatArray, IntArray
+
 Ids = NDArray[np.uint64]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -38,7 +40,7 @@ def ids_from_columns(columns: Sequence[NDArray[Any]]) -> Ids:
     return chain(np.zeros(len(columns[0]), dtype=np.uint64), columns)
 
 
-def ids_from_file(file_uuid: str, entry: NDArray[np.int64]) -> Ids:
+def ids_from_file(file_uuid: str, entry: IntArray) -> Ids:
     """Identities [N] from a ROOT file's UUID and the entries [N] in it."""
     number = uuid.UUID(file_uuid).int
     words = np.array([[number >> 64], [number & (2**64 - 1)]], np.uint64)
@@ -46,7 +48,7 @@ def ids_from_file(file_uuid: str, entry: NDArray[np.int64]) -> Ids:
     return mix(seed ^ entry.view(np.uint64))
 
 
-def uniform_of(ids: Ids, seed: int) -> NDArray[np.float64]:
+def uniform_of(ids: Ids, seed: int) -> FloatArray:
     """A number in [0, 1) for each identity; another seed gives an independent one."""
     salt = mix(np.array([seed % 2**64], np.uint64))
     return (mix(ids ^ salt) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
+from pipeline.numerics.arrays import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +30,13 @@ class Moments:
 
     count: int
     sum_of_weights: float
-    mean: Values
-    spread: Values
-    minimum: Values
-    maximum: Values
+    mean: FloatArray
+    spread: FloatArray
+    minimum: FloatArray
+    maximum: FloatArray
 
     @classmethod
-    def of(cls, columns: Sequence[Values], weights_N: Values | None = None) -> Self:
+    def of(cls, columns: Sequence[FloatArray], weights_N: FloatArray | None = None) -> Self:
         """The moments of one block of rows.
 
         Args:
@@ -100,7 +99,7 @@ class SignedMoments:
         object.__setattr__(self, "sum_of_weights", total)
 
     @classmethod
-    def of(cls, columns: Sequence[Values], weights_N: Values | None = None) -> Self:
+    def of(cls, columns: Sequence[FloatArray], weights_N: FloatArray | None = None) -> Self:
         """The moments of one block of rows, as Moments.of, with weights of any sign."""
         if weights_N is None:
             return cls(Moments.of(columns), Moments.of([values[:0] for values in columns]))
@@ -113,13 +112,13 @@ class SignedMoments:
         return SignedMoments(self.plus + other.plus, self.minus + other.minus)
 
     @property
-    def mean(self) -> Values:
+    def mean(self) -> FloatArray:
         """Weighted mean [C]; the weights must not sum to zero."""
         share = self.minus.sum_of_weights / self.sum_of_weights
         return self.plus.mean + (self.plus.mean - self.minus.mean) * share
 
     @property
-    def std(self) -> Values:
+    def std(self) -> FloatArray:
         """Standard deviation [C], divided by the sum of weights as scikit-learn does.
 
         NaN where negative weights make the variance negative.
@@ -132,11 +131,11 @@ class SignedMoments:
             return np.sqrt(spread / self.sum_of_weights)
 
     @property
-    def minimum(self) -> Values:
+    def minimum(self) -> FloatArray:
         """Smallest values [C]."""
         return np.minimum(self.plus.minimum, self.minus.minimum)
 
     @property
-    def maximum(self) -> Values:
+    def maximum(self) -> FloatArray:
         """Largest values [C]."""
         return np.maximum(self.plus.maximum, self.minus.maximum)

@@ -10,7 +10,7 @@ from pipeline.formats.manifest import InputFile
 from pipeline.formats.versions import fingerprint
 from pipeline.ingest.resume import Earlier
 from pipeline.root.files import Access
-from pipeline.root.inspect import Source, Wanted
+from pipeline.root.inspect import RootSource, Wanted
 from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
 
 VERSION = 2  # raised when the same inputs and settings give another dataset
@@ -42,7 +42,7 @@ class PartPlan:
 
     index: int
     blocks: tuple[Block, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[RootSource, ...]
     columns: tuple[Column, ...]
     settings: DatasetSettings
     folder: Path
@@ -86,7 +86,7 @@ def plan_blocks(files: Sequence[InputFile], rows_per_part: int) -> list[tuple[Bl
 
 def plan_parts(
     settings: DatasetSettings,
-    sources: Sequence[Source],
+    sources: Sequence[RootSource],
     *,
     folder: Path,
     access: Access,
@@ -152,7 +152,7 @@ def wanted_columns(settings: DatasetSettings) -> Wanted:
     return Wanted(needed, tuple(dict.fromkeys(optional)), units)
 
 
-def kept_columns(settings: DatasetSettings, sources: Sequence[Source]) -> tuple[Column, ...]:
+def kept_columns(settings: DatasetSettings, sources: Sequence[RootSource]) -> tuple[Column, ...]:
     """The columns of the parts, `cluster_id` first; extras only where every input has them."""
     target = settings.target
     columns = [Column(name=IDENTITY, role="identity")]

@@ -5,11 +5,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
@@ -18,10 +16,9 @@ from pipeline.formats.manifest import SPLITS, Part, Split, read_part
 from pipeline.ingest.clean import CleanBlock, clean_block
 from pipeline.ingest.plan import Block, PartPlan
 from pipeline.ingest.resume import BlockRecord, MomentsRecord, Receipt, receipt_path
+from pipeline.numerics.arrays import Columns
 from pipeline.parquet import part_path, write_part
-from pipeline.root.read import Rows, concatenate, read_rows
-
-Arrays = dict[str, NDArray[Any]]
+from pipeline.root.read import RootBlock, concatenate, read_rows
 
 
 def write_parts(plan: PartPlan) -> Receipt:
@@ -80,7 +77,7 @@ def _link(old: Path, new: Path) -> None:
 
 def _write(plan: PartPlan) -> Receipt:
     records: list[BlockRecord] = []
-    pieces: dict[Split, list[Arrays]] = {split: [] for split in SPLITS}
+    pieces: dict[Split, list[Columns]] = {split: [] for split in SPLITS}
     for block, content in _contents(plan):
         if isinstance(content, UserError):
             records.append(BlockRecord(key=plan.key_of(block), failure=str(content)))
@@ -100,7 +97,7 @@ def _write(plan: PartPlan) -> Receipt:
     )
 
 
-Content = tuple[BlockRecord, dict[Split, Arrays]]
+Content = tuple[BlockRecord, dict[Split, Columns]]
 
 
 def _contents(plan: PartPlan) -> Iterator[tuple[Block, Content | UserError]]:
@@ -120,7 +117,7 @@ def _read_earlier(plan: PartPlan) -> dict[Block, Content]:
     Each part is read once, and is in memory no longer than it takes to copy the blocks' rows.
     """
     found = {b: plan.earlier[key] for b in plan.blocks if (key := plan.key_of(b)) in plan.earlier}
-    rows: dict[Block, dict[Split, Arrays]] = {block: {} for block in found}
+    rows: dict[Block, dict[Split, Columns]] = {block: {} for block in found}
     wanted: dict[tuple[Path, str], tuple[Part, list[Block]]] = {}
     for block, earlier in found.items():
         for split in SPLITS:
@@ -174,10 +171,10 @@ def _read_blocks(
         yield from _read_blocks(plan, [block])
 
 
-def _rows_of(plan: PartPlan, blocks: Sequence[Block]) -> Iterator[Rows]:
+def _rows_of(plan: PartPlan, blocks: Sequence[Block]) -> Iterator[RootBlock]:
     source = plan.sources[blocks[0].file]
     pieces = read_rows(source, plan.settings.layout, blocks[0].start, blocks[-1].stop, plan.access)
-    held: list[Rows] = []
+    held: list[RootBlock] = []
     for block in blocks:
         missing = block.stop - block.start - sum(map(len, held))
         while missing > 0:

@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.lookup.settings import TableAxis
+from pipeline.numerics.arrays import BoolArray, Columns, FloatArray, IntArray
 from pipeline.numerics.compiled import exact_kernel, kernel
 from pipeline.numerics.special import ROUGH_LOG, rough_log
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Columns = Mapping[str, NDArray[Any]]
 
 UNKNOWN = -1  # the bin of a row that has no number on some axis
 
@@ -34,8 +31,8 @@ class Quantities:
     """
 
     places: Mapping[_Quantity, int]
-    values_QN: Floats
-    scaled_QN: Floats
+    values_QN: FloatArray
+    scaled_QN: FloatArray
 
     @classmethod
     def of(cls, columns: Columns, axes: Sequence[TableAxis]) -> "Quantities":
@@ -52,7 +49,7 @@ class Quantities:
             _scaled(np.asarray(above), np.asarray(below), flags, values_QN[at], scaled_QN[at])
         return cls(places, values_QN, scaled_QN)
 
-    def bins(self, axes: Sequence[TableAxis]) -> Indices:
+    def bins(self, axes: Sequence[TableAxis]) -> IntArray:
         """The flat bin [N] of each row, the last axis running fastest; UNKNOWN where NaN."""
         places = np.array([self.places[_quantity(axis)] for axis in axes])
         starts = np.array([_on_scale(axis, axis.low) for axis in axes])
@@ -70,7 +67,7 @@ def num_bins(axes: Sequence[TableAxis]) -> int:
     return int(np.prod([axis.bins for axis in axes]))
 
 
-def edges_of(axis: TableAxis) -> Floats:
+def edges_of(axis: TableAxis) -> FloatArray:
     """The edges [bins + 1] of an axis."""
     space = np.geomspace if axis.scale == "log" else np.linspace
     return np.asarray(space(axis.low, axis.high, axis.bins + 1), np.float64)
@@ -89,8 +86,8 @@ def _scaled(
     above: NDArray[Any],
     below: NDArray[Any],
     flags: tuple[bool, bool, bool],
-    values_N: Floats,
-    scaled_N: Floats,
+    values_N: FloatArray,
+    scaled_N: FloatArray,
 ) -> None:
     is_ratio, is_absolute, is_log = flags
     for i in range(values_N.size):
@@ -105,11 +102,11 @@ def _scaled(
 
 @kernel
 def _flat_bins(
-    values_QN: Floats,
-    scaled_QN: Floats,
-    places_A: Indices,
-    spacing: tuple[Floats, Floats, Indices, NDArray[np.bool_]],
-    out: Indices,
+    values_QN: FloatArray,
+    scaled_QN: FloatArray,
+    places_A: IntArray,
+    spacing: tuple[FloatArray, FloatArray, IntArray, BoolArray],
+    out: IntArray,
 ) -> None:
     starts_A, steps_A, cells_A, is_log_A = spacing
     place_N = np.empty(out.size)
@@ -129,7 +126,7 @@ def _flat_bins(
 
 
 @kernel
-def _settle(values_N: Floats, start: float, step: float, place_N: Floats) -> None:
+def _settle(values_N: FloatArray, start: float, step: float, place_N: FloatArray) -> None:
     """Exact logarithms where a rough one is too near to an edge, or is none."""
     near, margin = 0, ROUGH_LOG * step
     for i in range(place_N.size):
@@ -142,7 +139,7 @@ def _settle(values_N: Floats, start: float, step: float, place_N: Floats) -> Non
 
 
 @exact_kernel
-def values_at(values_B: Floats, bins_N: Indices) -> Floats:
+def values_at(values_B: FloatArray, bins_N: IntArray) -> FloatArray:
     """The value of each row's bin [N]; NaN where that is UNKNOWN."""
     out = np.empty(bins_N.size)
     for i in range(bins_N.size):

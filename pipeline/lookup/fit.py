@@ -4,10 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.fold import merge_in_order
 from pipeline.formats.card import CARD, ModelCard, Output, artefact_of, trained_on
@@ -19,6 +17,7 @@ from pipeline.formats.versions import versions_of
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums
 from pipeline.lookup.tables import CLASS, WEIGHT, Tables, export_csv, write_tables
+from pipeline.numerics.arrays import Columns
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class FitPlan:
     weight: str | None
     log10_range: tuple[float, float]
 
-    def read(self, part: Part, *, labelled: bool) -> dict[str, NDArray[Any]]:
+    def read(self, part: Part, *, labelled: bool) -> Columns:
         """The columns of a part's rows that the sums, or without label the score, need."""
         wanted = [*self.settings.columns, self.target.numerator, self.target.denominator]
         wanted += [self.settings.em_label] if labelled else []

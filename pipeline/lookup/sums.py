@@ -3,16 +3,15 @@
 Medians come from rows in fine bins of log10 of the ratio, so that batches add up in any order.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.formats.columns import Target
-from pipeline.lookup.bins import UNKNOWN, Floats, Indices, Quantities, num_bins
+from pipeline.lookup.bins import UNKNOWN, Quantities, num_bins
 from pipeline.lookup.settings import LookupTableSettings
+from pipeline.numerics.arrays import Columns, FloatArray, IntArray
 
 CELLS = 4096  # over the range of the training rows: some thousandths of the ratio each
 
@@ -30,12 +29,16 @@ class FineSums:
 
     low: float
     high: float
-    cells: Indices
-    weights: Floats
+    cells: IntArray
+    weights: FloatArray
 
     @classmethod
     def of(
-        cls, bins: Indices, ratio: Floats, weights: Floats | None, log10_range: tuple[float, float]
+        cls,
+        bins: IntArray,
+        ratio: FloatArray,
+        weights: FloatArray | None,
+        log10_range: tuple[float, float],
     ) -> Self:
         """The sums of N rows with a positive ratio; their weights are 1 if None."""
         low, high = log10_range
@@ -50,7 +53,7 @@ class FineSums:
         weights = np.concatenate([self.weights, other.weights])
         return FineSums(self.low, self.high, *_sum_equal(cells, weights))
 
-    def medians(self, num_bins: int, stride: int) -> Floats:
+    def medians(self, num_bins: int, stride: int) -> FloatArray:
         """The median of the ratio [num_bins / stride] with `stride` bins after each other as one.
 
         Interpolated within its cell; NaN where the weights do not add up to any.
@@ -72,13 +75,10 @@ class FineSums:
         return medians
 
 
-def _sum_equal(cells: Indices, weights: Floats) -> tuple[Indices, Floats]:
+def _sum_equal(cells: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
     """Each cell once, rising, with the sum of its weights."""
     each, place = np.unique(cells, return_inverse=True)
     return each, np.asarray(np.bincount(place, weights, len(each)), np.float64)
-
-
-Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ class BinSums:
         values: [B]; None where nothing but the rows is counted.
     """
 
-    counts: Indices
-    weights: Floats
-    values: Floats | None
+    counts: IntArray
+    weights: FloatArray
+    values: FloatArray | None
 
     @classmethod
     def of(
-        cls, bins: Indices, size: int, weights: Floats | None, values: Floats | None = None
+        cls, bins: IntArray, size: int, weights: FloatArray | None, values: FloatArray | None = None
     ) -> Self:
         """The sums of N rows.
 
@@ -195,5 +195,5 @@ class TableSums:
         )
 
 
-def _sums(bins: Indices, values: Floats, size: int) -> Floats:
+def _sums(bins: IntArray, values: FloatArray, size: int) -> FloatArray:
     return np.asarray(np.bincount(bins, values, size), np.float64)

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from pipeline.formats.errors import UserError
-from pipeline.lookup.bins import Columns, Floats, Indices, Quantities, edges_of, values_at
+from pipeline.lookup.bins import Quantities, edges_of, values_at
 from pipeline.lookup.settings import LookupTableSettings, TableAxis
 from pipeline.lookup.sums import FineSums, TableSums
+from pipeline.numerics.arrays import Columns, FloatArray, IntArray
 
 Levels = NDArray[np.uint8]
 
 # What a table's bins have when some of its last axes are left out: estimates [coarser bins].
-Estimate = Callable[[int], Floats]
+Estimate = Callable[[int], FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,13 @@ class FilledTable:
             A: those of the nearest bin of the first axis; A + 1: those of all rows.
     """
 
-    entries: Indices
-    values: Floats
+    entries: IntArray
+    values: FloatArray
     levels: Levels
 
 
 def fill_table(
-    entries: Indices, estimate: Estimate, shape: Sequence[int], min_entries: int
+    entries: IntArray, estimate: Estimate, shape: Sequence[int], min_entries: int
 ) -> FilledTable:
     """The value of every bin from the finest bins that have enough entries.
 
@@ -72,7 +73,7 @@ def fill_table(
     return FilledTable(entries, values, levels)
 
 
-def _nearest(values: Floats) -> Floats:
+def _nearest(values: FloatArray) -> FloatArray:
     """Each value that is NaN replaced by that of the nearest bin, the lower of two."""
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
@@ -81,10 +82,10 @@ def _nearest(values: Floats) -> Floats:
     return np.asarray(values[known[np.argmin(distance, axis=1)]])
 
 
-def share_of(part: Floats, rest: Floats) -> Estimate:
+def share_of(part: FloatArray, rest: FloatArray) -> Estimate:
     """Estimates part / (part + rest), from sums [B]."""
 
-    def estimate(stride: int) -> Floats:
+    def estimate(stride: int) -> FloatArray:
         above = part.reshape(-1, stride).sum(axis=1)
         total = above + rest.reshape(-1, stride).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -93,10 +94,10 @@ def share_of(part: Floats, rest: Floats) -> Estimate:
     return estimate
 
 
-def mean_of(values: Floats, weights: Floats) -> Estimate:
+def mean_of(values: FloatArray, weights: FloatArray) -> Estimate:
     """Estimates the weighted mean of something positive, from sums [B]."""
 
-    def estimate(stride: int) -> Floats:
+    def estimate(stride: int) -> FloatArray:
         above = values.reshape(-1, stride).sum(axis=1)
         below = weights.reshape(-1, stride).sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -109,7 +110,7 @@ def mean_of(values: Floats, weights: Floats) -> Estimate:
 def median_of(fine: FineSums, num_bins: int) -> Estimate:
     """Estimates the median of what fine cells hold in B bins."""
 
-    def estimate(stride: int) -> Floats:
+    def estimate(stride: int) -> FloatArray:
         return fine.medians(num_bins, stride)
 
     return estimate
@@ -151,7 +152,7 @@ class Tables:
     em_probability: Table
     weight: Table
 
-    def probability_and_weight(self, columns: Columns) -> tuple[Floats, Floats]:
+    def probability_and_weight(self, columns: Columns) -> tuple[FloatArray, FloatArray]:
         """P_EM [N] and the weight of what is not electromagnetic [N]; NaN where a bin is unknown.
 
         Args:
@@ -164,13 +165,13 @@ class Tables:
             _gather(self.weight, quantities),
         )
 
-    def factors(self, columns: Columns) -> Floats:
+    def factors(self, columns: Columns) -> FloatArray:
         """P + (1 - P) w [N]: what the uncalibrated value is multiplied with."""
         probability, weight = self.probability_and_weight(columns)
         return np.asarray(probability + (1.0 - probability) * weight)
 
 
-def _gather(table: Table, quantities: Quantities) -> Floats:
+def _gather(table: Table, quantities: Quantities) -> FloatArray:
     return values_at(table.filled.values, quantities.bins(table.axes))
 
 

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel
 
-Vector = NDArray[np.float64]
-Vector32 = NDArray[np.float32]
-Parts = tuple[Vector, Vector, Vector]  # log weights, means, 1 / sigma of the components of a row
-Row = tuple[Vector, Vector, Vector, Vector, Vector]  # of a block, see blocks
-Parts32 = tuple[Vector32, Vector32, Vector32]
+Parts = tuple[
+    FloatArray, FloatArray, FloatArray
+]  # log weights, means, 1 / sigma of the components of a row
+Components = tuple[
+    FloatArray, FloatArray, FloatArray, FloatArray, FloatArray
+]  # of a block, see blocks
+Parts32 = tuple[Float32Array, Float32Array, Float32Array]
 
 LN10 = math.log(10.0)
 ROUGH_LOG = 1e-10  # more than the error of `rough_log`
@@ -172,7 +175,7 @@ def copy_into(values: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 @kernel
-def add_components(values: Vector, out: Vector) -> None:
+def add_components(values: FloatArray, out: FloatArray) -> None:
     """Sums over the components of each network, of which there are as many as sums."""
     copy_into(values, out)
     for first in range(out.size, values.size - out.size + 1, out.size):
@@ -182,7 +185,7 @@ def add_components(values: Vector, out: Vector) -> None:
 
 
 @kernel
-def aligned(count: int, size: int) -> Vector:
+def aligned(count: int, size: int) -> FloatArray:
     """Room for arrays [count, size] in which none of a vector's loads crosses a cache line.
 
     Args:
@@ -195,7 +198,7 @@ def aligned(count: int, size: int) -> Vector:
 
 
 @kernel
-def aligned32(count: int, size: int) -> Vector32:
+def aligned32(count: int, size: int) -> Float32Array:
     """The same in float32."""
     room = np.empty(count * size + 16, _F)
     skipped = (-room.ctypes.data % 64) // 4
@@ -203,6 +206,6 @@ def aligned32(count: int, size: int) -> Vector32:
 
 
 @kernel
-def row_of(block: Vector, i: int) -> Row:
+def row_of(block: FloatArray, i: int) -> Components:
     """Views of a row of blocks.blocks_of."""
     return block[i, 0], block[i, 1], block[i, 2], block[i, 3], block[i, 4]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from uproot.language.python import PythonLanguage
 
 from pipeline.formats.errors import UserError
+from pipeline.numerics.arrays import IntArray
 
 # EMB1-3, EME1-3 and FCAL0 in the numbering of CaloSampling; the presamplers (0 and 4) are not
 # part of the fraction's numerator.
@@ -133,7 +134,7 @@ def as_numbers(values: Any) -> NDArray[Any]:  # noqa: ANN401 - awkward is untype
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def lengths(values: Any, name: str) -> NDArray[np.int64]:  # noqa: ANN401 - awkward is untyped
+def lengths(values: Any, name: str) -> IntArray:  # noqa: ANN401 - awkward is untyped
     """Clusters of each event [entry].
 
     Raises:

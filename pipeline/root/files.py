@@ -74,7 +74,7 @@ def _require_tree(path: str, tree: str, file: Any) -> str:  # noqa: ANN401 - upr
 
 
 @contextmanager
-def told(path: str, what: str) -> Iterator[None]:
+def reading_errors(path: str, what: str) -> Iterator[None]:
     """Any failure within as a UserError that names the file and the cause."""
     try:
         yield

@@ -21,9 +21,9 @@ from pipeline.root.files import (
     Access,
     fingerprint_of,
     open_tree,
+    reading_errors,
     simulation_of,
     size_of,
-    told,
 )
 from pipeline.root.layout import Layout, unit_factor
 from pipeline.root.remote import RemoteSettings, connecting, with_retries
@@ -50,7 +50,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RootSource:
     """One file, and how its columns are made.
 
     Attributes:
@@ -70,14 +70,14 @@ class Source:
     marks: tuple[tuple[int, int], ...] = ()
 
 
-def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> Source:
+def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> RootSource:
     """What a file is and how the columns that are wanted come out of it.
 
     Raises:
         UserError: It cannot be read, has not this layout or lacks what is needed.
     """
 
-    def look() -> Source:
+    def look() -> RootSource:
         with open_tree(path, layout.tree, access) as (file, table):
             keys = _keys_of(table)
             expressions = _find_expressions(path, layout, wanted, keys)
@@ -91,7 +91,7 @@ def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> S
                 rows=marks[-1][1] if marks else int(table.num_entries),
                 simulation=simulation_of(file),
             )
-        return Source(
+        return RootSource(
             file=record,
             expressions=expressions,
             factors=_factors(path, layout, wanted, expressions),
@@ -100,7 +100,7 @@ def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> S
             marks=marks[:-1],
         )
 
-    with told(path, "cannot be read"):
+    with reading_errors(path, "cannot be read"):
         return access.read(path, look)
 
 
@@ -115,7 +115,7 @@ def refuse_other_layout(path: str, layout: Layout, access: Access) -> None:
         with open_tree(path, layout.tree, access) as (_, table):
             _refuse_foreign(path, layout, _keys_of(table))
 
-    with told(path, "cannot be read"):
+    with reading_errors(path, "cannot be read"):
         access.read(path, look)
 
 
@@ -295,5 +295,5 @@ def _remote_matches(pattern: str, remote: RemoteSettings) -> list[str]:
             found = system.glob(place, on_error="raise")
             return [str(system.unstrip_protocol(path)) for path in found]
 
-    with told(pattern, "cannot be listed"):
+    with reading_errors(pattern, "cannot be listed"):
         return sorted(with_retries(ask, pattern, remote))

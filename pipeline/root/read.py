@@ -13,42 +13,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.formats.errors import UserError
+from pipeline.numerics.arrays import Columns, IntArray
 from pipeline.root.expressions import arrays_of, as_numbers, lengths
-from pipeline.root.files import Access, fingerprint_of, open_tree, told
-from pipeline.root.inspect import MARK_ROWS, Source
+from pipeline.root.files import Access, fingerprint_of, open_tree, reading_errors
+from pipeline.root.inspect import MARK_ROWS, RootSource
 from pipeline.root.layout import Layout
 from pipeline.root.remote import server_of
 
-Arrays = dict[str, NDArray[Any]]
-
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RootBlock:
     """N clusters: their columns, and the entry and the place in the entry of each [N]."""
 
-    columns: Arrays
-    entry: NDArray[np.int64]
-    index: NDArray[np.int64]
+    columns: Columns
+    entry: IntArray
+    index: IntArray
 
     def __len__(self) -> int:
         return len(self.entry)
 
-    def __getitem__(self, rows: slice) -> "Rows":
+    def __getitem__(self, rows: slice) -> "RootBlock":
         columns = {name: values[rows] for name, values in self.columns.items()}
-        return Rows(columns, self.entry[rows], self.index[rows])
+        return RootBlock(columns, self.entry[rows], self.index[rows])
 
 
-def concatenate(pieces: Sequence[Rows]) -> Rows:
+def concatenate(pieces: Sequence[RootBlock]) -> RootBlock:
     """The pieces as one."""
     names = pieces[0].columns
     columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in names}
     entry = np.concatenate([piece.entry for piece in pieces])
-    return Rows(columns, entry, np.concatenate([piece.index for piece in pieces]))
+    return RootBlock(columns, entry, np.concatenate([piece.index for piece in pieces]))
 
 
 def read_rows(
-    source: Source, layout: Layout, start: int, stop: int, access: Access
-) -> Iterator[Rows]:
+    source: RootSource, layout: Layout, start: int, stop: int, access: Access
+) -> Iterator[RootBlock]:
     """The clusters [start, stop) of a file, in pieces of about `access.read_rows`.
 
     For vectors, `start` is a multiple of 65,536 and `stop` too or the end of the file.
@@ -63,7 +62,7 @@ def read_rows(
     for first in range(low, high, step):
         last = min(first + step, high)
         read = partial(_read_entries, source, layout, access, first, last)
-        with told(path, f"entries {first} to {last} cannot be read"):
+        with reading_errors(path, f"entries {first} to {last} cannot be read"):
             rows = access.read(path, read)[skip:]
         rows = rows[:left]
         skip = 0
@@ -79,7 +78,9 @@ def read_rows(
 _last = threading.local()
 
 
-def _read_entries(source: Source, layout: Layout, access: Access, first: int, last: int) -> Rows:
+def _read_entries(
+    source: RootSource, layout: Layout, access: Access, first: int, last: int
+) -> RootBlock:
     """The clusters of entries [first, last)."""
     try:
         table = _open_table(source, layout, access)
@@ -92,7 +93,7 @@ def _read_entries(source: Source, layout: Layout, access: Access, first: int, la
     return _flatten(source, layout, arrays, first, last)
 
 
-def _open_table(source: Source, layout: Layout, access: Access) -> Any:  # noqa: ANN401 - uproot is untyped
+def _open_table(source: RootSource, layout: Layout, access: Access) -> Any:  # noqa: ANN401 - uproot is untyped
     path = source.file.path
     key = (path, source.file.fingerprint, layout.tree, _stamp_of(path))
     if getattr(_last, "key", None) != key:
@@ -125,7 +126,7 @@ def _stamp_of(path: str) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _entries_of(source: Source, layout: Layout, start: int, stop: int) -> tuple[int, int, int]:
+def _entries_of(source: RootSource, layout: Layout, start: int, stop: int) -> tuple[int, int, int]:
     """Entries [low, high) that hold the clusters [start, stop), and how many to leave out first."""
     if layout.rows == "entries":
         return start, stop, 0
@@ -136,11 +137,11 @@ def _entries_of(source: Source, layout: Layout, start: int, stop: int) -> tuple[
     return low, high + (before > 0), skip
 
 
-def _flatten(source: Source, layout: Layout, arrays: Any, first: int, last: int) -> Rows:  # noqa: ANN401 - uproot is untyped
+def _flatten(source: RootSource, layout: Layout, arrays: Any, first: int, last: int) -> RootBlock:  # noqa: ANN401 - uproot is untyped
     entry = np.arange(first, last, dtype=np.int64)
     if layout.rows == "entries":
         columns = {n: _number(source, n, arrays[e]) for n, e in source.expressions.items()}
-        return Rows(columns, entry, np.zeros(last - first, dtype=np.int64))
+        return RootBlock(columns, entry, np.zeros(last - first, dtype=np.int64))
     counted = next(n for n in source.expressions if layout.level_of(n) == "cluster")
     counts = lengths(arrays[source.expressions[counted]], counted)
     columns = {}
@@ -155,10 +156,10 @@ def _flatten(source: Source, layout: Layout, arrays: Any, first: int, last: int)
         columns[name] = _number(source, name, ak.flatten(values, axis=1))
     starts = np.cumsum(counts) - counts
     index = np.arange(counts.sum(), dtype=np.int64) - np.repeat(starts, counts)
-    return Rows(columns, np.repeat(entry, counts), index)
+    return RootBlock(columns, np.repeat(entry, counts), index)
 
 
-def _number(source: Source, name: str, values: Any) -> NDArray[Any]:  # noqa: ANN401 - awkward is untyped
+def _number(source: RootSource, name: str, values: Any) -> NDArray[Any]:  # noqa: ANN401 - awkward is untyped
     try:
         numbers = as_numbers(values)
     except (ValueError, TypeError):

@@ -60,7 +60,7 @@ def connecting(path: str, settings: RemoteSettings) -> Iterator[dict[str, Any]]:
     if not path.startswith("root://"):
         yield {}
         return
-    _leave_patience_to_us(settings)
+    _disable_xrootd_retries(settings)
     options: dict[str, Any] = {"timeout": settings.timeout, "filehandle_cache_ttl": _HANDLE_SECONDS}
     try:
         yield options
@@ -70,7 +70,7 @@ def connecting(path: str, settings: RemoteSettings) -> Iterator[dict[str, Any]]:
             system.invalidate_cache(place)
 
 
-def _leave_patience_to_us(settings: RemoteSettings) -> None:
+def _disable_xrootd_retries(settings: RemoteSettings) -> None:
     """Make XRootD's client tell of a failure at once and forget it.
 
     Left alone it tries to connect for ten minutes and, once that has failed, refuses the server

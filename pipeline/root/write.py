@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.formats.errors import UserError
+from pipeline.numerics.arrays import Columns
 from pipeline.root.layout import Layout, unit_factor
 
 BASKET_ROWS = 65_536
 _PLACE = ("clusterIndex", "nCluster")  # what the place in a vector tells
-
-Columns = Mapping[str, NDArray[Any]]
 
 
 def write_clusters(file: Any, layout: Layout, columns: Columns, units: Mapping[str, str]) -> None:  # noqa: ANN401 - uproot is untyped

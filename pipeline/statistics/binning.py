@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pipeline.formats.records import Record
+from pipeline.numerics.arrays import FloatArray, Int32Array, RealArray
 from pipeline.numerics.compiled import exact_kernel
 from pipeline.numerics.special import ROUGH_LOG, rough_log
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Numbers = NDArray[np.int32]
-Reals = NDArray[np.floating]
 Bins = NDArray[np.uint16]
 
 OUTSIDE = -1  # the cell of a value that is not a number
@@ -28,7 +25,7 @@ _BLOCK = 512  # values at a time whose logarithms are vector instructions
 
 
 @exact_kernel
-def linear_cells(values: Reals, start: float, scale: float, cells: int) -> Numbers:
+def linear_cells(values: RealArray, start: float, scale: float, cells: int) -> Int32Array:
     """The cell of each value [N] for evenly spaced edges; `scale` is cells per unit."""
     out = np.empty(len(values), np.int32)
     for i in range(len(values)):
@@ -41,7 +38,7 @@ def linear_cells(values: Reals, start: float, scale: float, cells: int) -> Numbe
 
 
 @exact_kernel
-def log_cells(values: Reals, start: float, scale: float, cells: int) -> Numbers:
+def log_cells(values: RealArray, start: float, scale: float, cells: int) -> Int32Array:
     """The same for values whose logarithms are evenly spaced; zero and less are below all.
 
     Where an approximate logarithm is too near to an edge, the exact one decides.
@@ -72,7 +69,7 @@ def _log_cell(value: float, start: float, scale: float, cells: int) -> int:
 
 
 @exact_kernel
-def edge_bins(values: Reals, edges: Floats, is_log: bool) -> Bins:
+def edge_bins(values: RealArray, edges: FloatArray, is_log: bool) -> Bins:
     """What `numpy.searchsorted(edges, values, side="right")` gives; NaN is above all edges.
 
     The bin of evenly spaced edges is guessed and then corrected, so that any edges are right.
@@ -100,7 +97,7 @@ def edge_bins(values: Reals, edges: Floats, is_log: bool) -> Bins:
 
 
 @exact_kernel
-def _corrected(at: int, value: float, edges: Floats) -> int:
+def _corrected(at: int, value: float, edges: FloatArray) -> int:
     while value < edges[at]:
         at -= 1
     while value >= edges[at + 1]:
@@ -109,7 +106,7 @@ def _corrected(at: int, value: float, edges: Floats) -> int:
 
 
 @exact_kernel
-def group_cells(cells: Numbers, groups: Numbers) -> Numbers:
+def group_cells(cells: Int32Array, groups: Int32Array) -> Int32Array:
     """The group of each cell [N]; OUTSIDE stays so."""
     out = np.empty_like(cells)
     for i in range(len(cells)):
@@ -172,11 +169,11 @@ class Spacing(Record):
             return float((self.high / self.low) ** (1 / self.cells) - 1)
         return (self.high - self.low) / self.cells
 
-    def edges(self) -> Floats:
+    def edges(self) -> FloatArray:
         """The edges [cells + 1]; not to be changed."""
         return _edges(self.scale, self.low, self.high, self.cells)
 
-    def index(self, values: NDArray[np.floating]) -> Numbers:
+    def index(self, values: RealArray) -> Int32Array:
         """The cell of each value [N]: 0 below low, 1 to cells inside, cells + 1 from high on.
 
         What is no number gets OUTSIDE; on a log scale zero and less are below low.
@@ -242,27 +239,27 @@ class Grouped(Record):
         widths = edges[1:] / edges[:-1] - 1 if self.base.scale == "log" else np.diff(edges)
         return float(widths.max())
 
-    def edges(self) -> Floats:
+    def edges(self) -> FloatArray:
         """The edges [cells + 1]; not to be changed."""
         return self._kept_edges
 
     @functools.cached_property
-    def _kept_edges(self) -> Floats:
+    def _kept_edges(self) -> FloatArray:
         return self.base.edges()[list(self.starts)]
 
-    def index(self, values: NDArray[np.floating]) -> Numbers:
+    def index(self, values: RealArray) -> Int32Array:
         """The group of each value [N], as `Spacing.index`."""
         return group_cells(self.base.index(values), self.of_cells)
 
     @functools.cached_property
-    def of_cells(self) -> Numbers:
+    def of_cells(self) -> Int32Array:
         """The group of each cell of the base [base.width], flow cells at both ends."""
         groups = np.searchsorted(self.starts, np.arange(self.base.cells), side="right")
         return np.concatenate([[0], groups, [self.cells + 1]]).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=256)
-def _edges(scale: str, low: float, high: float, cells: int) -> Floats:
+def _edges(scale: str, low: float, high: float, cells: int) -> FloatArray:
     make = np.geomspace if scale == "log" else np.linspace
     edges = np.asarray(make(low, high, cells + 1), dtype=np.float64)
     edges.flags.writeable = False

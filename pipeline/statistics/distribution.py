@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from pipeline.numerics.arrays import FloatArray
 from pipeline.numerics.compiled import exact_kernel
-from pipeline.statistics.binning import Floats
 
 # A share of rows that is reached exactly, as 102 of 150, must not seem missed for the rounding of
 # a sum: the next entry may be far away.
@@ -20,7 +20,7 @@ ROUNDING = 1e-12
 
 @exact_kernel
 def narrowest_interval(
-    low: Floats, high: Floats, weights: Floats, content: float
+    low: FloatArray, high: FloatArray, weights: FloatArray, content: float
 ) -> tuple[float, float, int, int]:
     """Ends of the narrowest interval with the given share, and the cells that hold them.
 
@@ -42,7 +42,7 @@ def narrowest_interval(
 
 @exact_kernel
 def _from_left(
-    cells: tuple[Floats, Floats, Floats, Floats], content: float
+    cells: tuple[FloatArray, FloatArray, FloatArray, FloatArray], content: float
 ) -> tuple[float, float, int, int]:
     """The narrowest of the intervals that begin with a cell."""
     low, high, weights, after = cells
@@ -63,7 +63,7 @@ def _from_left(
 
 @exact_kernel
 def _from_right(
-    cells: tuple[Floats, Floats, Floats, Floats], content: float
+    cells: tuple[FloatArray, FloatArray, FloatArray, FloatArray], content: float
 ) -> tuple[float, float, int, int]:
     """The narrowest of the intervals that end with a cell."""
     low, high, weights, after = cells
@@ -84,7 +84,7 @@ def _from_right(
 
 @exact_kernel
 def quantile_of(
-    low: Floats, high: Floats, weights: Floats, probability: float
+    low: FloatArray, high: FloatArray, weights: FloatArray, probability: float
 ) -> tuple[float, int]:
     """The smallest x below which the given share of the weight lies, and its cell; C > 0."""
     size = len(weights)
@@ -96,14 +96,16 @@ def quantile_of(
 
 
 @exact_kernel
-def _inside(low: Floats, high: Floats, weights: Floats, at: int, amount: float) -> float:
+def _inside(
+    low: FloatArray, high: FloatArray, weights: FloatArray, at: int, amount: float
+) -> float:
     share = min(max(amount / weights[at], 0.0), 1.0)
     return float(low[at] + share * (high[at] - low[at]))
 
 
 @exact_kernel
 def median_and_width(
-    low: Floats, high: Floats, weights: Floats, content: float, effective_rows: float
+    low: FloatArray, high: FloatArray, weights: FloatArray, content: float, effective_rows: float
 ) -> tuple[float, float, float, float, float, float, float]:
     """Median, its error, ends and width of the narrowest interval, its error and its bound.
 
@@ -164,9 +166,9 @@ class Distribution:
         squares: Sum of the rows' squared weights.
     """
 
-    low: Floats
-    high: Floats
-    weights: Floats
+    low: FloatArray
+    high: FloatArray
+    weights: FloatArray
     rows: int
     squares: float
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
-from pipeline.statistics.binning import Floats
+from pipeline.numerics.arrays import FloatArray
 from pipeline.statistics.histogram import FineHistogram
 
 BINS_PER_WIDTH = 10  # display bins in a half width of the core
@@ -72,7 +72,7 @@ def fit_core(histogram: FineHistogram) -> CoreFit | None:
 
 
 def _follow(
-    edges: Floats, counts: Floats, shape: Floats, unit: float, total: float
+    edges: FloatArray, counts: FloatArray, shape: FloatArray, unit: float, total: float
 ) -> CoreFit | None:
     parameters = np.array([*shape, np.log(max(counts.max(), 1.0) / (edges[1] - edges[0]))])
     bounds = _bounds(parameters)
@@ -100,20 +100,20 @@ def _follow(
     )
 
 
-def _bounds(start: Floats) -> tuple[Floats, Floats]:
+def _bounds(start: FloatArray) -> tuple[FloatArray, FloatArray]:
     """A core near the start: mean within four half widths, widths and height within e^3."""
     reach = np.array([4 * np.exp(start[1]), 3.0, 3.0, 3.0])
     return start - reach, start + reach
 
 
-def _window(edges: Floats, parameters: Floats) -> slice:
+def _window(edges: FloatArray, parameters: FloatArray) -> slice:
     low = parameters[0] - WINDOW * np.exp(parameters[1])
     high = parameters[0] + WINDOW * np.exp(parameters[2])
     start, stop = np.searchsorted(edges, [low, high])
     return slice(max(int(start) - 1, 0), min(int(stop), len(edges) - 1))
 
 
-def _deviance(parameters: Floats, edges: Floats, counts: Floats) -> Floats:
+def _deviance(parameters: FloatArray, edges: FloatArray, counts: FloatArray) -> FloatArray:
     """Signed square roots of the bins' Poisson deviances; their squares' sum is minimised."""
     expected = np.maximum(np.diff(_integral(edges, parameters)), 1e-9)
     ratio = np.where(counts > 0, counts, 1.0) / expected
@@ -121,7 +121,7 @@ def _deviance(parameters: Floats, edges: Floats, counts: Floats) -> Floats:
     return np.asarray(np.sign(counts - expected) * np.sqrt(np.maximum(deviance, 0.0)))
 
 
-def _integral(x: Floats, parameters: Floats) -> Floats:
+def _integral(x: FloatArray, parameters: FloatArray) -> FloatArray:
     """Integral of the two-sided Gaussian from its mean to x."""
     width = np.exp(np.where(x < parameters[0], parameters[1], parameters[2]))
     area = np.sqrt(2 * np.pi) * width * np.exp(parameters[3])

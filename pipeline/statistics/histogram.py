@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.statistics.binning import Floats, Grouped, Indices, Numbers, Spacing
+from pipeline.numerics.arrays import FloatArray, Int32Array, IntArray, RealArray
+from pipeline.statistics.binning import Grouped, Spacing
 from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.sparse_histogram import (
     Occupied,
@@ -21,7 +22,7 @@ from pipeline.statistics.sparse_histogram import (
 )
 from pipeline.statistics.sums_on_axes import count_rows
 
-Cells = Spacing | Grouped
+FineBins = Spacing | Grouped
 BinNumbers = NDArray[np.integer]
 
 _NONE = np.zeros(0)
@@ -42,13 +43,13 @@ class FineHistogram:
         outside: [B] rows whose value was no number; they are in no cell.
     """
 
-    spacing: Cells
+    spacing: FineBins
     num_bins: int
     occupied: Occupied
-    outside: Indices
+    outside: IntArray
 
     @classmethod
-    def empty(cls, spacing: Cells, num_bins: int = 1) -> Self:
+    def empty(cls, spacing: FineBins, num_bins: int = 1) -> Self:
         """The identity of `+`."""
         none = Occupied(np.zeros(0, np.int32), np.zeros(0, np.int64), _NONE, _NONE)
         return cls(spacing, num_bins, none, np.zeros(num_bins, np.int64))
@@ -56,12 +57,12 @@ class FineHistogram:
     @classmethod
     def of(
         cls,
-        values: NDArray[np.floating],
-        spacing: Cells,
+        values: RealArray,
+        spacing: FineBins,
         *,
         bins: BinNumbers | None = None,
         num_bins: int = 1,
-        weights: Floats | None = None,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The histogram of a batch of values [N]; the rest as in `of_index`."""
         return cls.of_index(
@@ -71,12 +72,12 @@ class FineHistogram:
     @classmethod
     def of_index(
         cls,
-        index: Numbers,
-        spacing: Cells,
+        index: Int32Array,
+        spacing: FineBins,
         *,
         bins: BinNumbers | None = None,
         num_bins: int = 1,
-        weights: Floats | None = None,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The histogram of rows whose fine cell is known already; the rest as in `of_sorted`."""
         index = index.astype(np.int32, copy=False)
@@ -91,11 +92,11 @@ class FineHistogram:
     def of_sorted(
         cls,
         rows: SortedRows,
-        spacing: Cells,
+        spacing: FineBins,
         *,
         bins: BinNumbers | None = None,
         num_bins: int = 1,
-        weights: Floats | None = None,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The histogram of rows that are sorted already, for use with several axes.
 
@@ -124,27 +125,27 @@ class FineHistogram:
         return FineHistogram(self.spacing, self.num_bins, merged, self.outside + other.outside)
 
     @property
-    def cells(self) -> Numbers:
+    def cells(self) -> Int32Array:
         """[C] occupied cells in rising order."""
         return self.occupied.cells
 
     @property
-    def counts(self) -> Indices:
+    def counts(self) -> IntArray:
         """[C] rows."""
         return self.occupied.counts
 
     @property
-    def weights(self) -> Floats:
+    def weights(self) -> FloatArray:
         """[C] sums of w."""
         return _weighted(self.occupied).weights
 
     @property
-    def squares(self) -> Floats:
+    def squares(self) -> FloatArray:
         """[C] sums of w^2."""
         return _weighted(self.occupied).squares
 
     @property
-    def rows(self) -> Indices:
+    def rows(self) -> IntArray:
         """Rows in each bin [B], flow cells included."""
         rows = np.bincount(self._owner, self.counts, self.num_bins)  # exact below 2^53
         return rows.astype(np.int64)
@@ -164,7 +165,9 @@ class FineHistogram:
             squares=float(occupied.squares.sum()),
         )
 
-    def rebinned(self, group: int, bin_number: int = 0) -> tuple[Floats, Indices, Floats, Floats]:
+    def rebinned(
+        self, group: int, bin_number: int = 0
+    ) -> tuple[FloatArray, IntArray, FloatArray, FloatArray]:
         """One bin's cells in groups, without flow: edges [G + 1], rows, sums of w, of w^2 [G].
 
         A last group that is not full is left out.
@@ -197,7 +200,7 @@ class FineHistogram:
         return FineHistogram(self.spacing, 1, occupied, outside)
 
     @property
-    def _owner(self) -> Numbers:
+    def _owner(self) -> Int32Array:
         return np.asarray(self.cells // self.spacing.width)
 
     def _cells_of(self, bin_number: int) -> slice:
@@ -206,7 +209,9 @@ class FineHistogram:
         return slice(int(ends[0]), int(ends[1]))
 
 
-def _arrays(bins: BinNumbers | None, weights: Floats | None) -> tuple[NDArray[np.uint16], Floats]:
+def _arrays(
+    bins: BinNumbers | None, weights: FloatArray | None
+) -> tuple[NDArray[np.uint16], FloatArray]:
     """As kernels take them: empty for none."""
     at = _ONE_BIN if bins is None else bins.astype(np.uint16, copy=False)
     return at, _NONE if weights is None else weights
@@ -220,7 +225,7 @@ def _weighted(occupied: Occupied) -> Occupied:
     return occupied._replace(weights=plain, squares=plain)
 
 
-def _take(occupied: Occupied, at: slice | Indices) -> Occupied:
+def _take(occupied: Occupied, at: slice | IntArray) -> Occupied:
     """Some of the cells."""
     cells, counts, weights, squares = occupied
     if len(weights) == len(cells):
@@ -244,19 +249,19 @@ class DenseHistogram:
         outside: [B] rows whose value was no number.
     """
 
-    spacing: Cells
-    counts: NDArray[np.uint32] | Indices
-    sums: Floats
-    outside: Indices
+    spacing: FineBins
+    counts: NDArray[np.uint32] | IntArray
+    sums: FloatArray
+    outside: IntArray
 
     @classmethod
-    def empty(cls, spacing: Cells, num_bins: int, *, weighted: bool) -> Self:
+    def empty(cls, spacing: FineBins, num_bins: int, *, weighted: bool) -> Self:
         """The identity of `+`."""
         shape = (spacing.width, num_bins)
         sums = np.zeros((*shape, 2) if weighted else (0, 0, 0))
         return cls(spacing, np.zeros(shape, np.uint32), sums, np.zeros(num_bins, np.int64))
 
-    def fill(self, cells: Numbers, bins: NDArray[np.uint16], weights: Floats | None) -> None:
+    def fill(self, cells: Int32Array, bins: NDArray[np.uint16], weights: FloatArray | None) -> None:
         """Adds rows.
 
         Args:

@@ -10,17 +10,18 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import FloatArray, IntArray, RealArray
 from pipeline.numerics.compiled import exact_kernel
-from pipeline.statistics.binning import Bins, Floats, Indices
+from pipeline.statistics.binning import Bins
 from pipeline.statistics.sums_on_axes import sums_on_axes
 
-Sums = tuple[Floats, Floats, Floats, Floats, Floats]
+Sums = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 @exact_kernel
 def binned_sums(
-    values: Floats, bins: Bins, num_bins: int, weights: Floats
-) -> tuple[Indices, Floats, Floats, Floats, Floats, Floats]:
+    values: FloatArray, bins: Bins, num_bins: int, weights: FloatArray
+) -> tuple[IntArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """Moments of Q quantities in bins, about the plain means of their finite values.
 
     Args:
@@ -70,7 +71,7 @@ def binned_sums(
 
 
 @exact_kernel
-def merge_sums(counts: Indices, sums: Sums, other_counts: Indices, other_sums: Sums) -> Sums:
+def merge_sums(counts: IntArray, sums: Sums, other_counts: IntArray, other_sums: Sums) -> Sums:
     """Merges moments of B bins.
 
     Args:
@@ -125,12 +126,12 @@ class BinMoments:
         spread: [B] sums of w (x - centre)^2.
     """
 
-    counts: Indices
-    weights: Floats
-    squares: Floats
-    centre: Floats
-    tilt: Floats
-    spread: Floats
+    counts: IntArray
+    weights: FloatArray
+    squares: FloatArray
+    centre: FloatArray
+    tilt: FloatArray
+    spread: FloatArray
 
     @classmethod
     def empty(cls, num_bins: int = 1) -> Self:
@@ -141,11 +142,11 @@ class BinMoments:
     @classmethod
     def of(
         cls,
-        values: NDArray[np.floating],
+        values: RealArray,
         *,
         bins: NDArray[np.integer] | None = None,
         num_bins: int = 1,
-        weights: Floats | None = None,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The moments of a batch; values that are not finite are left out.
 
@@ -180,11 +181,11 @@ class BinMoments:
     @classmethod
     def of_several(
         cls,
-        values: Sequence[NDArray[np.floating]],
+        values: Sequence[RealArray],
         *,
         bins: NDArray[np.integer],
         num_bins: int,
-        weights: Floats | None = None,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The moments [Q, B] of several quantities [N] in the same bins."""
         table = np.stack(values, axis=1).astype(np.float64, copy=False)
@@ -193,11 +194,11 @@ class BinMoments:
     @classmethod
     def of_table(
         cls,
-        table: Floats,
+        table: FloatArray,
         *,
         bins: NDArray[np.integer],
         num_bins: int,
-        weights: Floats | None = None,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The same for quantities in the columns of a table [N, Q]."""
         some = _NO_WEIGHTS if weights is None else weights
@@ -206,11 +207,11 @@ class BinMoments:
     @classmethod
     def on_axes(
         cls,
-        values: Sequence[Floats],
+        values: Sequence[FloatArray],
         *,
         bins: Bins,
-        totals: Floats,
-        weights: Floats | None = None,
+        totals: FloatArray,
+        weights: FloatArray | None = None,
     ) -> Self:
         """The moments [Q, B] of quantities in the bins of several axes at once.
 
@@ -247,12 +248,12 @@ class BinMoments:
         return one, two, three, four, five
 
     @property
-    def mean(self) -> Floats:
+    def mean(self) -> FloatArray:
         """Weighted mean [B]; NaN without rows, and where the weights do not add up to any."""
         return self.centre + _divide(self.tilt, self.weights)
 
     @property
-    def std(self) -> Floats:
+    def std(self) -> FloatArray:
         """Standard deviation [B], divided by the sum of weights; NaN where it has no square."""
         whole = _divide(self.spread, self.weights)
         square = whole - _divide(self.tilt, self.weights) ** 2
@@ -260,14 +261,14 @@ class BinMoments:
         return np.sqrt(np.where(known, np.maximum(square, 0.0), np.nan))
 
     @property
-    def effective_rows(self) -> Floats:
+    def effective_rows(self) -> FloatArray:
         """(sum w)^2 / sum w^2 [B]: rows of equal weight with the same statistical power."""
         return np.asarray(
             np.where(self.squares > 0, self.weights**2 / np.maximum(self.squares, 1e-300), 0.0)
         )
 
     @property
-    def mean_error(self) -> Floats:
+    def mean_error(self) -> FloatArray:
         """Statistical error of the mean [B]: std / sqrt(effective rows); NaN for a single row."""
         error = self.std / np.sqrt(np.maximum(self.effective_rows, 1e-300))
         return np.where(self.counts > 1, error, np.nan)
@@ -277,7 +278,7 @@ class BinMoments:
         return BinMoments(*(getattr(self, name)[number, bins] for name in self.__slots__))
 
 
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
+def _divide(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """The quotient where the denominator is positive, else NaN."""
     safe = np.where(denominator > 0, denominator, np.nan)
     return np.asarray(numerator / safe)

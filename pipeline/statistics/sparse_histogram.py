@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.numerics.arrays import FloatArray, Int32Array, IntArray
 from pipeline.numerics.compiled import exact_kernel
-from pipeline.statistics.binning import OUTSIDE, UNSEEN, Bins, Floats, Indices, Numbers
+from pipeline.statistics.binning import OUTSIDE, UNSEEN, Bins
 
 _BEYOND = np.iinfo(np.int32).max  # above all cells
 
 # Kernels take and give plain tuples: a named one costs 20 microseconds a call.
-_Arrays = tuple[Numbers, Indices, Floats, Floats]
+_Arrays = tuple[Int32Array, IntArray, FloatArray, FloatArray]
 
 
 class Occupied(NamedTuple):
@@ -28,10 +29,10 @@ class Occupied(NamedTuple):
         squares: [C] sums of w^2; likewise.
     """
 
-    cells: Numbers
-    counts: Indices
-    weights: Floats
-    squares: Floats
+    cells: Int32Array
+    counts: IntArray
+    weights: FloatArray
+    squares: FloatArray
 
 
 class SortedRows(NamedTuple):
@@ -43,12 +44,12 @@ class SortedRows(NamedTuple):
         outside: [N - M] rows that have none.
     """
 
-    order: Numbers
-    cells: Numbers
-    outside: Numbers
+    order: Int32Array
+    cells: Int32Array
+    outside: Int32Array
 
 
-def sort_rows(index: Numbers, width: int) -> SortedRows:
+def sort_rows(index: Int32Array, width: int) -> SortedRows:
     """Rows by their cells [N] in [0, width), in the order of the rows within a cell.
 
     Rows in the cell OUTSIDE are told apart, those in UNSEEN are left out.
@@ -57,8 +58,8 @@ def sort_rows(index: Numbers, width: int) -> SortedRows:
 
 
 def group_rows(
-    rows: SortedRows, bins: Bins, num_bins: int, width: int, weights: Floats
-) -> tuple[Occupied, Indices]:
+    rows: SortedRows, bins: Bins, num_bins: int, width: int, weights: FloatArray
+) -> tuple[Occupied, IntArray]:
     """Sums of the rows in each bin and cell, and rows without a cell in each bin [num_bins].
 
     Args:
@@ -78,8 +79,8 @@ def group_rows(
 
 
 def count_cells(
-    index: Numbers, bins: Bins, num_bins: int, width: int, weights: Floats
-) -> tuple[Occupied, Indices]:
+    index: Int32Array, bins: Bins, num_bins: int, width: int, weights: FloatArray
+) -> tuple[Occupied, IntArray]:
     """The same of the cells [N] of rows in any order: faster than sorting for few cells."""
     occupied, outside = _count(index, bins, num_bins, width, weights)
     return Occupied(*occupied), outside
@@ -95,7 +96,7 @@ def _plain(occupied: Occupied) -> _Arrays:
 
 
 @exact_kernel
-def _sort(index: Numbers, width: int) -> tuple[Numbers, Numbers, Numbers]:
+def _sort(index: Int32Array, width: int) -> tuple[Int32Array, Int32Array, Int32Array]:
     starts = np.zeros(width + 1, np.int32)
     missing, known = 0, 0
     for i in range(len(index)):
@@ -124,8 +125,8 @@ def _sort(index: Numbers, width: int) -> tuple[Numbers, Numbers, Numbers]:
 
 @exact_kernel
 def _by_bin(
-    order: Numbers, cells: Numbers, bins: Bins, num_bins: int, width: int
-) -> tuple[Numbers, Numbers]:
+    order: Int32Array, cells: Int32Array, bins: Bins, num_bins: int, width: int
+) -> tuple[Int32Array, Int32Array]:
     """Rows by bin, and by cell within a bin: their cells, numbered through the bins, and they."""
     starts = np.zeros(num_bins + 1, np.int32)
     for i in range(len(order)):
@@ -143,7 +144,7 @@ def _by_bin(
 
 
 @exact_kernel
-def _run_lengths(cells: Numbers, rows: Numbers, weights: Floats) -> _Arrays:
+def _run_lengths(cells: Int32Array, rows: Int32Array, weights: FloatArray) -> _Arrays:
     number = 0
     for i in range(len(cells)):
         if i == 0 or cells[i] != cells[i - 1]:
@@ -167,8 +168,8 @@ def _run_lengths(cells: Numbers, rows: Numbers, weights: Floats) -> _Arrays:
 
 @exact_kernel
 def _count(
-    index: Numbers, bins: Bins, num_bins: int, width: int, weights: Floats
-) -> tuple[_Arrays, Indices]:
+    index: Int32Array, bins: Bins, num_bins: int, width: int, weights: FloatArray
+) -> tuple[_Arrays, IntArray]:
     size = num_bins * width
     is_weighted = len(weights) > 0
     counts = np.zeros(size, np.uint32)

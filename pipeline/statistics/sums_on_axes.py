@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import FloatArray, Int32Array, IntArray
 from pipeline.numerics.compiled import exact_kernel
-from pipeline.statistics.binning import Bins, Floats, Indices, Numbers
+from pipeline.statistics.binning import Bins
 
-_Four = tuple[Floats, Floats, Floats, Floats]
+_Four = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 def sums_on_axes(
-    values: Sequence[Floats], bins: Bins, totals: Floats, weights: Floats
-) -> tuple[Floats, Floats]:
+    values: Sequence[FloatArray], bins: Bins, totals: FloatArray, weights: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Sums of Q quantities in the bins of all axes at once, about one centre for each quantity.
 
     Args:
@@ -48,8 +49,8 @@ def sums_on_axes(
 
 @exact_kernel
 def _sums_of_four(
-    values: _Four, centres: Floats, bins: Bins, num_bins: int, weights: Floats
-) -> tuple[Floats, Indices]:
+    values: _Four, centres: FloatArray, bins: Bins, num_bins: int, weights: FloatArray
+) -> tuple[FloatArray, IntArray]:
     """Sums [B, 8] of w x and w x^2 of four quantities [N], and rows [4] that have each."""
     out, known = np.zeros((num_bins, 8)), np.zeros(4, np.int64)
     is_weighted = len(weights) > 0
@@ -81,12 +82,12 @@ def _sums_of_four(
 
 @exact_kernel
 def count_rows(
-    order: Numbers,
-    cells: Numbers,
+    order: Int32Array,
+    cells: Int32Array,
     bins: Bins,
     counts: NDArray[np.integer],
-    sums: Floats,
-    weights: Floats,
+    sums: FloatArray,
+    weights: FloatArray,
 ) -> None:
     """Adds rows to their cell in the bins of all axes at once.
 
@@ -111,7 +112,7 @@ def count_rows(
 
 
 @exact_kernel
-def _rough_centre(values: Floats) -> float:
+def _rough_centre(values: FloatArray) -> float:
     """The median of the first finite values [N]; 0 without any.
 
     Deviations from a mean would cancel in all bins if a single row is far out.
@@ -127,7 +128,7 @@ def _rough_centre(values: Floats) -> float:
 
 
 @exact_kernel
-def totals_on_axes(bins: Bins, num_bins: int, weights: Floats) -> Floats:
+def totals_on_axes(bins: Bins, num_bins: int, weights: FloatArray) -> FloatArray:
     """Rows, sums of w and of w^2 [B, 3] in the bins of all axes at once.
 
     Args:
@@ -148,8 +149,8 @@ def totals_on_axes(bins: Bins, num_bins: int, weights: Floats) -> Floats:
 
 @exact_kernel
 def _totals_of_known(
-    values: Floats, bins: Bins, totals: Floats, weights: Floats, known: int
-) -> Floats:
+    values: FloatArray, bins: Bins, totals: FloatArray, weights: FloatArray, known: int
+) -> FloatArray:
     """Totals [B, 3] of the rows with a value: of all less those without, or added up."""
     is_full = 2 * known > len(values)
     sign = -1.0 if is_full else 1.0

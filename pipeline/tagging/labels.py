@@ -3,27 +3,20 @@
 Shape letters: N rows.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.densities.gaussian_mixture.parameters import Mixtures, cdf, component_probabilities
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
+from pipeline.numerics.arrays import BoolArray, Columns, FloatArray
 from pipeline.simulators.known_density.response import COMPONENT, COMPONENTS
 from pipeline.tagging.settings import AboveThreshold, LabelColumn, LabelSettings, UnderPredicted
 
-Columns = Mapping[str, NDArray[Any]]
-Flags = NDArray[np.bool_]
-Doubles = NDArray[np.float64]
-
 
 def label_rows(
-    label: LabelSettings, rows: Columns, target: Target, predicted: Doubles | None
-) -> Flags:
+    label: LabelSettings, rows: Columns, target: Target, predicted: FloatArray | None
+) -> BoolArray:
     """Whether each row has the label, [N].
 
     Args:
@@ -37,7 +30,7 @@ def label_rows(
     return np.asarray(rows[target.name] > thresholds(label, predicted))
 
 
-def thresholds(label: UnderPredicted | AboveThreshold, predicted: Doubles | None) -> Doubles:
+def thresholds(label: UnderPredicted | AboveThreshold, predicted: FloatArray | None) -> FloatArray:
     """What the target of a labelled row exceeds, [N], or one for all rows."""
     if isinstance(label, AboveThreshold) or predicted is None:
         return np.asarray(label.above, np.float64)
@@ -45,8 +38,8 @@ def thresholds(label: UnderPredicted | AboveThreshold, predicted: Doubles | None
 
 
 def label_probability(
-    label: LabelSettings, exact: Mixtures, predicted: Doubles | None
-) -> Doubles | None:
+    label: LabelSettings, exact: Mixtures, predicted: FloatArray | None
+) -> FloatArray | None:
     """Exact probability of the label given the features, [N]; None where it is not known.
 
     Of a column it is known for the component that a simulated response was drawn from.

@@ -5,7 +5,6 @@ Shape letters: N rows.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.formats.calibrated_set import LABEL, SCORE, TAGGED
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, read_part
+from pipeline.numerics.arrays import Columns, Float32Array, FloatArray
 from pipeline.parquet import write_part
 from pipeline.tagging.labels import label_probability, label_rows
 from pipeline.tagging.position_map import PositionMap
@@ -26,8 +26,6 @@ from pipeline.tagging.rates import TagRows, TagSummary
 from pipeline.tagging.settings import LabelColumn, LabelSettings
 
 PREDICTED = "predicted"  # column of what a first pass predicts, beside the labels
-
-Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def label_part(plan: LabelPlan) -> Part:
     return write_part(plan.folder, plan.part.split, plan.part.index, pa.table(columns))
 
 
-def _predict(model: Calibrator, rows: Columns) -> NDArray[np.float64]:
+def _predict(model: Calibrator, rows: Columns) -> FloatArray:
     num_rows = len(rows[IDENTITY])
     slabs = [
         model.calibrate({name: values[first : first + SLAB] for name, values in rows.items()})
@@ -127,7 +125,7 @@ class TagPlan:
 Measured = tuple[TagSummary, PositionMap | None]
 
 
-def ordinary_scores(plan: TagPlan) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def ordinary_scores(plan: TagPlan) -> tuple[Float32Array, FloatArray]:
     """Scores and weights of a part's rows without the label; runs on a worker."""
     rows = _read_rows(plan, ())
     ordinary_N = rows[LABEL] == 0
@@ -154,9 +152,7 @@ def _measured_columns(summary: SummaryPlan | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, *(summary.position or ())]))
 
 
-def _measure(
-    plan: TagPlan, summary: SummaryPlan, rows: Columns, score_N: NDArray[np.float32]
-) -> Measured:
+def _measure(plan: TagPlan, summary: SummaryPlan, rows: Columns, score_N: Float32Array) -> Measured:
     weight = None if plan.weight is None else rows[plan.weight].astype(np.float64)
     tagged_N = score_N > np.float32(plan.threshold)
     truths = {LABEL: rows[LABEL] > 0}
@@ -181,7 +177,7 @@ def _measure(
     return TagSummary.of(measured, summary.axes), place
 
 
-def _exact_probabilities(summary: SummaryPlan, rows: Columns) -> dict[str, NDArray[np.float64]]:
+def _exact_probabilities(summary: SummaryPlan, rows: Columns) -> dict[str, FloatArray]:
     """By name: the exact probabilities of the label, and of the component that is its cause."""
     if summary.exact is None:
         return {}
@@ -217,7 +213,7 @@ def require_same_rows(part: Part, here: NDArray[np.uint64], beside: NDArray[np.u
         raise RuntimeError(msg)
 
 
-def _score(model: OnnxFile, rows: Columns) -> NDArray[np.float32]:
+def _score(model: OnnxFile, rows: Columns) -> Float32Array:
     num_rows = len(rows[IDENTITY])
     slabs = [
         model.run(SCORE, {name: rows[name][first : first + SLAB] for name in model.inputs})
@@ -226,7 +222,7 @@ def _score(model: OnnxFile, rows: Columns) -> NDArray[np.float32]:
     return np.concatenate(slabs)
 
 
-def _weights(plan: TagPlan, rows: Columns) -> NDArray[np.float64]:
+def _weights(plan: TagPlan, rows: Columns) -> FloatArray:
     if plan.weight is None:
         return np.ones(len(rows[IDENTITY]))
     return np.asarray(rows[plan.weight], np.float64)

@@ -3,15 +3,14 @@
 Shape letters: N rows, C cells.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-Columns = Mapping[str, NDArray[Any]]
+from pipeline.numerics.arrays import BoolArray, Columns, FloatArray, IntArray
 
 _R_CELLS = 1_000  # more than any detector has of a cell's width
 
@@ -29,18 +28,18 @@ class PositionMap:
     """
 
     width: float
-    cells: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    weights: NDArray[np.float64]
-    tagged: NDArray[np.float64]
+    cells: IntArray
+    rows: IntArray
+    weights: FloatArray
+    tagged: FloatArray
 
     @classmethod
     def of(
         cls,
         columns: Columns,
         names: Sequence[str],
-        is_tagged: NDArray[np.bool_],
-        weight: NDArray[np.float64] | None,
+        is_tagged: BoolArray,
+        weight: FloatArray | None,
         *,
         width: float,
     ) -> Self:

@@ -9,26 +9,31 @@ Shape letters: N rows.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.formats.errors import UserError
+from pipeline.numerics.arrays import (
+    BoolArray,
+    Columns,
+    Float32Array,
+    FloatArray,
+    IntArray,
+    RealArray,
+)
 from pipeline.statistics.binning import Spacing
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
-
-Doubles = NDArray[np.float64]
 
 # Of a probability p: log(p / (1 - p)), fine enough that the AUC is right to 1e-4.
 LOGIT = Spacing(scale="linear", low=-16.0, high=16.0, cells=8_000)
 TAGGED = "tagged"
 
 
-def logit(probability_N: NDArray[np.floating]) -> Doubles:
+def logit(probability_N: RealArray) -> FloatArray:
     """log(p / (1 - p)), infinite at 0 and 1."""
     wide_N = probability_N.astype(np.float64)
     with np.errstate(divide="ignore"):
@@ -48,12 +53,12 @@ class TagRows:
         shares: By name: what else is averaged in bins, [N].
     """
 
-    bins: Mapping[str, NDArray[np.int64]]
-    weight: Doubles | None
-    is_tagged: NDArray[np.bool_]
-    truths: Mapping[str, NDArray[np.bool_]]
-    scores: Mapping[str, NDArray[np.floating]]
-    shares: Mapping[str, Doubles]
+    bins: Mapping[str, IntArray]
+    weight: FloatArray | None
+    is_tagged: BoolArray
+    truths: Mapping[str, BoolArray]
+    scores: Mapping[str, RealArray]
+    shares: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +80,7 @@ class TagSummary:
     @classmethod
     def of(cls, rows: TagRows, axes: tuple[ResolvedAxis, ...]) -> Self:
         """The summary of some rows."""
-        quantities: dict[str, NDArray[Any]] = {TAGGED: rows.is_tagged, **rows.truths, **rows.shares}
+        quantities: Columns = {TAGGED: rows.is_tagged, **rows.truths, **rows.shares}
         rates = {
             (axis.name, name): BinMoments.of(
                 values.astype(np.float64),
@@ -177,7 +182,9 @@ class TagSummary:
                     })
         return pa.Table.from_pylist(rows, schema=RATE_SCHEMA)
 
-    def _shares(self, ranking: str, truth: str) -> tuple[Doubles, Doubles | None, Doubles | None]:
+    def _shares(
+        self, ranking: str, truth: str
+    ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
         """Lower edges of the fine cells, and what lies in each of rows without and with a label."""
         edges = np.concatenate([[-np.inf], LOGIT.edges()])
         shares = []
@@ -210,9 +217,7 @@ ROC_SCHEMA = pa.schema([
 ])
 
 
-def choose_threshold(
-    score_N: NDArray[np.float32], weight_N: NDArray[np.float64], loss: float
-) -> float:
+def choose_threshold(score_N: Float32Array, weight_N: FloatArray, loss: float) -> float:
     """The smallest score above which lies no more than a share of the weight of ordinary clusters.
 
     Args:

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, brentq, curve_fit
 from scipy.stats import chi2
 
 from pipeline.formats.seeds import generator
+from pipeline.numerics.arrays import FloatArray
 from pipeline.training_size.points import MEANS
 
-Values = NDArray[np.float64]
 REFERENCE_ROWS = 1e5
 POWER, POWER_AND_FLOOR, CONSTANT = "a (N/1e5)^-p", "a (N/1e5)^-p + b", "b"
 FALLING = (POWER, POWER_AND_FLOOR)  # what sigma_stat is tried with
@@ -46,8 +45,8 @@ class Fit:
     """
 
     form: str
-    values: Values
-    covariance: Values
+    values: FloatArray
+    covariance: FloatArray
     chi2: float | None
     ndf: int
 
@@ -75,7 +74,7 @@ class Fit:
             )
         return ""
 
-    def __call__(self, rows: float | Values) -> Values:
+    def __call__(self, rows: float | FloatArray) -> FloatArray:
         """The fitted value for a number of training rows."""
         return curve_of(self.form)(np.asarray(rows, np.float64), *self.values)
 
@@ -187,19 +186,19 @@ def _crossing(stat: Fit, syst: Fit, share: float, largest: float) -> float | Non
     return float(10.0 ** brentq(excess, low, high))
 
 
-def curve_of(form: str) -> Callable[..., Values]:
+def curve_of(form: str) -> Callable[..., FloatArray]:
     """The function of rows and the form's parameters."""
 
-    def power(rows: Values, a: float, p: float) -> Values:
+    def power(rows: FloatArray, a: float, p: float) -> FloatArray:
         return a * (rows / REFERENCE_ROWS) ** -p
 
-    def with_floor(rows: Values, a: float, p: float, b: float) -> Values:
+    def with_floor(rows: FloatArray, a: float, p: float, b: float) -> FloatArray:
         return power(rows, a, p) + b
 
-    def constant(rows: Values, b: float) -> Values:
+    def constant(rows: FloatArray, b: float) -> FloatArray:
         return np.full_like(rows, b)
 
-    curves: dict[str, Callable[..., Values]] = {
+    curves: dict[str, Callable[..., FloatArray]] = {
         POWER: power,
         POWER_AND_FLOOR: with_floor,
         CONSTANT: constant,
@@ -207,7 +206,7 @@ def curve_of(form: str) -> Callable[..., Values]:
     return curves[form]
 
 
-def _start(form: str, x: Values, y: Values) -> list[float]:
+def _start(form: str, x: FloatArray, y: FloatArray) -> list[float]:
     if form == CONSTANT:
         return [float(y.mean())]
     if form == POWER:
@@ -232,10 +231,10 @@ MORE = 10  # times the largest sample: what is predicted
 STAT, SYST, REAL = "sigma_stat{}_median", "sigma_syst{}_median", "spread_over_samples{}"
 FORMS = {STAT: FALLING, REAL: FALLING, SYST: FLAT}
 
-Row = Mapping[str, Any]
+PointRow = Mapping[str, Any]
 
 
-def fit_table(sizes: Sequence[Row], negligible: float) -> pa.Table:
+def fit_table(sizes: Sequence[PointRow], negligible: float) -> pa.Table:
     """A row for each ladder and quantity that has three sizes or more.
 
     Args:
@@ -267,7 +266,7 @@ def fit_table(sizes: Sequence[Row], negligible: float) -> pa.Table:
     return pa.table({name: [row.get(name) for row in rows] for name in names})
 
 
-def _fit(steps: Sequence[Row], name: str, forms: Sequence[str]) -> Fit | None:
+def _fit(steps: Sequence[PointRow], name: str, forms: Sequence[str]) -> Fit | None:
     known = [row for row in steps if row.get(name) is not None]
     values = [row[name] for row in known]
     errors = [row.get(f"{name}_error") for row in known]
@@ -308,7 +307,7 @@ def _described(fit: Fit, largest: int) -> dict[str, Any]:
 
 
 def _reach(
-    fits: Mapping[str, Fit | None], negligible: float, steps: Sequence[Row]
+    fits: Mapping[str, Fit | None], negligible: float, steps: Sequence[PointRow]
 ) -> dict[str, Any]:
     stat, syst = fits[STAT], fits[SYST]
     if stat is None or syst is None or not (stat.is_determined and syst.is_determined):

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.calibrators.calibrate import SLAB, truth_of
-from pipeline.calibrators.protocol import Calibrator, Columns
+from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest, read_manifest, read_part
 from pipeline.formats.records import OutputRecord
+from pipeline.numerics.arrays import Columns
 
 POINT, ROWS = "point.json", "rows.parquet"
 CENTRAL, WEIGHT = "central", "weight"  # columns that are named otherwise in a dataset

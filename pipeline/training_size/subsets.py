@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.fold import merge_in_order
 from pipeline.formats.columns import IDENTITY
@@ -32,6 +31,7 @@ from pipeline.ingest.clean import moments_of
 from pipeline.ingest.dataset import statistics_of
 from pipeline.ingest.identity import uniform_of
 from pipeline.ingest.moments import SignedMoments
+from pipeline.numerics.arrays import IntArray
 from pipeline.parquet import write_part
 from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
 
@@ -65,7 +65,7 @@ class Subset:
     rows: int
 
 
-def ranks_of(origin: Origin, split: Split) -> list[NDArray[np.int64]]:
+def ranks_of(origin: Origin, split: Split) -> list[IntArray]:
     """The place of each row in the order of the hash, part by part."""
     parts = origin.manifest.parts_of(split)
     ids = [read_part(origin.folder, part, [IDENTITY])[IDENTITY].to_numpy() for part in parts]
@@ -90,7 +90,7 @@ def write_subset(
     folder: Path,
     origin: Origin,
     subset: Subset,
-    ranks: Sequence[NDArray[np.int64]],
+    ranks: Sequence[IntArray],
     validation: Sequence[Part],
 ) -> DatasetManifest:
     """A training subset as a dataset with a manifest of its own; one that is there is kept.
@@ -165,7 +165,7 @@ def require_rows(origin: Origin, split: Split, rows: int, purpose: str) -> None:
 
 
 def _write_rows(
-    folder: Path, origin: Origin, subset: Subset, ranks: Sequence[NDArray[np.int64]]
+    folder: Path, origin: Origin, subset: Subset, ranks: Sequence[IntArray]
 ) -> tuple[list[Part], SignedMoments]:
     parts: list[Part] = []
     moments: list[SignedMoments] = []
@@ -178,9 +178,7 @@ def _write_rows(
     return parts, merge_in_order(moments, SignedMoments.__add__)
 
 
-def _tables(
-    origin: Origin, subset: Subset, ranks: Sequence[NDArray[np.int64]]
-) -> Iterator[pa.Table]:
+def _tables(origin: Origin, subset: Subset, ranks: Sequence[IntArray]) -> Iterator[pa.Table]:
     """The rows of a subset in the order of the dataset, as tables of one part each."""
     waiting: list[pa.Table] = []
     rows = 0

@@ -20,14 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from pipeline.calibrators.protocol import Columns
+from pipeline.numerics.arrays import BoolArray, Columns, FloatArray, RealArray
 from pipeline.training_size.fits import fit_table
 from pipeline.training_size.points import MEANS, SIGMAS, WEIGHT, PointRecord
 from pipeline.training_size.settings import ScalingSettings
 
-Values = NDArray[np.float64]
 TENTHS = 10
 FEWEST = 2  # trainings that have a spread
 FEWEST_FOR_ERROR = 3
@@ -45,9 +43,9 @@ class Spread:
     """
 
     trainings: int
-    predicted_T: Values
-    real_T: Values
-    average_T: Values
+    predicted_T: FloatArray
+    real_T: FloatArray
+    average_T: FloatArray
 
     @property
     def ratio(self) -> float:
@@ -111,8 +109,8 @@ def errors_of(
 LEVELS = {"q16": 0.16, "median": 0.5, "q84": 0.84}
 KINDS = ("samples", "seeds")
 
-Row = dict[str, float | int | str]
-Weights = NDArray[np.float64] | None
+StepRow = dict[str, float | int | str]
+Weights = FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -139,8 +137,8 @@ def make_tables(
         scaling_spread: predicted and real spread in tenths of the test rows. scaling_fits: see
         `fit_table`. One without rows is left out.
     """
-    rows: list[Row] = []
-    tenths: list[Row] = []
+    rows: list[StepRow] = []
+    tenths: list[StepRow] = []
     for name, ladder in scaling.ladders.items():
         of_ladder = [point for point in points if point.record.ladder == name]
         singles = [p for p in points if p.record.ladder == (ladder.singles or name)]
@@ -164,7 +162,7 @@ def make_tables(
     return {name: table for name, table in tables.items() if table.num_rows}
 
 
-def _without_stat(row: Row) -> Row:
+def _without_stat(row: StepRow) -> StepRow:
     """The figures of a single network: the spread of one (Eq. 42) is not 0 but unknown."""
     return {name: value for name, value in row.items() if not name.startswith("sigma_stat")}
 
@@ -175,14 +173,14 @@ def _select(points: Sequence[Point], size: int, kind: str) -> list[Point]:
     return [p for p in points if p.record.rows == size and getattr(p.record, fixed) == 0]
 
 
-def _describe(nested: Sequence[Point], samples: Sequence[Point], oracle: Columns | None) -> Row:
+def _describe(nested: Sequence[Point], samples: Sequence[Point], oracle: Columns | None) -> StepRow:
     """Figures of the trainings on the nested subset, averaged over the seeds.
 
     Their errors are those of that average; where there are further samples, with the part that
     another sample of the same size would change.
     """
     record, weights_N = nested[0].record, nested[0].rows.get(WEIGHT)
-    row: Row = {
+    row: StepRow = {
         "model": record.model,
         "rows": record.rows,
         "updates": record.updates,
@@ -209,7 +207,7 @@ def _describe(nested: Sequence[Point], samples: Sequence[Point], oracle: Columns
     return row
 
 
-def levels_of(values_N: NDArray[np.floating], weights_N: Weights) -> dict[str, float]:
+def levels_of(values_N: RealArray, weights_N: Weights) -> dict[str, float]:
     """Median and the bounds of the central 68 per cent, of the values that are numbers."""
     order = np.argsort(values_N)
     order = order[np.isfinite(values_N[order])]
@@ -219,7 +217,7 @@ def levels_of(values_N: NDArray[np.floating], weights_N: Weights) -> dict[str, f
     return dict(zip(LEVELS, map(float, values_N[order[places]]), strict=True))
 
 
-def _error(name: str, of_seeds: Sequence[float], of_samples: Sequence[float]) -> Row:
+def _error(name: str, of_seeds: Sequence[float], of_samples: Sequence[float]) -> StepRow:
     """The error of a mean over seeds; none of a single training."""
     if max(len(of_seeds), len(of_samples)) < FEWEST:
         return {}
@@ -246,14 +244,14 @@ def _scores(rows: Columns, oracle: Columns | None, weights_N: Weights) -> dict[s
     return scores
 
 
-def _of(weights_N: Weights, rows_N: NDArray[np.bool_]) -> Weights:
+def _of(weights_N: Weights, rows_N: BoolArray) -> Weights:
     return None if weights_N is None else weights_N[rows_N]
 
 
-Found = Mapping[str, tuple[Spread, dict[str, float]]]
+Spreads = Mapping[str, tuple[Spread, dict[str, float]]]
 
 
-def _spreads(nested: Sequence[Point], singles: Sequence[Point]) -> Found:
+def _spreads(nested: Sequence[Point], singles: Sequence[Point]) -> Spreads:
     """Spread and its errors by suffix; empty where there are too few trainings."""
     predicted, real = [p.rows for p in nested], [p.rows for p in singles]
     found = {suffix: compare(predicted, real, suffix) for suffix in MEANS}
@@ -264,8 +262,8 @@ def _spreads(nested: Sequence[Point], singles: Sequence[Point]) -> Found:
     }
 
 
-def _figures(kind: str, found: Found) -> Row:
-    row: Row = {}
+def _figures(kind: str, found: Spreads) -> StepRow:
+    row: StepRow = {}
     for suffix, (spread, errors) in found.items():
         row[f"trainings_over_{kind}"] = spread.trainings
         for name, figure in (
@@ -278,7 +276,7 @@ def _figures(kind: str, found: Found) -> Row:
     return row
 
 
-def _tenths(place: Row, found: Found) -> list[Row]:
+def _tenths(place: StepRow, found: Spreads) -> list[StepRow]:
     return [
         {
             **place,
@@ -293,7 +291,7 @@ def _tenths(place: Row, found: Found) -> list[Row]:
     ]
 
 
-def _table(rows: Sequence[Row]) -> pa.Table:
+def _table(rows: Sequence[StepRow]) -> pa.Table:
     """A table with all columns that a row has; null where others have none."""
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: [row.get(name) for row in rows] for name in names})

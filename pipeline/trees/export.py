@@ -25,6 +25,7 @@ from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.seeds import generator
 from pipeline.formats.versions import versions_of
+from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.trees.settings import BoostedTreesSettings
 
 TREES_OPSET = 3  # of ai.onnx.ml
@@ -86,7 +87,7 @@ def _tree(nodes: NDArray[Any], number: int, quantile: int) -> Attributes:
     }
 
 
-def _not_above(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+def _not_above(thresholds: FloatArray) -> Float32Array:
     """The largest float32 that is not above each threshold."""
     with np.errstate(over="ignore"):
         rounded = thresholds.astype(np.float32)
@@ -94,7 +95,7 @@ def _not_above(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(rounded.astype(np.float64) > thresholds, lower, rounded)
 
 
-def check_trees(path: Path, ensembles: Sequence[Any], x_NF: NDArray[np.float32]) -> None:
+def check_trees(path: Path, ensembles: Sequence[Any], x_NF: Float32Array) -> None:
     """A check that the file predicts what scikit-learn does.
 
     Raises:
@@ -128,9 +129,7 @@ def write_onnx(
     return folder / MODEL
 
 
-def _random_rows(
-    manifest: DatasetManifest, features: Sequence[Feature], seed: int
-) -> NDArray[np.float32]:
+def _random_rows(manifest: DatasetManifest, features: Sequence[Feature], seed: int) -> Float32Array:
     """Raw features [N, F], evenly spread over the training ranges and a tenth beyond."""
     rng = generator(seed, "boosted trees check")
     columns = []

@@ -18,9 +18,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from pipeline.calibrators.estimates import OnnxFile
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import Part
+from pipeline.numerics.arrays import FloatArray
 from pipeline.trees.rows import RowsPlan
-
-Floats = NDArray[np.float64]
 
 DEFAULTS = {"iterations": 200, "learning_rate": 0.1, "leaves": 31, "min_leaf_rows": 20, "l2": 0.0}
 
@@ -51,7 +50,7 @@ class QuantileTrees(BaseEstimator):  # type: ignore[misc] # scikit-learn has no 
         self.l2 = l2
         self.seed = seed
 
-    def fit(self, rows_NG: Floats, target_N: Floats) -> Self:
+    def fit(self, rows_NG: FloatArray, target_N: FloatArray) -> Self:
         """Grow the trees on features [N, F] with the weight as one more column."""
         x_NF, weight_N = rows_NG[:, :-1], rows_NG[:, -1]
         settings = {name: getattr(self, name) for name in DEFAULTS}
@@ -61,7 +60,7 @@ class QuantileTrees(BaseEstimator):  # type: ignore[misc] # scikit-learn has no 
         ]
         return self
 
-    def score(self, rows_NG: Floats, target_N: Floats) -> float:
+    def score(self, rows_NG: FloatArray, target_N: FloatArray) -> float:
         """Minus the weighted mean pinball loss over rows and quantiles: higher is better."""
         x_NF, weight_N = rows_NG[:, :-1], rows_NG[:, -1]
         predicted_NQ = np.stack([trees.predict(x_NF) for trees in self.trees_], axis=1)
@@ -71,8 +70,8 @@ class QuantileTrees(BaseEstimator):  # type: ignore[misc] # scikit-learn has no 
 
 def grow(
     x_NF: NDArray[Any],
-    target_N: Floats,
-    weight_N: Floats,
+    target_N: FloatArray,
+    weight_N: FloatArray,
     *,
     level: float,
     settings: Mapping[str, float],
@@ -94,8 +93,8 @@ def grow(
 
 
 def pinball_sums(
-    predicted_NQ: NDArray[Any], target_N: Floats, weight_N: Floats, levels: Sequence[float]
-) -> Floats:
+    predicted_NQ: NDArray[Any], target_N: FloatArray, weight_N: FloatArray, levels: Sequence[float]
+) -> FloatArray:
     """Sums [Q] over rows of weight times pinball loss: level times a target above the quantile.
 
     (1 - level) times one below; smallest, on average, for the true quantile (Koenker 2005).
@@ -134,9 +133,7 @@ def fit_level(job: LevelPlan) -> tuple[Any, int]:
     return trees, len(rows.target_N)
 
 
-def score_part(
-    part: Part, *, plan: RowsPlan, model: Path, levels: Sequence[float]
-) -> NDArray[np.float64]:
+def score_part(part: Part, *, plan: RowsPlan, model: Path, levels: Sequence[float]) -> FloatArray:
     """Pinball loss of each quantile, summed over a part's rows, then their weight; on a worker."""
     rows = plan.read(part)
     names = tuple(feature.name for feature in plan.features)

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.formats.columns import IDENTITY, Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, Part, read_part, select_features
 from pipeline.formats.seeds import derive_seed
 from pipeline.ingest.identity import uniform_of
+from pipeline.numerics.arrays import Float32Array, FloatArray
 
 
-class Rows(NamedTuple):
+class TreeMatrix(NamedTuple):
     """Features [N, F] as float32, log10 of the target [N], weights [N]."""
 
-    x_NF: NDArray[np.float32]
-    target_N: NDArray[np.float64]
-    weight_N: NDArray[np.float64]
+    x_NF: Float32Array
+    target_N: FloatArray
+    weight_N: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RowsPlan:
     weight: str | None
     salt: int
 
-    def read(self, part: Part, share: float = 1.0) -> Rows:
+    def read(self, part: Part, share: float = 1.0) -> TreeMatrix:
         """A share of a part's rows; a larger share has those of a smaller one.
 
         Raises:
@@ -66,16 +66,16 @@ class RowsPlan:
             )
             raise UserError(msg)
         x_NF = np.stack([chosen[name].astype(np.float32) for name in names], axis=1)
-        return Rows(x_NF, np.log10(ratio_N), weight_N.astype(np.float64))
+        return TreeMatrix(x_NF, np.log10(ratio_N), weight_N.astype(np.float64))
 
-    def gather(self, parts: Sequence[Part], share: float) -> Rows:
+    def gather(self, parts: Sequence[Part], share: float) -> TreeMatrix:
         """The chosen rows of some parts, one after the other.
 
         Raises:
             UserError: There are none, or their weights are all zero.
         """
         found = [self.read(part, share) for part in parts]
-        rows = Rows(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        rows = TreeMatrix(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
         if not rows.weight_N.sum() > 0:
             msg = f"{self.dataset}: no rows with a weight to grow trees on; raise the model's rows"
             raise UserError(msg)

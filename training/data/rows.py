@@ -29,7 +29,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainingRows:
     """Rows in memory.
 
     Attributes:
@@ -50,12 +50,12 @@ class Rows:
         """F."""
         return self.x_NF.shape[1]
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "TrainingRows":
         """The same rows on a device."""
         weight_N = None if self.weight_N is None else self.weight_N.to(device)
-        return Rows(self.x_NF.to(device), self.target_N.to(device), weight_N)
+        return TrainingRows(self.x_NF.to(device), self.target_N.to(device), weight_N)
 
-    def deal(self, seed: int, epoch: int) -> "Deal":
+    def sampler(self, seed: int, epoch: int) -> "Sampler":
         """The order of an epoch: a permutation of all rows."""
         order_N = permutation(len(self), seed, epoch, self.x_NF.device)
 
@@ -69,23 +69,23 @@ class Rows:
 
         return fill
 
-    def slabs(self, rank: int, world_size: int) -> Iterator["Rows"]:
+    def slabs(self, rank: int, world_size: int) -> Iterator["TrainingRows"]:
         """This worker's share of the rows, in order."""
         return itertools.islice(self.pieces(SLAB_ROWS), rank, None, world_size)
 
-    def pieces(self, count: int) -> Iterator["Rows"]:
+    def pieces(self, count: int) -> Iterator["TrainingRows"]:
         """All rows in order, so many at a time."""
         for first in range(0, len(self), count):
             part = slice(first, first + count)
             weight_N = None if self.weight_N is None else self.weight_N[part]
-            yield Rows(self.x_NF[part], self.target_N[part], weight_N)
+            yield TrainingRows(self.x_NF[part], self.target_N[part], weight_N)
 
 
-Deal = Callable[[Sequence[StepRows], Chunk], None]
+Sampler = Callable[[Sequence[StepRows], Chunk], None]
 """Copies a worker's rows of some steps to the start of a chunk; asked in the order of the steps."""
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """The rows of one split, wherever they are."""
 
     def __len__(self) -> int: ...
@@ -95,15 +95,15 @@ class Source(Protocol):
         """F."""
         ...
 
-    def to(self, device: torch.device) -> "Source":
+    def to(self, device: torch.device) -> "RowSource":
         """The same rows, given out on a device."""
         ...
 
-    def deal(self, seed: int, epoch: int) -> Deal:
+    def sampler(self, seed: int, epoch: int) -> Sampler:
         """The rows in the order of an epoch, which depends on seed and epoch alone."""
         ...
 
-    def slabs(self, rank: int, world_size: int) -> Iterator[Rows]:
+    def slabs(self, rank: int, world_size: int) -> Iterator[TrainingRows]:
         """This worker's share of the rows, in order."""
         ...
 
@@ -123,7 +123,7 @@ class Passes:
         epoch_rows: Rows that an epoch sees.
     """
 
-    source: Source
+    source: RowSource
     epoch_rows: int
 
     def __len__(self) -> int:
@@ -138,18 +138,18 @@ class Passes:
         """The same rows, given out on a device."""
         return replace(self, source=self.source.to(device))
 
-    def slabs(self, rank: int, world_size: int) -> Iterator[Rows]:
+    def slabs(self, rank: int, world_size: int) -> Iterator[TrainingRows]:
         """This worker's share of the rows, in order."""
         return self.source.slabs(rank, world_size)
 
-    def deal(self, seed: int, epoch: int) -> Deal:
+    def sampler(self, seed: int, epoch: int) -> Sampler:
         """The order of an epoch; it begins in the pass, and at the place, where the last ended."""
         begin, length = epoch * self.epoch_rows, len(self)
-        current: list[tuple[int, Deal]] = []
+        current: list[tuple[int, Sampler]] = []
 
-        def pass_of(number: int) -> Deal:
+        def pass_of(number: int) -> Sampler:
             if not current or current[0][0] != number:
-                current[:] = [(number, self.source.deal(seed, number))]
+                current[:] = [(number, self.source.sampler(seed, number))]
             return current[0][1]
 
         def fill(steps: Sequence[StepRows], chunk: Chunk) -> None:

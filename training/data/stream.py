@@ -24,7 +24,7 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import Part, check_part, read_part
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling, scale
-from training.data.rows import Chunk, Deal, Rows, permutation
+from training.data.rows import Chunk, Sampler, TrainingRows, permutation
 from training.steps.noise import StepRows
 
 SHARES = 3  # of the memory: the pool in use, the one being read, what reading needs
@@ -151,16 +151,16 @@ class StreamedRows:
         """The same rows, given out on a device."""
         return replace(self, device=device)
 
-    def deal(self, seed: int, epoch: int) -> Deal:
+    def sampler(self, seed: int, epoch: int) -> Sampler:
         """The rows in the order of an epoch."""
-        return _Dealer(self._pools(seed, epoch))
+        return _ShuffledSampler(self._pools(seed, epoch))
 
-    def slabs(self, rank: int, world_size: int) -> Iterator[Rows]:
+    def slabs(self, rank: int, world_size: int) -> Iterator[TrainingRows]:
         """This worker's share of the row groups, in order."""
         shares = [[group] for group in self.groups[rank::world_size]]
         return (rows.to(torch.device(self.device)) for rows in self._read_ahead(shares))
 
-    def _pools(self, seed: int, epoch: int) -> Iterator[tuple[Rows, Tensor]]:
+    def _pools(self, seed: int, epoch: int) -> Iterator[tuple[TrainingRows, Tensor]]:
         """The pools of an epoch, each with the order of its rows."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "row groups", epoch))
         order = torch.randperm(len(self.groups), generator=generator).tolist()
@@ -168,7 +168,7 @@ class StreamedRows:
         for number, rows in enumerate(self._read_ahead(shares)):
             yield rows, permutation(len(rows), derive_seed(seed, "pool", number), epoch)
 
-    def _read_ahead(self, shares: Sequence[Sequence[RowGroup]]) -> Iterator[Rows]:
+    def _read_ahead(self, shares: Sequence[Sequence[RowGroup]]) -> Iterator[TrainingRows]:
         with ThreadPoolExecutor(max_workers=1) as reader:
             pending = [reader.submit(self._read, share) for share in shares[:1]]
             for following in [*shares[1:], None]:
@@ -177,7 +177,7 @@ class StreamedRows:
                     pending.append(reader.submit(self._read, following))
                 yield rows
 
-    def _read(self, groups: Sequence[RowGroup]) -> Rows:
+    def _read(self, groups: Sequence[RowGroup]) -> TrainingRows:
         num_rows = sum(group.rows for group in groups)
         x_NF = np.empty((num_rows, self.num_features), dtype=np.float32)
         target_N, weight_N = np.empty(num_rows, np.float32), np.empty(num_rows, np.float32)
@@ -188,16 +188,18 @@ class StreamedRows:
             x_NF[rows], target_N[rows], weight = self.recipe.convert(table, group.path, group.first)
             weight_N[rows] = weight / self.mean_weight
             first += group.rows
-        return Rows(torch.from_numpy(x_NF), torch.from_numpy(target_N), torch.from_numpy(weight_N))
+        return TrainingRows(
+            torch.from_numpy(x_NF), torch.from_numpy(target_N), torch.from_numpy(weight_N)
+        )
 
 
-class _Dealer:
+class _ShuffledSampler:
     """Gives out the rows of consecutive pools; asked in the order of the steps."""
 
-    def __init__(self, pools: Iterator[tuple[Rows, Tensor]]) -> None:
+    def __init__(self, pools: Iterator[tuple[TrainingRows, Tensor]]) -> None:
         self.pools = pools
         self.begin = self.end = 0  # places of the pool's rows in the epoch
-        self.rows: Rows | None = None
+        self.rows: TrainingRows | None = None
         self.order_N = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, steps: Sequence[StepRows], chunk: Chunk) -> None:

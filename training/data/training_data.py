@@ -21,7 +21,7 @@ from pipeline.formats.manifest import (
     select_features,
 )
 from pipeline.formats.transforms import Scaling, scaling_of
-from training.data.rows import Rows, Source
+from training.data.rows import RowSource, TrainingRows
 from training.data.stream import Recipe, open_stream, require_positive_mean
 
 ORDER_BYTES = 8  # of a row's place in the order of an epoch
@@ -37,8 +37,8 @@ class TrainingData:
         columns: Names of the features, then of the target.
     """
 
-    train: Source
-    validation: Source
+    train: RowSource
+    validation: RowSource
     columns: tuple[str, ...]
 
 
@@ -88,7 +88,7 @@ def open_split(
     split: Split,
     memory_mib: float | None,
     labels: Path | None = None,
-) -> Source:
+) -> RowSource:
     """The rows of one split, scaled: in memory if those of training and validation fit.
 
     Args:
@@ -132,7 +132,7 @@ def _recipe_of(
     )
 
 
-def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> Rows:
+def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> TrainingRows:
     num_rows = manifest.rows_of(split)
     x_NF = np.empty((num_rows, len(recipe.scalings)), dtype=np.float32)
     target_N = np.empty(num_rows, dtype=np.float32)
@@ -145,7 +145,7 @@ def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> Rows
         first += part.rows
     mean = require_positive_mean(float(weight_N.mean()), recipe.dataset, split)
     scaled_N = (weight_N / mean).astype(np.float32)
-    return Rows(
+    return TrainingRows(
         torch.from_numpy(x_NF),
         torch.from_numpy(target_N),
         torch.from_numpy(scaled_N) if recipe.weights else None,

@@ -12,7 +12,7 @@ from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling
 from training.checkpoint import Checkpoint
-from training.data.rows import Source
+from training.data.rows import RowSource
 from training.data.training_data import scalings_of
 
 MODEL = "model.onnx"
@@ -37,7 +37,7 @@ class Finished:
     features: tuple[Feature, ...]
     checkpoint: Checkpoint
     seed: int
-    validation: Source
+    validation: RowSource
 
     @property
     def scalings(self) -> tuple[Scaling, ...]:

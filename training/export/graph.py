@@ -22,7 +22,7 @@ OUTPUTS = (NETWORKS_OUTPUT, MIXTURE_OUTPUT, "mean", "sigma_syst", "sigma_stat", 
 
 
 @dataclass(frozen=True)
-class Density:
+class OutputHead:
     """How the outputs are read.
 
     Attributes:
@@ -73,7 +73,7 @@ class SampledNetworks(ScaledModule):
         self,
         scalings: Sequence[Scaling],
         weight_sets: Sequence[Sequence[FixedLayer]],
-        density: Density,
+        density: OutputHead,
     ) -> None:
         super().__init__(scalings)
         self.density = density

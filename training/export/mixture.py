@@ -17,10 +17,10 @@ from pipeline.formats.manifest import DatasetManifest, select_features
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling
 from training.checkpoint import Checkpoint
-from training.data.rows import Source
+from training.data.rows import RowSource
 from training.data.training_data import scalings_of
 from training.export.finished import MODEL, Exported, Finished
-from training.export.graph import NETWORKS_OUTPUT, OUTPUTS, Density, SampledNetworks
+from training.export.graph import NETWORKS_OUTPUT, OUTPUTS, OutputHead, SampledNetworks
 from training.export.onnx_file import check_onnx, extract_onnx, write_onnx
 from training.kinds import kind_of
 from training.losses.density_nll import log_density
@@ -137,12 +137,12 @@ def _model_of(
     settings: MixtureSettings,
 ) -> SampledNetworks:
     low, high = manifest.log10_target_range()
-    density = Density(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))
+    density = OutputHead(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))
     return SampledNetworks(scalings, weight_sets, density).eval()
 
 
 @torch.no_grad()
-def _scores_of(model: SampledNetworks, rows: Source) -> dict[str, float]:
+def _scores_of(model: SampledNetworks, rows: RowSource) -> dict[str, float]:
     """Validation NLL of the averaged density and the mean NLL of its single networks."""
     averaged, single = 0.0, 0.0
     pieces = (slab.pieces(SLAB_ROWS) for slab in rows.slabs(0, 1))

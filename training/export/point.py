@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.formats.card import Output
 from pipeline.formats.files import replacing
 from pipeline.formats.transforms import Scaling
-from training.data.rows import Rows, Source
+from training.data.rows import RowSource, TrainingRows
 from training.export.finished import MODEL, Exported, Finished
 from training.export.graph import ScaledModule
 from training.export.onnx_file import check_onnx, write_onnx
@@ -124,7 +124,7 @@ def _export(
 
 
 @torch.no_grad()
-def _loss_of(model: PlainModel, rows: Source) -> float:
+def _loss_of(model: PlainModel, rows: RowSource) -> float:
     """The weighted mean loss of all rows."""
     losses = [
         _weights_of(slab) * model.loss.of_rows(model.output_of_scaled(slab.x_NF), slab.target_N)
@@ -133,7 +133,7 @@ def _loss_of(model: PlainModel, rows: Source) -> float:
     return torch.cat(losses).mean().item()
 
 
-def _weights_of(slab: Rows) -> Tensor:
+def _weights_of(slab: TrainingRows) -> Tensor:
     weight_N = torch.ones(len(slab)) if slab.weight_N is None else slab.weight_N
     return weight_N.double()
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
-from training.data.rows import Rows, Source
+from training.data.rows import RowSource, TrainingRows
 from training.data.training_data import TrainingData
 from training.losses.density_nll import log_density
 from training.networks import mlp as network
@@ -37,7 +37,7 @@ CPU_ROWS, GPU_ROWS = BLOCK_ROWS, 128 * BLOCK_ROWS  # of one forward pass
 
 @torch.no_grad()
 def validation_nll(
-    layers: Sequence[Layer], slabs: Iterable[Rows], bounds: tuple[float, float], seed: int
+    layers: Sequence[Layer], slabs: Iterable[TrainingRows], bounds: tuple[float, float], seed: int
 ) -> Tensor:
     """The sum over rows of weight times NLL of the density averaged over eight weight sets.
 
@@ -117,7 +117,7 @@ class BayesianNetwork:
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""
 
-    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+    def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean NLL of the global batch plus KL / N."""
         grad_P = self.sums.gradient_P.div_(batch_rows)
         network.add_kl_gradient(
@@ -144,7 +144,7 @@ class BayesianNetwork:
             },
         }
 
-    def validate(self, rows: Source) -> Tensor:
+    def validate(self, rows: RowSource) -> Tensor:
         """The NLL of the density averaged over drawn weight sets, each worker on its rows."""
         layers = network.split_parameters(self.theta_P, self.sizes)
         slabs = rows.slabs(self.worker.rank, self.worker.world_size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
-from training.data.rows import Rows, Source
+from training.data.rows import RowSource, TrainingRows
 from training.data.training_data import TrainingData
 from training.losses.density_nll import log_density
 from training.networks import mlp as network
@@ -93,7 +93,7 @@ class RepulsiveEnsemble:
         self.step(batch)
         self.sums.figures_MF.copy_(self.step.figures_MF)
 
-    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+    def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The figures; the gradient is complete."""
         del batch_rows
         nll, *squares = self.sums.figures_MF.sum(dim=0)
@@ -115,7 +115,7 @@ class RepulsiveEnsemble:
         return {"prior": squares_M.mean().item() / scale}
 
     @torch.no_grad()
-    def validate(self, rows: Source) -> Tensor:
+    def validate(self, rows: RowSource) -> Tensor:
         """The NLL of the density averaged over all members."""
         total = torch.zeros((), dtype=torch.float64, device=self.worker.device)
         for slab in rows.slabs(0, 1):
@@ -123,7 +123,7 @@ class RepulsiveEnsemble:
                 total -= self._log_density(part)
         return total
 
-    def _log_density(self, part: Rows) -> Tensor:
+    def _log_density(self, part: TrainingRows) -> Tensor:
         """The sum over rows of weight times log of the averaged density."""
         bounds = self.settings.log_variance_bounds
 

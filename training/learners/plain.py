@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
-from training.data.rows import Source
+from training.data.rows import RowSource
 from training.data.training_data import TrainingData
 from training.losses.point import CrossEntropy, LeakyKernel, PointLoss
 from training.networks import mlp as network
@@ -72,7 +72,7 @@ class PlainNetwork(ABC):
         """The loss of the epoch's stage."""
         self.loss.start_epoch(epoch)
 
-    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+    def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean loss of the global batch."""
         grad_P = self.sums.gradient_P.div_(batch_rows)
         figures_C[0] = self.sums.loss
@@ -83,7 +83,7 @@ class PlainNetwork(ABC):
         return {}
 
     @torch.no_grad()
-    def validate(self, rows: Source) -> Tensor:
+    def validate(self, rows: RowSource) -> Tensor:
         """The loss with what it is in the epoch, each worker on its rows."""
         layers = network.split_member(self.theta_P, self.sizes)
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)

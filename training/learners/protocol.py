@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from training.data.rows import Source
+from training.data.rows import RowSource
 from training.steps.noise import StepRows
 from training.steps.sampled import Batch
 from training.steps.sums import StepSums
@@ -50,7 +50,7 @@ class Learner(Protocol):
         """Fill the sums with this worker's share of a batch."""
         ...
 
-    def finish(self, batch_rows: int, figures_C: Tensor) -> None:
+    def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """From the sums over all workers make the gradient of the loss, and the step's figures.
 
         Args:
@@ -63,7 +63,7 @@ class Learner(Protocol):
         """What the history tells of the parameters."""
         ...
 
-    def validate(self, rows: Source) -> Tensor:
+    def validate(self, rows: RowSource) -> Tensor:
         """The sum over rows of weight times loss, over all workers.
 
         Of networks that make a density: the NLL of the averaged one.

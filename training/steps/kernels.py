@@ -42,7 +42,7 @@ def sample(
 
 
 @kernel
-def pull_back(grad_N: Vector32, twice_N: Vector32, out_N: Vector32, ratio_N: Vector32) -> None:
+def backward(grad_N: Vector32, twice_N: Vector32, out_N: Vector32, ratio_N: Vector32) -> None:
     """Gradients of a rectified layer's means and, twice, of its variances."""
     for i in range(grad_N.size):
         grad = grad_N[i] + out_N[i] * twice_N[i]
@@ -52,7 +52,7 @@ def pull_back(grad_N: Vector32, twice_N: Vector32, out_N: Vector32, ratio_N: Vec
 
 
 @kernel
-def rectify_back(grad_N: Vector32, out_N: Vector32) -> None:
+def relu_backward(grad_N: Vector32, out_N: Vector32) -> None:
     """The gradient before a rectifier."""
     for i in range(grad_N.size):
         grad_N[i] = grad_N[i] if out_N[i] > _F(0.0) else _F(0.0)
@@ -91,7 +91,7 @@ def mixture_mean(outputs_BO: Matrix32, mean_B: Vector32) -> None:
 
 
 @kernel
-def mixture_mean_back(outputs_BO: Matrix32, force_B: Vector32, grad_BO: Matrix32) -> None:
+def mixture_mean_backward(outputs_BO: Matrix32, force_B: Vector32, grad_BO: Matrix32) -> None:
     """Derivatives of the sum of force times mean."""
     components = outputs_BO.shape[1] // 3
     share_K = np.empty(components, np.float32)

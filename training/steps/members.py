@@ -99,7 +99,7 @@ class MemberNetworks:
             self._sum_up(index, group, grad_CBO, below_CBF)
             grad_CBF = self._view(self.grads[index % 2][0], rows, below_CBF.shape[-1])
             torch.bmm(grad_CBO, self.layers[index].weight_OF[group], out=grad_CBF)
-            self.operations.rectify_back(grad_CBF, below_CBF)
+            self.operations.relu_backward(grad_CBF, below_CBF)
             grad_CBO = grad_CBF
         self._sum_up(0, group, grad_CBO, x_BF.expand(self.at_once, -1, -1))
 
@@ -191,7 +191,7 @@ class EnsembleStep:
         grad_CBO.div_(rows)
         likelihood = torch.linalg.vector_norm(grad_CBO)
         force_CBD = force_CD.to(grad_CBO.dtype).view(count, rows, -1)
-        push_CBO = self.prediction.pull_back(outputs_CBO, batch.target_B, bounds, force_CBD)
+        push_CBO = self.prediction.backward(outputs_CBO, batch.target_B, bounds, force_CBD)
         grad_CBO += push_CBO
         self.networks.backward(group, batch.x_BF)
         grad_CP = self.grad_CP[group].add_(self.theta_CP[group], alpha=self.prior)

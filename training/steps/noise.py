@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
-from training.steps.normals import Key, fill_normals, normals_on_device
+from training.steps.normals import NoiseKey, fill_normals, normals_on_device
 
 BLOCK_ROWS = 512
 HALF_ROWS = BLOCK_ROWS // 2  # a counter makes the numbers of two rows that are this far apart
@@ -105,6 +105,6 @@ def fill_pair_noise(buffer_PW: Tensor, key: Tensor, first_pair: int, pairs: int)
     return buffer_PW[:pairs]
 
 
-def _as_key(key: Tensor) -> Key:
+def _as_key(key: Tensor) -> NoiseKey:
     low, high = key.tolist()
     return np.uint32(low & 0xFFFFFFFF), np.uint32(high & 0xFFFFFFFF)

@@ -17,7 +17,7 @@ from torch import Tensor
 from training.steps.compiled import element, kernel
 
 Vector32 = NDArray[np.float32]
-Key = tuple[np.uint32, np.uint32]
+NoiseKey = tuple[np.uint32, np.uint32]
 
 _U, _F, _I = np.uint32, np.float32, np.int32
 _LOW_31 = 2.0**-33  # what turns 32 bits with sign into turns between -1/4 and 1/4
@@ -91,7 +91,7 @@ def normal_pair(counter: Any, key: Any) -> Any:  # noqa: ANN401 - numbers or arr
 
 
 @kernel
-def _fill(out: Vector32, key: Key, first: np.uint32, half: int) -> None:
+def _fill(out: Vector32, key: NoiseKey, first: np.uint32, half: int) -> None:
     both = max(out.size - half, 0)
     above = out[half:]
     for i in range(both):
@@ -102,7 +102,7 @@ def _fill(out: Vector32, key: Key, first: np.uint32, half: int) -> None:
         out[i] = normal_pair(_U(first + _U(i)), key)[0]
 
 
-def fill_normals(out: Vector32, key: Key, first: int, half: int) -> None:
+def fill_normals(out: Vector32, key: NoiseKey, first: int, half: int) -> None:
     """Fill a vector from the counters first, first + 1, ... of a key.
 
     Numbers i and half + i come from counter first + i, so a vector that ends earlier has the same

@@ -27,23 +27,23 @@ class Operations(NamedTuple):
         sample: (out_BO, spread_BO, square_BO, noise_BO, rectify). Units of a layer from their
             moments: out, the means, becomes mean + sigma noise, rectified if wished; spread, the
             variances, becomes noise / sigma; square becomes out^2.
-        pull_back: (grad_BO, twice_BO, out_BO, ratio_BO). Through a rectified layer: grad, the
+        backward: (grad_BO, twice_BO, out_BO, ratio_BO). Through a rectified layer: grad, the
             next layer's gradient times its mean weights, becomes the gradient of the means;
             twice, the same of twice the variances, becomes twice that of the variances.
-        rectify_back: (grad_BO, out_BO). The gradient before a rectifier from that after it.
+        relu_backward: (grad_BO, out_BO). The gradient before a rectifier from that after it.
         mixture: (outputs_BO, target_B, weight_B, grad_BO, bounds). The sum of weight times NLL;
             grad becomes its derivatives by the outputs.
         mixture_mean: (outputs_BO, mean_B). Mean becomes that of each row's mixture.
-        mixture_mean_back: (outputs_BO, force_B, grad_BO). Grad becomes the derivatives by the
+        mixture_mean_backward: (outputs_BO, force_B, grad_BO). Grad becomes the derivatives by the
             outputs of the sum of force times mean.
     """
 
     sample: Callable[[Tensor, Tensor, Tensor, Tensor, bool], None]
-    pull_back: Callable[[Tensor, Tensor, Tensor, Tensor], None]
-    rectify_back: Callable[[Tensor, Tensor], None]
+    backward: Callable[[Tensor, Tensor, Tensor, Tensor], None]
+    relu_backward: Callable[[Tensor, Tensor], None]
     mixture: Callable[[Tensor, Tensor, Tensor, Tensor, Bounds], Tensor]
     mixture_mean: Callable[[Tensor, Tensor], None]
-    mixture_mean_back: Callable[[Tensor, Tensor, Tensor], None]
+    mixture_mean_backward: Callable[[Tensor, Tensor, Tensor], None]
 
 
 def operations_on(device: torch.device, *, fuse: bool = False) -> Operations:
@@ -70,12 +70,12 @@ def _sample(
     torch.mul(out_BO, out_BO, out=square_BO)
 
 
-def _pull_back(grad_BO: Tensor, twice_BO: Tensor, out_BO: Tensor, ratio_BO: Tensor) -> None:
+def _backward(grad_BO: Tensor, twice_BO: Tensor, out_BO: Tensor, ratio_BO: Tensor) -> None:
     grad_BO.addcmul_(out_BO, twice_BO).mul_(out_BO > 0)
     torch.mul(grad_BO, ratio_BO, out=twice_BO)
 
 
-def _rectify_back(grad_BO: Tensor, out_BO: Tensor) -> None:
+def _relu_backward(grad_BO: Tensor, out_BO: Tensor) -> None:
     grad_BO.mul_(out_BO > 0)
 
 
@@ -84,7 +84,7 @@ def _mixture_mean(outputs_BO: Tensor, mean_B: Tensor) -> None:
     torch.sum(torch.softmax(logit_BK, dim=1) * mean_BK, 1, out=mean_B)
 
 
-def _mixture_mean_back(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> None:
+def _mixture_mean_backward(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> None:
     mean_BK, _, logit_BK = outputs_BO.chunk(3, dim=1)
     grad_mean_BK, grad_log_variance_BK, grad_logit_BK = grad_BO.chunk(3, dim=1)
     share_BK = torch.softmax(logit_BK, dim=1)
@@ -96,11 +96,11 @@ def _mixture_mean_back(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> 
 
 PLAIN = Operations(
     _sample,
-    _pull_back,
-    _rectify_back,
+    _backward,
+    _relu_backward,
     nll_with_gradient,
     _mixture_mean,
-    _mixture_mean_back,
+    _mixture_mean_backward,
 )
 
 
@@ -116,14 +116,12 @@ def _sample_compiled(
     kernels.sample(out_N, spread_N, square_N, noise_N, np.float32(VARIANCE_FLOOR), rectify)
 
 
-def _pull_back_compiled(
-    grad_BO: Tensor, twice_BO: Tensor, out_BO: Tensor, ratio_BO: Tensor
-) -> None:
-    kernels.pull_back(_flat(grad_BO), _flat(twice_BO), _flat(out_BO), _flat(ratio_BO))
+def _backward_compiled(grad_BO: Tensor, twice_BO: Tensor, out_BO: Tensor, ratio_BO: Tensor) -> None:
+    kernels.backward(_flat(grad_BO), _flat(twice_BO), _flat(out_BO), _flat(ratio_BO))
 
 
-def _rectify_back_compiled(grad_BO: Tensor, out_BO: Tensor) -> None:
-    kernels.rectify_back(_flat(grad_BO), _flat(out_BO))
+def _relu_backward_compiled(grad_BO: Tensor, out_BO: Tensor) -> None:
+    kernels.relu_backward(_flat(grad_BO), _flat(out_BO))
 
 
 def _mixture_compiled(
@@ -142,15 +140,15 @@ def _mixture_mean_compiled(outputs_BO: Tensor, mean_B: Tensor) -> None:
     kernels.mixture_mean(outputs_BO.numpy(), mean_B.numpy())
 
 
-def _mixture_mean_back_compiled(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> None:
-    kernels.mixture_mean_back(outputs_BO.numpy(), force_B.numpy(), grad_BO.numpy())
+def _mixture_mean_backward_compiled(outputs_BO: Tensor, force_B: Tensor, grad_BO: Tensor) -> None:
+    kernels.mixture_mean_backward(outputs_BO.numpy(), force_B.numpy(), grad_BO.numpy())
 
 
 COMPILED = Operations(
     _sample_compiled,
-    _pull_back_compiled,
-    _rectify_back_compiled,
+    _backward_compiled,
+    _relu_backward_compiled,
     _mixture_compiled,
     _mixture_mean_compiled,
-    _mixture_mean_back_compiled,
+    _mixture_mean_backward_compiled,
 )

@@ -62,13 +62,13 @@ class Prediction(NamedTuple):
     Attributes:
         per_row: (num_outputs). Numbers for each row of a batch.
         predict: (outputs_CBO, target_B, bounds). They, [C, B, D / B].
-        pull_back: (outputs_CBO, target_B, bounds, force). The derivatives by the outputs,
+        backward: (outputs_CBO, target_B, bounds, force). The derivatives by the outputs,
             [C, B, O], of the sum of force times prediction; force is shaped as the prediction.
     """
 
     per_row: Callable[[int], int]
     predict: Callable[[Tensor, Tensor, Bounds], Tensor]
-    pull_back: Callable[[Tensor, Tensor, Bounds, Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor, Bounds, Tensor], Tensor]
 
 
 def prediction_of(kernel: Kernel, operations: Operations) -> Prediction:
@@ -83,23 +83,23 @@ def _mixture_mean(operations: Operations) -> Prediction:
         operations.mixture_mean(outputs_CBO.flatten(0, 1), mean_CB1.view(-1))
         return mean_CB1
 
-    def pull_back(
+    def backward(
         outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds, force_CB1: Tensor
     ) -> Tensor:
         grad_CBO = torch.empty_like(outputs_CBO)
-        operations.mixture_mean_back(
+        operations.mixture_mean_backward(
             outputs_CBO.flatten(0, 1), force_CB1.flatten(), grad_CBO.flatten(0, 1)
         )
         return grad_CBO
 
-    return Prediction(lambda _: 1, predict, pull_back)
+    return Prediction(lambda _: 1, predict, backward)
 
 
 def _nll(operations: Operations) -> Prediction:
     def predict(outputs_CBO: Tensor, target_B: Tensor, bounds: Bounds) -> Tensor:
         return log_density(outputs_CBO, target_B, bounds).neg().unsqueeze(-1)
 
-    def pull_back(
+    def backward(
         outputs_CBO: Tensor, target_B: Tensor, bounds: Bounds, force_CB1: Tensor
     ) -> Tensor:
         grad_CBO = torch.empty_like(outputs_CBO)
@@ -112,16 +112,16 @@ def _nll(operations: Operations) -> Prediction:
         )
         return grad_CBO
 
-    return Prediction(lambda _: 1, predict, pull_back)
+    return Prediction(lambda _: 1, predict, backward)
 
 
 def _outputs(_operations: Operations) -> Prediction:
     def predict(outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds) -> Tensor:
         return outputs_CBO
 
-    def pull_back(
+    def backward(
         _outputs_CBO: Tensor, _target_B: Tensor, _bounds: Bounds, force_CBO: Tensor
     ) -> Tensor:
         return force_CBO
 
-    return Prediction(lambda num_outputs: num_outputs, predict, pull_back)
+    return Prediction(lambda num_outputs: num_outputs, predict, backward)

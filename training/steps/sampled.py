@@ -127,7 +127,7 @@ class SampledStep:
                 )
                 torch.mm(grad_BO, self.layers[index].mean_OF, out=below_BF)
                 self._product(twice_BO, self.variances[index], twice_below_BF)
-                self.operations.pull_back(
+                self.operations.backward(
                     below_BF, twice_below_BF, x_BF, self.spreads[index - 1][:rows]
                 )
 

@@ -30,12 +30,12 @@ class Units(NamedTuple):
     Attributes:
         in_place: Whether they take the place of the sums that they are made from.
         activate: (sum_BO, unit_BO). Unit becomes the activation of sum.
-        pull_back: (grad_BO, sum_BO, unit_BO). The gradient before the activation from that after.
+        backward: (grad_BO, sum_BO, unit_BO). The gradient before the activation from that after.
     """
 
     in_place: bool
     activate: Callable[[Tensor, Tensor], None]
-    pull_back: Callable[[Tensor, Tensor, Tensor], None]
+    backward: Callable[[Tensor, Tensor, Tensor], None]
 
 
 def rectified(operations: Operations) -> Units:
@@ -43,7 +43,7 @@ def rectified(operations: Operations) -> Units:
     return Units(
         in_place=True,
         activate=lambda sum_BO, _: _discard(sum_BO.relu_()),
-        pull_back=lambda grad_BO, _, unit_BO: operations.rectify_back(grad_BO, unit_BO),
+        backward=lambda grad_BO, _, unit_BO: operations.relu_backward(grad_BO, unit_BO),
     )
 
 
@@ -56,12 +56,12 @@ def _swish(sum_BO: Tensor, unit_BO: Tensor) -> None:
     unit_BO.mul_(2.0)
 
 
-def _swish_back(grad_BO: Tensor, sum_BO: Tensor, _unit_BO: Tensor) -> None:
+def _swish_backward(grad_BO: Tensor, sum_BO: Tensor, _unit_BO: Tensor) -> None:
     torch.ops.aten.silu_backward.grad_input(grad_BO, sum_BO, grad_input=grad_BO)
     grad_BO.mul_(2.0)
 
 
-SWISH = Units(in_place=False, activate=_swish, pull_back=_swish_back)
+SWISH = Units(in_place=False, activate=_swish, backward=_swish_backward)
 
 
 def mixture_loss(operations: Operations, bounds: Bounds) -> Loss:
@@ -129,7 +129,7 @@ class WeightSets:
             if index:
                 below_BF = self.grads[index - 1][:rows]
                 torch.bmm(grad_SBO, layers[index].weight_OF, out=_by_set(below_BF, sets))
-                self.units.pull_back(below_BF, self.outs[index - 1][:rows], x_BF)
+                self.units.backward(below_BF, self.outs[index - 1][:rows], x_BF)
 
 
 def _by_set(rows_BF: Tensor, sets: int) -> Tensor:

@@ -2,14 +2,13 @@
 
 import numpy as np
 
+from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
 from pipeline.numerics.special import (
     SQRT_2PI,
+    Components,
     Parts,
     Parts32,
-    Row,
-    Vector,
-    Vector32,
     centred32,
     exp32,
     exp64,
@@ -22,14 +21,14 @@ FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
 
 _F = np.float32
 
-Offsets = tuple[Vector, Vector]
-Room = tuple[Vector, Vector, Vector]
+Offsets = tuple[FloatArray, FloatArray]
+Room = tuple[FloatArray, FloatArray, FloatArray]
 Five = tuple[np.float32, np.float32, np.float32, np.float32, np.float32]
 CutRow = tuple[Parts, Offsets, tuple[float, float, float, float]]  # of cut_row
 
 
 @summing_kernel
-def rough_moments(row: Row) -> tuple[float, float, float]:
+def rough_moments(row: Components) -> tuple[float, float, float]:
     """Mean and standard deviation of l without cuts, and the sum of the weights."""
     _, m, _, s, weights = row
     weight, first, second = 0.0, 0.0, 0.0
@@ -42,7 +41,7 @@ def rough_moments(row: Row) -> tuple[float, float, float]:
 
 
 @kernel
-def moments_of_rows(block: Vector) -> Vector:
+def moments_of_rows(block: FloatArray) -> FloatArray:
     """Rough moments of each row, [N, 3]."""
     moments = np.empty((len(block), 3))
     for i in range(len(block)):
@@ -51,7 +50,7 @@ def moments_of_rows(block: Vector) -> Vector:
 
 
 @kernel
-def largest_inside(row: Row, lower: float, upper: float) -> float:
+def largest_inside(row: Components, lower: float, upper: float) -> float:
     """Largest value of a - z^2 / 2 within the bounds, of all components."""
     a, m, inverse, _, _ = row
     top = -np.inf
@@ -62,7 +61,7 @@ def largest_inside(row: Row, lower: float, upper: float) -> float:
 
 
 @kernel
-def cut_row(row: Row, bounds: tuple[float, float], room: Room) -> CutRow:
+def cut_row(row: Components, bounds: tuple[float, float], room: Room) -> CutRow:
     """Prepares the mass between lower and a point, for mass64 and mass32.
 
     Log weights are shifted so that the largest value within the bounds is one: nothing underflows
@@ -115,7 +114,7 @@ def _split(parts: Parts, offsets: Offsets, lower: float) -> None:
 
 
 @kernel
-def finite_bounds(row: Row, lower: float, upper: float) -> tuple[float, float]:
+def finite_bounds(row: Components, lower: float, upper: float) -> tuple[float, float]:
     """Bounds with infinite ones replaced by points beyond which no component has any mass."""
     if lower > -np.inf and upper < np.inf:
         return lower, upper
@@ -126,7 +125,7 @@ def finite_bounds(row: Row, lower: float, upper: float) -> tuple[float, float]:
 
 
 @kernel
-def _extent(row: Row) -> tuple[float, float, float]:
+def _extent(row: Components) -> tuple[float, float, float]:
     """Lowest centre, highest centre and largest width."""
     _, m, _, s, _ = row
     left, right, widest = np.inf, -np.inf, -np.inf
@@ -136,7 +135,7 @@ def _extent(row: Row) -> tuple[float, float, float]:
 
 
 @summing_kernel
-def sum_of(values: Vector) -> float:
+def sum_of(values: FloatArray) -> float:
     """Of all values, in any order."""
     total = 0.0
     for c in range(values.size):
@@ -162,7 +161,7 @@ def mass64(parts: Parts, offsets: Offsets, x: float) -> tuple[float, float, floa
 
 
 @summing_kernel
-def centred_mass32(parts: Parts32, weights: Vector32, x: np.float32) -> float:
+def centred_mass32(parts: Parts32, weights: Float32Array, x: np.float32) -> float:
     """Mass below x less half of all, to 4e-7 of it; a third of the time of mass32."""
     _, m, inverse = parts
     mass = _F(0.0)
@@ -172,7 +171,9 @@ def centred_mass32(parts: Parts32, weights: Vector32, x: np.float32) -> float:
 
 
 @kernel
-def centred_masses32(parts: Parts32, weights: Vector32, points: Vector, out: Vector) -> None:
+def centred_masses32(
+    parts: Parts32, weights: Float32Array, points: FloatArray, out: FloatArray
+) -> None:
     """The same at several points, five in one pass over the components."""
     last = len(points) - 1
     for first in range(0, len(points), 5):
@@ -184,7 +185,7 @@ def centred_masses32(parts: Parts32, weights: Vector32, points: Vector, out: Vec
 
 
 @summing_kernel
-def _five_masses(parts: Parts32, weights: Vector32, points: Five) -> Five:
+def _five_masses(parts: Parts32, weights: Float32Array, points: Five) -> Five:
     _, m, inverse = parts
     x0, x1, x2, x3, x4 = points
     f0, f1, f2, f3, f4 = _F(0.0), _F(0.0), _F(0.0), _F(0.0), _F(0.0)
@@ -199,7 +200,7 @@ def _five_masses(parts: Parts32, weights: Vector32, points: Five) -> Five:
 
 @summing_kernel
 def mass32(
-    parts: Parts32, offsets: tuple[Vector32, Vector32], x: np.float32
+    parts: Parts32, offsets: tuple[Float32Array, Float32Array], x: np.float32
 ) -> tuple[float, float, float]:
     """What mass64 gives, in float32, to 3e-7 of the total weight."""
     a, m, inverse = parts

@@ -7,7 +7,6 @@ takes some hundred values of F.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.densities.gaussian_mixture.components import (
     centred_mass32,
@@ -17,13 +16,16 @@ from pipeline.densities.gaussian_mixture.components import (
     rough_moments,
 )
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs, blocks_of
-from pipeline.densities.gaussian_mixture.parameters import Floats, Mixtures
+from pipeline.densities.gaussian_mixture.parameters import Mixtures
 from pipeline.densities.gaussian_mixture.quantiles import shrink
+from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel
-from pipeline.numerics.special import Parts, Parts32, Vector, Vector32, aligned, aligned32, row_of
+from pipeline.numerics.special import Parts, Parts32, aligned, aligned32, row_of
 
-Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
-Curve = tuple[Parts, tuple[Vector, Vector], Parts32, Vector32, tuple[float, float, float, float]]
+Bounds = tuple[FloatArray, FloatArray]
+CutMixture = tuple[
+    Parts, tuple[FloatArray, FloatArray], Parts32, Float32Array, tuple[float, float, float, float]
+]
 
 ERROR = 1e-5  # largest absolute error, in l
 
@@ -49,7 +51,7 @@ _GAUSS = np.array([
 ])
 
 
-def crps_of(mixtures: Mixtures | NetworkOutputs, points: Floats) -> NDArray[np.float64]:
+def crps_of(mixtures: Mixtures | NetworkOutputs, points: FloatArray) -> FloatArray:
     """The score of each row's density at one l [N], to 1e-5 in l.
 
     Args:
@@ -64,7 +66,7 @@ def crps_of(mixtures: Mixtures | NetworkOutputs, points: Floats) -> NDArray[np.f
 
 
 @kernel
-def _score_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> None:
+def _score_rows(block: FloatArray, bounds: Bounds, points: FloatArray, out: FloatArray) -> None:
     num_rows, _, size = block.shape
     wide, short = aligned(3, size), aligned32(5, size)
     room = wide[0], wide[1], wide[2]
@@ -91,7 +93,7 @@ def _score_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> N
 
 
 @kernel
-def _below(curve: Curve, x: float) -> float:
+def _below(curve: CutMixture, x: float) -> float:
     """The distribution function; uncut ones in float32, to 4e-7."""
     parts, offsets, small, weights, (centre, total, is_whole, start) = curve
     if is_whole > 0.0:
@@ -102,7 +104,7 @@ def _below(curve: Curve, x: float) -> float:
 
 
 @kernel
-def _integral(curve: Curve, left: float, right: float, less: float) -> float:
+def _integral(curve: CutMixture, left: float, right: float, less: float) -> float:
     """Of (F - less)^2, panels halved until both rules agree."""
     ends = np.empty((_PANELS, 4))
     score, waiting = 0.0, 1
@@ -128,7 +130,7 @@ def _integral(curve: Curve, left: float, right: float, less: float) -> float:
 
 
 @kernel
-def _panel(curve: Curve, low: float, high: float, less: float) -> tuple[float, float]:
+def _panel(curve: CutMixture, low: float, high: float, less: float) -> tuple[float, float]:
     """The integral by 15 points, and how far that by 7 of them is off."""
     half, middle = 0.5 * (high - low), 0.5 * (high + low)
     fine, coarse = 0.0, 0.0

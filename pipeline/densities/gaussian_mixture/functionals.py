@@ -8,20 +8,20 @@ of each other; a row with a parameter that is not finite gives NaN.
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from pipeline.densities.gaussian_mixture.components import cut_row, mass64, moments_of_rows
 from pipeline.densities.gaussian_mixture.modes import mode_rows
 from pipeline.densities.gaussian_mixture.moments import moment_rows
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs, blocks_of
-from pipeline.densities.gaussian_mixture.parameters import Doubles, Floats, Mixtures
+from pipeline.densities.gaussian_mixture.parameters import Mixtures
 from pipeline.densities.gaussian_mixture.quantiles import Levels, quantile_rows
 from pipeline.formats.calibrated_set import QUANTILES
+from pipeline.numerics.arrays import BoolArray, FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import LN10, SQRT_2PI, Parts, Vector, aligned, exp64, row_of
+from pipeline.numerics.special import LN10, SQRT_2PI, Parts, aligned, exp64, row_of
 
-Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
+Bounds = tuple[FloatArray, FloatArray]
 Central = Literal["mode_linear", "mode_log10", "median", "mean"]
 Sigma = Literal["moments", "linearised"]
 
@@ -31,12 +31,12 @@ _BLOCK = 64  # rows whose parameters, in float64, fill half of the second-level 
 
 def summarise(
     mixtures: Mixtures | NetworkOutputs,
-    low: float | Floats,
-    high: float | Floats,
+    low: float | FloatArray,
+    high: float | FloatArray,
     central: Central = "mode_linear",
     sigma: Sigma = "moments",
-    points: Floats | None = None,
-) -> dict[str, NDArray[np.float64] | NDArray[np.bool_]]:
+    points: FloatArray | None = None,
+) -> dict[str, FloatArray | BoolArray]:
     """Central values, quantiles and uncertainties of R, one array [N] each.
 
     Modes are searched and moments integrated within [low, high] only: far from the data one wide
@@ -98,9 +98,9 @@ def _bounds(mixtures: Mixtures | NetworkOutputs) -> Bounds:
 
 
 def _columns_of(
-    modes: Doubles, at_bound: NDArray[np.bool_], quantiles: Doubles, moments: Doubles
-) -> dict[str, NDArray[np.float64] | NDArray[np.bool_]]:
-    columns: dict[str, NDArray[np.float64] | NDArray[np.bool_]] = {}
+    modes: FloatArray, at_bound: BoolArray, quantiles: FloatArray, moments: FloatArray
+) -> dict[str, FloatArray | BoolArray]:
+    columns: dict[str, FloatArray | BoolArray] = {}
     for i, kind in enumerate(("log10", "linear")):
         columns[f"mode_{kind}"] = np.exp(LN10 * modes[i])
         columns[f"mode_{kind}_at_bound"] = at_bound[i]
@@ -116,11 +116,11 @@ def _columns_of(
 
 @kernel
 def _summarise_rows(
-    rows: tuple[Vector, int],
-    bounds: tuple[Vector, Vector, Vector, Vector],
-    points: Vector,
+    rows: tuple[FloatArray, int],
+    bounds: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    points: FloatArray,
     levels: Levels,
-    out: tuple[Vector, NDArray[np.bool_], Vector, Vector, Vector],
+    out: tuple[FloatArray, BoolArray, FloatArray, FloatArray, FloatArray],
 ) -> None:
     """Each step for all rows, and not row by row: so the code of one stays in the caches."""
     block, networks = rows
@@ -134,7 +134,7 @@ def _summarise_rows(
 
 
 @kernel
-def _density_rows(block: Vector, bounds: Bounds, points: Vector, out: Vector) -> None:
+def _density_rows(block: FloatArray, bounds: Bounds, points: FloatArray, out: FloatArray) -> None:
     num_rows, _, size = block.shape
     wide = aligned(3, size)
     room = wide[0], wide[1], wide[2]

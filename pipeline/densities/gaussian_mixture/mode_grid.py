@@ -7,8 +7,9 @@ the density of l and that of R = 10^l.
 
 import numpy as np
 
+from pipeline.numerics.arrays import Float32Array
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import Row, Vector32, copy_into, exp32
+from pipeline.numerics.special import Components, copy_into, exp32
 
 CELLS = 96
 
@@ -19,15 +20,19 @@ _RUN = 16  # points from one exponential to the next
 _F = np.float32
 _LOWEST = _F(-np.inf)
 
-Small = tuple[Vector32, Vector32, Vector32, Vector32]  # log weights, means, 1 / sigma, sigma
-Tilted = tuple[float, Vector32, float]  # tilt, heights of the components, the highest
+Small = tuple[
+    Float32Array, Float32Array, Float32Array, Float32Array
+]  # log weights, means, 1 / sigma, sigma
+Tilted = tuple[float, Float32Array, float]  # tilt, heights of the components, the highest
 Extent = tuple[float, float, float, float]  # left, right, largest 1 / s that counts, and of all
 Grid = tuple[float, float, float, int]  # first point, last point, step, number of cells
-Cells = tuple[Vector32, Vector32, Vector32]  # density at the points; per cell see mark_narrow
+Cells = tuple[
+    Float32Array, Float32Array, Float32Array
+]  # density at the points; per cell see mark_narrow
 
 
 @kernel
-def shrink_row(row: Row, middle: float, small: Small) -> None:
+def shrink_row(row: Components, middle: float, small: Small) -> None:
     """A row in float32, with means relative to the middle."""
     a, m, inverse, s, _ = row
     copy_into(a, small[0])
@@ -38,7 +43,7 @@ def shrink_row(row: Row, middle: float, small: Small) -> None:
 
 
 @kernel
-def find_heights(small: Small, half: float, tilt: float, heights: Vector32) -> float:
+def find_heights(small: Small, half: float, tilt: float, heights: Float32Array) -> float:
     """Each component's largest value within the range, tilted; returns the highest.
 
     What lies outside must not hide what lies inside, hence values within the range and not the
@@ -49,7 +54,7 @@ def find_heights(small: Small, half: float, tilt: float, heights: Vector32) -> f
 
 
 @kernel
-def _exponents(small: Small, half: np.float32, tilt: np.float32, out: Vector32) -> float:
+def _exponents(small: Small, half: np.float32, tilt: np.float32, out: Float32Array) -> float:
     a, m, inverse, s = small
     for c in range(a.size):
         shift = tilt * s[c]
@@ -61,7 +66,7 @@ def _exponents(small: Small, half: np.float32, tilt: np.float32, out: Vector32) 
 
 @kernel
 def _exponentiate(
-    inverse: Vector32, top: np.float32, scale: np.float32, heights: Vector32
+    inverse: Float32Array, top: np.float32, scale: np.float32, heights: Float32Array
 ) -> float:
     for c in range(heights.size):
         heights[c] = scale * inverse[c] * exp32(heights[c] - top)
@@ -69,7 +74,7 @@ def _exponentiate(
 
 
 @kernel
-def _largest(values: Vector32) -> float:
+def _largest(values: Float32Array) -> float:
     largest = _LOWEST
     for c in range(values.size):
         largest = max(largest, values[c])
@@ -138,7 +143,7 @@ def density(small: Small, x: np.float32) -> np.float32:
 
 
 @kernel
-def fill_densities(small: Small, grid: Grid, runs: Small, values: Vector32) -> None:
+def fill_densities(small: Small, grid: Grid, runs: Small, values: Float32Array) -> None:
     """Density at the points of a fine grid, by recurrence.
 
     From point to point a Gaussian is multiplied by a ratio, and the ratio by exp(-h^2 / s^2). The
@@ -154,7 +159,7 @@ def fill_densities(small: Small, grid: Grid, runs: Small, values: Vector32) -> N
 
 
 @kernel
-def _start_ratios(small: Small, step: np.float32, out: Vector32) -> None:
+def _start_ratios(small: Small, step: np.float32, out: Float32Array) -> None:
     inverse = small[2]
     for c in range(out.size):
         out[c] = exp32(-((step * inverse[c]) ** 2))
@@ -197,7 +202,7 @@ def _advance(runs: Small) -> tuple[np.float32, np.float32, np.float32, np.float3
 
 
 @kernel
-def evaluate_densities(small: Small, grid: Grid, values: Vector32) -> None:
+def evaluate_densities(small: Small, grid: Grid, values: Float32Array) -> None:
     """Density at the points of any grid."""
     left, _, step, cells = grid
     for i in range(cells + 1):
@@ -205,7 +210,7 @@ def evaluate_densities(small: Small, grid: Grid, values: Vector32) -> None:
 
 
 @kernel
-def tilt_densities(values: Vector32, grid: Grid, tilt: float, out: Vector32) -> float:
+def tilt_densities(values: Float32Array, grid: Grid, tilt: float, out: Float32Array) -> float:
     """Density at the points times exp(-tilt x); returns the largest."""
     left, step, points = _F(tilt * grid[0]), _F(tilt * grid[2]), grid[3] + 1
     for i in range(points):
@@ -214,7 +219,7 @@ def tilt_densities(values: Vector32, grid: Grid, tilt: float, out: Vector32) -> 
 
 
 @kernel
-def mark_narrow(small: Small, tilt: float, heights: Vector32, grid: Grid, cells: Cells) -> None:
+def mark_narrow(small: Small, tilt: float, heights: Float32Array, grid: Grid, cells: Cells) -> None:
     """Per cell, what components too narrow for the grid may add, and the largest 1 / s of them."""
     _, m, inverse, s = small
     left, _, step, count = grid

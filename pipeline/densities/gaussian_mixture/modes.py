@@ -12,7 +12,6 @@ The search ends with the highest of the peaks that the grid has shown, refined i
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.densities.gaussian_mixture.components import largest_inside
 from pipeline.densities.gaussian_mixture.mode_grid import (
@@ -30,18 +29,9 @@ from pipeline.densities.gaussian_mixture.mode_grid import (
     shrink_row,
     tilt_densities,
 )
+from pipeline.numerics.arrays import BoolArray, Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import (
-    LN10,
-    Parts,
-    Row,
-    Vector,
-    Vector32,
-    aligned,
-    aligned32,
-    exp64,
-    row_of,
-)
+from pipeline.numerics.special import LN10, Components, Parts, aligned, aligned32, exp64, row_of
 
 KEPT = 0.94  # of the best value; below 0.969, see modes, by what float32 may lose
 
@@ -52,7 +42,7 @@ Frame = tuple[float, float, float]  # low, high and the middle, of which the gri
 
 
 @kernel
-def best_of(parts: Parts, frame: Frame, tilt: float, found: Vector) -> float:
+def best_of(parts: Parts, frame: Frame, tilt: float, found: FloatArray) -> float:
     """The highest refined maximum; the leftmost of equals, whatever the order of summation."""
     threshold = KEPT * found[:, 4].max()
     mode, highest = np.nan, 0.0
@@ -69,7 +59,7 @@ def best_of(parts: Parts, frame: Frame, tilt: float, found: Vector) -> float:
 
 
 @kernel
-def _refine(parts: Parts, frame: Frame, tilt: float, peak: Vector) -> float:
+def _refine(parts: Parts, frame: Frame, tilt: float, peak: FloatArray) -> float:
     """The maximum about a peak of the grid, or an end of its bracket that is the maximum.
 
     Halley's iteration for the zero of (log f)' - tilt, within the bracket. It ends as soon as the
@@ -118,7 +108,7 @@ def _on_axis(x: float, frame: Frame) -> float:
 
 
 @kernel
-def _summit(peak: Vector, x: float, step: float) -> float:
+def _summit(peak: FloatArray, x: float, step: float) -> float:
     """Summit of the parabola through the logarithms at three points an even step apart.
 
     The middle point itself where the top is so flat that the summit may be a dip between two peaks.
@@ -157,15 +147,15 @@ _SHARED = 24.0  # length of the range in l up to which float32 holds the densiti
 _FARTHEST = -1e6
 _F = np.float32
 
-Found = tuple[Vector, NDArray[np.bool_]]
+Found = tuple[FloatArray, BoolArray]
 # Of each row: first point, step and number of cells of its grid (zero if it is too coarse), and
 # what the values at the points, which follow, are to be multiplied by.
-Sketches = tuple[NDArray[np.float64], NDArray[np.float32]]
+Sketches = tuple[FloatArray, Float32Array]
 
 
 @kernel
 def mode_rows(
-    block: Vector, moments: Vector, bounds: tuple[Vector, Vector], out: Found
+    block: FloatArray, moments: FloatArray, bounds: tuple[FloatArray, FloatArray], out: Found
 ) -> Sketches:
     """Most probable l = log10 R of each row within its bounds, of the densities of l and of R.
 
@@ -192,7 +182,7 @@ def mode_rows(
 
 @kernel
 def _search_rows(
-    rows: tuple[Vector, Vector, tuple[Vector, Vector]],
+    rows: tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray]],
     lengths: tuple[float, float],
     which: tuple[int, int],
     out: Found,
@@ -241,7 +231,7 @@ def _search_rows(
 
 
 @kernel
-def _nearer_bound(row: Row, centre: float, bounds: tuple[float, float]) -> float:
+def _nearer_bound(row: Components, centre: float, bounds: tuple[float, float]) -> float:
     """The one with the higher density; if they are too far away to tell, the mean's side."""
     low, high = bounds
     at_low, at_high = largest_inside(row, low, low), largest_inside(row, high, high)
@@ -253,10 +243,10 @@ def _nearer_bound(row: Row, centre: float, bounds: tuple[float, float]) -> float
 def _find_peaks(
     small: Small,
     view: tuple[Grid, bool, float, float, float],
-    heights: Vector32,
-    values: Vector32,
+    heights: Float32Array,
+    values: Float32Array,
     cells: Cells,
-    found: Vector,
+    found: FloatArray,
 ) -> int:
     """Notes what may be the highest peak of the tilted density; how many rows of found are filled.
 
@@ -281,8 +271,8 @@ def _find_peaks(
 
 @kernel
 def _tilt(
-    row: Row, tilt: float, bounds: tuple[float, float], out: tuple[Vector, Vector]
-) -> tuple[float, Vector]:
+    row: Components, tilt: float, bounds: tuple[float, float], out: tuple[FloatArray, FloatArray]
+) -> tuple[float, FloatArray]:
     """Log weights and means of p(l) exp(-tilt l), the largest value within the bounds being one.
 
     Returns:
@@ -319,7 +309,7 @@ def _draw(
     rows: tuple[Small, Small],
     placed: tuple[Grid, bool],
     of_row: tuple[float, float],
-    sketch: tuple[Vector, Vector32],
+    sketch: tuple[FloatArray, Float32Array],
 ) -> None:
     """The densities at the points, and what makes densities of l of them.
 
@@ -343,9 +333,9 @@ def _draw(
 def _place_grid(
     small: Small,
     core: tuple[float, float, float],
-    tilts: Vector,
-    heights: NDArray[np.float32],
-    peaks: Vector,
+    tilts: FloatArray,
+    heights: Float32Array,
+    peaks: FloatArray,
 ) -> tuple[Grid, bool]:
     """One grid for all tilts; heights of the components and their maxima go to the last two."""
     half, last = core[0], tilts.size - 1
@@ -372,7 +362,7 @@ def _mark_bounds(grid: Grid, cells: Cells, best: float, half: float) -> None:
 
 
 @kernel
-def _find_one(grid: Grid, values: Vector32, best: float, found: Vector) -> bool:
+def _find_one(grid: Grid, values: Float32Array, best: float, found: FloatArray) -> bool:
     """Notes the peak if the points show but one that counts, well inside: the common case."""
     left, _, step, cells = grid
     limit = _F(KEPT * best)
@@ -390,7 +380,9 @@ def _find_one(grid: Grid, values: Vector32, best: float, found: Vector) -> bool:
 
 
 @kernel
-def _scan(small: Small, tilt: float, grid: Grid, cells: Cells, best: float, found: Vector) -> int:
+def _scan(
+    small: Small, tilt: float, grid: Grid, cells: Cells, best: float, found: FloatArray
+) -> int:
     """Walks over the grid, in finer steps where a narrow peak could win, and notes the maxima.
 
     Returns:

@@ -7,12 +7,12 @@ tails, whose integrals of cut Gaussians come first.
 import numpy as np
 
 from pipeline.densities.gaussian_mixture.components import Room, finite_bounds
+from pipeline.numerics.arrays import FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
 from pipeline.numerics.special import (
     LN10,
     SQRT_2PI,
-    Row,
-    Vector,
+    Components,
     add_components,
     aligned,
     copy_into,
@@ -21,16 +21,20 @@ from pipeline.numerics.special import (
     tail64,
 )
 
-Sums = tuple[Vector, Vector, Vector, Vector, Vector]  # integrals of 1, R, R^2, l, l^2
+Sums = tuple[
+    FloatArray, FloatArray, FloatArray, FloatArray, FloatArray
+]  # integrals of 1, R, R^2, l, l^2
 Edge = tuple[float, float, float]  # where, 1 for low and -1 for high, log of the factor per l
-Edges = tuple[Vector, Vector, Vector, Vector]  # low: sigmas to it, values at it; at high; to high
+Edges = tuple[
+    FloatArray, FloatArray, FloatArray, FloatArray
+]  # low: sigmas to it, values at it; at high; to high
 
 _TOUCHED = 7.0  # sigmas from an edge; the mass beyond is 1e-12 of the component
 _LANES = 8  # of a vector instruction
 
 
 @kernel
-def cut_components(row: Row, bounds: tuple[float, float], edges: Edges, sums: Sums) -> None:
+def cut_components(row: Components, bounds: tuple[float, float], edges: Edges, sums: Sums) -> None:
     """Cuts the components that an edge touches, with or without R or R^2 as a factor.
 
     By runs of whole vectors: those of one kind, side by side, often share their fate.
@@ -55,7 +59,7 @@ def cut_components(row: Row, bounds: tuple[float, float], edges: Edges, sums: Su
 
 
 @kernel
-def _any_below(values: Vector, limit: float) -> bool:
+def _any_below(values: FloatArray, limit: float) -> bool:
     count = 0
     for c in range(values.size):
         count += int(values[c] < limit)
@@ -76,7 +80,7 @@ def _nearest(parts: Sums, bounds: tuple[float, float], tilt: float) -> tuple[flo
 
 @kernel
 def _cut_run(
-    row: Row, bounds: tuple[float, float], edges: Edges, sums: Sums, run: tuple[int, int]
+    row: Components, bounds: tuple[float, float], edges: Edges, sums: Sums, run: tuple[int, int]
 ) -> None:
     """Replaces the integrals of a run of components by those within the bounds.
 
@@ -106,7 +110,7 @@ def _cut_run(
 
 
 @kernel
-def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vector) -> None:
+def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: FloatArray) -> None:
     """Turns each component's integral of R^power over all l into that over the range."""
     m, inverse, s, e0, e1 = parts
     low, high = (bounds[0], 1.0, tilt), (bounds[1], -1.0, tilt)
@@ -121,7 +125,7 @@ def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vect
 
 
 @kernel
-def _take_tails(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vector) -> None:
+def _take_tails(parts: Sums, bounds: tuple[float, float], tilt: float, out: FloatArray) -> None:
     """For both edges.
 
     The values at the edges are those of the plain Gaussian times R^j, so that the rounding of
@@ -143,7 +147,9 @@ def _take_tails(parts: Sums, bounds: tuple[float, float], tilt: float, out: Vect
 
 
 @kernel
-def _take_tail(parts: tuple[Vector, Vector, Vector, Vector], edge: Edge, out: Vector) -> None:
+def _take_tail(
+    parts: tuple[FloatArray, FloatArray, FloatArray, FloatArray], edge: Edge, out: FloatArray
+) -> None:
     """For one edge."""
     m, inverse, s, e = parts
     at, side, tilt = edge
@@ -155,7 +161,7 @@ def _take_tail(parts: tuple[Vector, Vector, Vector, Vector], edge: Edge, out: Ve
 
 
 # Of the networks: shares of the averaged density, one over them, and the means of four powers.
-Averages = tuple[Vector, Vector, Vector, Vector, Vector, Vector]
+Averages = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 
 _FAINT = -300.0  # log of the largest value of a network from which on it is scaled
 _NEAR = 20.0  # sigmas outside the range at which a network is far from being so faint
@@ -163,7 +169,11 @@ _NEAR = 20.0  # sigmas outside the range at which a network is far from being so
 
 @kernel
 def moment_rows(
-    block: Vector, moments: Vector, bounds: tuple[Vector, Vector], networks: int, out: Vector
+    block: FloatArray,
+    moments: FloatArray,
+    bounds: tuple[FloatArray, FloatArray],
+    networks: int,
+    out: FloatArray,
 ) -> None:
     """Moments of R = 10^l and of l within the bounds of each row.
 
@@ -204,7 +214,9 @@ def moment_rows(
 
 
 @kernel
-def _shift(row: Row, at: tuple[float, float, float], tops: Vector, room: Room) -> Row:
+def _shift(
+    row: Components, at: tuple[float, float, float], tops: FloatArray, room: Room
+) -> Components:
     """The row with means relative to a reference and, where it matters, scaled networks.
 
     A network all of whose mass is far outside would else underflow: its log weights are shifted so
@@ -234,7 +246,7 @@ def _shift(row: Row, at: tuple[float, float, float], tops: Vector, room: Room) -
 
 
 @kernel
-def _all_within(row: Row, low: float, high: float, reach: float) -> bool:
+def _all_within(row: Components, low: float, high: float, reach: float) -> bool:
     """Whether no component has its centre more than so many sigmas outside the range."""
     _, m, inverse, _, _ = row
     count = 0
@@ -245,7 +257,7 @@ def _all_within(row: Row, low: float, high: float, reach: float) -> bool:
 
 @summing_kernel
 def _raise_tops(
-    a: Vector, m: Vector, inverse: Vector, bounds: tuple[float, float], tops: Vector
+    a: FloatArray, m: FloatArray, inverse: FloatArray, bounds: tuple[float, float], tops: FloatArray
 ) -> None:
     low, high = bounds
     for s in range(tops.size):
@@ -254,7 +266,7 @@ def _raise_tops(
 
 
 @kernel
-def _whole(row: Row, sums: Sums) -> None:
+def _whole(row: Components, sums: Sums) -> None:
     """Per component the integrals over all l.
 
     R^j times a Gaussian is a Gaussian about m + j L s^2, of weight w A^j B^(j j) with A = exp(L m)
@@ -278,7 +290,7 @@ def _whole(row: Row, sums: Sums) -> None:
 
 
 @kernel
-def _average(sums: Sums, tops: Vector, averages: Averages, found: Vector) -> None:
+def _average(sums: Sums, tops: FloatArray, averages: Averages, found: FloatArray) -> None:
     """Means of the averaged density; mean variance and variance of the means, for R and for l."""
     shares, inverse, means, squares, log_means, log_squares = averages
     add_components(sums[0], shares)
@@ -297,7 +309,7 @@ def _average(sums: Sums, tops: Vector, averages: Averages, found: Vector) -> Non
 
 
 @kernel
-def _add(values: Vector, by: Vector, out: Vector) -> None:
+def _add(values: FloatArray, by: FloatArray, out: FloatArray) -> None:
     """Sums over the components of each network, times a number each."""
     add_components(values, out)
     for s in range(out.size):
@@ -305,7 +317,7 @@ def _add(values: Vector, by: Vector, out: Vector) -> None:
 
 
 @summing_kernel
-def _means(shares: Vector, means: Vector, log_means: Vector) -> tuple[float, float]:
+def _means(shares: FloatArray, means: FloatArray, log_means: FloatArray) -> tuple[float, float]:
     """Of R and of l in the averaged density."""
     weight, first, second = 0.0, 0.0, 0.0
     for s in range(shares.size):
@@ -316,7 +328,7 @@ def _means(shares: Vector, means: Vector, log_means: Vector) -> tuple[float, flo
 
 
 @summing_kernel
-def _spread(means: Vector, squares: Vector) -> tuple[float, float]:
+def _spread(means: FloatArray, squares: FloatArray) -> tuple[float, float]:
     """Mean variance, and variance of the means (1 / S)."""
     average, within, between = 0.0, 0.0, 0.0
     for s in range(means.size):

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
+from pipeline.numerics.arrays import Float32Array, FloatArray, IntArray, RealArray
 from pipeline.numerics.compiled import kernel
-from pipeline.numerics.special import Vector, add_components, aligned, exp64, rough_log, row_of
+from pipeline.numerics.special import add_components, aligned, exp64, rough_log, row_of
 
-Parameters = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
+Parameters = tuple[RealArray, RealArray, RealArray]
 
 _LANES = 32  # components of a row are a multiple: four vectors of float64, two of float32
 _LINE = 8  # numbers in a cache line
@@ -32,7 +32,7 @@ class NetworkOutputs:
         log_variance_bounds: What the logs of variances are limited to.
     """
 
-    outputs_SPN: NDArray[np.float32]
+    outputs_SPN: Float32Array
     log_variance_bounds: tuple[float, float]
 
     @property
@@ -46,24 +46,22 @@ class NetworkOutputs:
         return int(self.outputs_SPN.shape[1]) // 3
 
     @property
-    def lower(self) -> NDArray[np.float64]:
+    def lower(self) -> FloatArray:
         """[N], in l; nothing is cut off."""
         return np.full(self.outputs_SPN.shape[2], -np.inf)
 
     @property
-    def upper(self) -> NDArray[np.float64]:
+    def upper(self) -> FloatArray:
         """[N], in l; nothing is cut off."""
         return np.full(self.outputs_SPN.shape[2], np.inf)
 
-    def of_rows(self, rows: NDArray[np.int64]) -> "NetworkOutputs":
+    def of_rows(self, rows: IntArray) -> "NetworkOutputs":
         """Some of the rows."""
         chosen_SPN = np.ascontiguousarray(self.outputs_SPN[:, :, rows])
         return NetworkOutputs(chosen_SPN, self.log_variance_bounds)
 
 
-def blocks_of(
-    mixtures: Mixtures | NetworkOutputs, size: int
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def blocks_of(mixtures: Mixtures | NetworkOutputs, size: int) -> Iterator[tuple[slice, FloatArray]]:
     """Some rows at a time; one empty block if there are none.
 
     Yields:
@@ -86,14 +84,14 @@ def blocks_of(
         yield rows, block
 
 
-def _room_for(mixtures: Mixtures | NetworkOutputs, rows: int) -> NDArray[np.float64]:
+def _room_for(mixtures: Mixtures | NetworkOutputs, rows: int) -> FloatArray:
     """Taken once, since fresh memory is slow to write to."""
     size = -(-mixtures.num_networks * mixtures.num_components // _LANES) * _LANES
     return aligned(5 * rows, size).reshape(rows, 5, size)
 
 
 @kernel
-def _load_parameters(parameters: Parameters, first: int, block: Vector) -> None:
+def _load_parameters(parameters: Parameters, first: int, block: FloatArray) -> None:
     """Of Mixtures; compiled for each type and layout that comes in."""
     log_weights, means, sigmas = parameters
     networks, _, components = log_weights.shape
@@ -114,7 +112,7 @@ def _load_parameters(parameters: Parameters, first: int, block: Vector) -> None:
 
 @kernel
 def _load_outputs(
-    outputs: NDArray[np.float32], first: int, bounds: tuple[float, float], block: Vector
+    outputs: Float32Array, first: int, bounds: tuple[float, float], block: FloatArray
 ) -> None:
     """Of NetworkOutputs."""
     networks, columns, _ = outputs.shape
@@ -140,7 +138,7 @@ def _load_outputs(
 
 
 @kernel
-def _transpose(outputs: NDArray[np.float32], first: int, block: Vector, start: int) -> None:
+def _transpose(outputs: Float32Array, first: int, block: FloatArray, start: int) -> None:
     """One output of as many networks as fill a cache line of the block."""
     for i in range(len(block)):
         for network in range(len(outputs)):
@@ -148,7 +146,7 @@ def _transpose(outputs: NDArray[np.float32], first: int, block: Vector, start: i
 
 
 @kernel
-def _fill_up(row: tuple[Vector, Vector, Vector], used: int) -> None:
+def _fill_up(row: tuple[FloatArray, FloatArray, FloatArray], used: int) -> None:
     a, m, sigma = row
     a[used:] = _ABSENT
     m[used:] = m[0]
@@ -156,7 +154,7 @@ def _fill_up(row: tuple[Vector, Vector, Vector], used: int) -> None:
 
 
 @kernel
-def _normalise(row: tuple[Vector, Vector], sums: Vector, components: int) -> None:
+def _normalise(row: tuple[FloatArray, FloatArray], sums: FloatArray, components: int) -> None:
     """Divides the exponentials of logits by their sum in each network."""
     a, weight = row
     networks = sums.size
@@ -174,7 +172,7 @@ def _normalise(row: tuple[Vector, Vector], sums: Vector, components: int) -> Non
 
 
 @kernel
-def _all_moderate(logits: Vector) -> bool:
+def _all_moderate(logits: FloatArray) -> bool:
     """Whether exponentials neither overflow nor vanish; False with NaN."""
     count = 0
     for c in range(logits.size):
@@ -183,7 +181,7 @@ def _all_moderate(logits: Vector) -> bool:
 
 
 @kernel
-def _lower(a: Vector, networks: int, components: int) -> None:
+def _lower(a: FloatArray, networks: int, components: int) -> None:
     """Has the largest of each network be zero."""
     for s in range(networks):
         top = -np.inf
@@ -194,7 +192,7 @@ def _lower(a: Vector, networks: int, components: int) -> None:
 
 
 @kernel
-def _finish(block: Vector, i: int) -> None:
+def _finish(block: FloatArray, i: int) -> None:
     """Adds 1 / sigma; NaN to the whole row where not all is usable."""
     a, m, inverse, sigma, _ = row_of(block, i)
     faults = 0

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp
 
-Floats = NDArray[np.floating]
-Doubles = NDArray[np.float64]
+from pipeline.numerics.arrays import FloatArray, IntArray, RealArray
 
 _LN10 = np.log(10.0)
 _FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
@@ -34,11 +32,11 @@ class Mixtures:
         upper: [N], in l; +inf where nothing is cut off.
     """
 
-    log_weights: Floats
-    means: Floats
-    sigmas: Floats
-    lower: Floats
-    upper: Floats
+    log_weights: RealArray
+    means: RealArray
+    sigmas: RealArray
+    lower: RealArray
+    upper: RealArray
 
     @property
     def num_networks(self) -> int:
@@ -50,7 +48,7 @@ class Mixtures:
         """K."""
         return int(self.means.shape[2])
 
-    def of_rows(self, rows: NDArray[np.int64]) -> "Mixtures":
+    def of_rows(self, rows: IntArray) -> "Mixtures":
         """Some of the rows."""
         return Mixtures(
             log_weights=self.log_weights[:, rows],
@@ -71,27 +69,27 @@ class Moments:
         network_variances: [S, N].
     """
 
-    mean: Doubles
-    network_means: Doubles
-    network_variances: Doubles
+    mean: FloatArray
+    network_means: FloatArray
+    network_variances: FloatArray
 
     @property
-    def sigma_syst(self) -> Doubles:
+    def sigma_syst(self) -> FloatArray:
         """[N], root of the mean variance of a network (arXiv 2412.04370, Eq. 41)."""
         return np.asarray(np.sqrt(self.network_variances.mean(axis=0)), np.float64)
 
     @property
-    def sigma_stat(self) -> Doubles:
+    def sigma_stat(self) -> FloatArray:
         """[N], standard deviation, 1 / S, of the means (arXiv 2412.04370, Eq. 42)."""
         return np.asarray(self.network_means.std(axis=0), np.float64)
 
     @property
-    def sigma_tot(self) -> Doubles:
+    def sigma_tot(self) -> FloatArray:
         """[N], quadratic sum of the two (arXiv 2412.04370, Eq. 40)."""
         return np.hypot(self.sigma_syst, self.sigma_stat)
 
 
-def log_density(mixtures: Mixtures, points: Floats) -> Doubles:
+def log_density(mixtures: Mixtures, points: RealArray) -> FloatArray:
     """Natural log of the density of l, [N], at one point a row; -inf outside [lower, upper]."""
     points = np.asarray(points, np.float64)
     weights, means, sigmas = _components(mixtures)
@@ -101,7 +99,7 @@ def log_density(mixtures: Mixtures, points: Floats) -> Doubles:
     return np.where(inside, _sum_log(terms) - _log_total(mixtures), -np.inf)
 
 
-def cdf(mixtures: Mixtures, points: Floats) -> Doubles:
+def cdf(mixtures: Mixtures, points: RealArray) -> FloatArray:
     """Probability, [N], of an l below one point a row."""
     lower, upper = _bounds(mixtures)
     clipped = np.clip(np.asarray(points, np.float64), lower, upper)
@@ -109,13 +107,13 @@ def cdf(mixtures: Mixtures, points: Floats) -> Doubles:
     return np.minimum(np.exp(_sum_log(masses) - _log_total(mixtures)), 1.0)
 
 
-def component_probabilities(mixtures: Mixtures) -> Doubles:
+def component_probabilities(mixtures: Mixtures) -> FloatArray:
     """Probability, [S, N, K], that an l within [lower, upper] is from a network's component."""
     masses = _log_masses(_components(mixtures), *_bounds(mixtures))
     return np.asarray(np.exp(masses - logsumexp(masses, axis=(0, 2), keepdims=True)), np.float64)
 
 
-def quantile(mixtures: Mixtures, p: float) -> Doubles:
+def quantile(mixtures: Mixtures, p: float) -> FloatArray:
     """The l, [N], below which lies the probability p, by bisection to 1e-10.
 
     Raises:
@@ -131,7 +129,7 @@ def quantile(mixtures: Mixtures, p: float) -> Doubles:
     return 0.5 * (low + high)
 
 
-def linear_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats) -> Moments:
+def linear_moments(mixtures: Mixtures, low: float | RealArray, high: float | RealArray) -> Moments:
     """Mean and variance of R = 10^l within [low, high] in l, cut to [lower, upper] as well.
 
     For a component (m, s) and L = ln 10, R^j p(l) is a Gaussian of the same width about
@@ -139,7 +137,7 @@ def linear_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats
     """
     weights, means, sigmas = _components(mixtures)
 
-    def log_integral(power: int, left: Doubles, right: Doubles) -> Doubles:
+    def log_integral(power: int, left: FloatArray, right: FloatArray) -> FloatArray:
         shift = power * _LN10 * sigmas
         tilted = (weights + power * _LN10 * means + 0.5 * shift**2, means + shift * sigmas, sigmas)
         return _log_masses(tilted, left, right)
@@ -148,7 +146,7 @@ def linear_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats
     return _moments(lambda power: np.exp(log_integral(power, left, right)))
 
 
-def log10_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats) -> Moments:
+def log10_moments(mixtures: Mixtures, low: float | RealArray, high: float | RealArray) -> Moments:
     """Mean and variance of l within [low, high], cut to [lower, upper] as well.
 
     With z the edges in sigmas: the integral of (l - m) is -s [phi], that of (l - m)^2 is
@@ -165,7 +163,7 @@ def log10_moments(mixtures: Mixtures, low: float | Floats, high: float | Floats)
     return _moments(powers.__getitem__)
 
 
-def _moments(integral: Callable[[int], Doubles]) -> Moments:
+def _moments(integral: Callable[[int], FloatArray]) -> Moments:
     """From the integrals of x^0, x^1, x^2 per component, [S, N, K]."""
     zeroth, first, second = (integral(power).sum(axis=-1) for power in (0, 1, 2))
     means = first / zeroth
@@ -173,25 +171,27 @@ def _moments(integral: Callable[[int], Doubles]) -> Moments:
     return Moments(first.sum(axis=0) / zeroth.sum(axis=0), means, variances)
 
 
-def _components(mixtures: Mixtures) -> tuple[Doubles, Doubles, Doubles]:
+def _components(mixtures: Mixtures) -> tuple[FloatArray, FloatArray, FloatArray]:
     weights, means, sigmas = (
         np.asarray(a, np.float64) for a in (mixtures.log_weights, mixtures.means, mixtures.sigmas)
     )
     return weights, means, sigmas
 
 
-def _bounds(mixtures: Mixtures) -> tuple[Doubles, Doubles]:
+def _bounds(mixtures: Mixtures) -> tuple[FloatArray, FloatArray]:
     return np.asarray(mixtures.lower, np.float64), np.asarray(mixtures.upper, np.float64)
 
 
 def _intersection(
-    mixtures: Mixtures, low: float | Floats, high: float | Floats
-) -> tuple[Doubles, Doubles]:
+    mixtures: Mixtures, low: float | RealArray, high: float | RealArray
+) -> tuple[FloatArray, FloatArray]:
     lower, upper = _bounds(mixtures)
     return np.maximum(low, lower), np.minimum(high, upper)
 
 
-def _finite_bounds(mixtures: Mixtures, lower: Doubles, upper: Doubles) -> tuple[Doubles, Doubles]:
+def _finite_bounds(
+    mixtures: Mixtures, lower: FloatArray, upper: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Infinite bounds replaced by points beyond which no component has any mass."""
     _, means, sigmas = _components(mixtures)
     far_left = np.minimum((means - _FAR * sigmas).min(axis=(0, 2)), upper - 1.0)
@@ -202,14 +202,14 @@ def _finite_bounds(mixtures: Mixtures, lower: Doubles, upper: Doubles) -> tuple[
     )
 
 
-def _log_total(mixtures: Mixtures) -> Doubles:
+def _log_total(mixtures: Mixtures) -> FloatArray:
     """Log of the mass that [lower, upper] keeps of the averaged mixture, [N]."""
     return _sum_log(_log_masses(_components(mixtures), *_bounds(mixtures)))
 
 
 def _log_masses(
-    components: tuple[Doubles, Doubles, Doubles], low: Doubles, high: Doubles
-) -> Doubles:
+    components: tuple[FloatArray, FloatArray, FloatArray], low: FloatArray, high: FloatArray
+) -> FloatArray:
     """Log of each component's mass within [low, high], [S, N, K].
 
     log(Phi(b) - Phi(a)); where both are in the upper tail, by symmetry, Phi(-a) - Phi(-b).
@@ -223,6 +223,6 @@ def _log_masses(
     return np.where(b > a, masses, -np.inf)
 
 
-def _sum_log(terms: Doubles) -> Doubles:
+def _sum_log(terms: FloatArray) -> FloatArray:
     """Log of the average over networks of the sum over components, [N]."""
     return np.asarray(logsumexp(terms, axis=(0, 2)) - np.log(terms.shape[0]), np.float64)

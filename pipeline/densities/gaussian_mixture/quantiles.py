@@ -1,7 +1,6 @@
 """Quantiles of the mixtures of a block of rows, first guessed on a grid, then solved; compiled."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.densities.gaussian_mixture.components import (
     CutRow,
@@ -13,14 +12,13 @@ from pipeline.densities.gaussian_mixture.components import (
     mass64,
 )
 from pipeline.densities.gaussian_mixture.modes import Sketches
+from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel
 from pipeline.numerics.special import (
     SQRT_2PI,
+    Components,
     Parts,
     Parts32,
-    Row,
-    Vector,
-    Vector32,
     aligned,
     aligned32,
     copy_into,
@@ -34,10 +32,10 @@ Cell = tuple[float, float, float, float]
 @kernel
 def guess_quantiles(
     grid: tuple[float, float, float, float],
-    values: Vector32,
-    probabilities: Vector,
-    found: Vector,
-    rates: Vector,
+    values: Float32Array,
+    probabilities: FloatArray,
+    found: FloatArray,
+    rates: FloatArray,
 ) -> None:
     """Adds up the density from the first point on.
 
@@ -72,7 +70,7 @@ def guess_quantiles(
 
 
 @kernel
-def _cell(values: Vector32, i: int) -> Cell:
+def _cell(values: Float32Array, i: int) -> Cell:
     """The cubic of the density between two points: values and slopes by central differences."""
     f0, f1 = float(values[i]), float(values[i + 1])
     before = values[i - 1] if i > 0 else 2.0 * f0 - f1
@@ -124,9 +122,11 @@ def _invert(cell: Cell, wanted: float) -> tuple[float, float]:
     return u, rate
 
 
-Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
-Curve = tuple[Parts32, tuple[Vector32, Vector32], float]  # components, offsets, total for mass32
-Levels = tuple[Vector, Vector]  # probabilities, their Gaussian quantiles
+Bounds = tuple[FloatArray, FloatArray]
+Curve = tuple[
+    Parts32, tuple[Float32Array, Float32Array], float
+]  # components, offsets, total for mass32
+Levels = tuple[FloatArray, FloatArray]  # probabilities, their Gaussian quantiles
 
 _SAFE = 0.05  # probability within the bounds below which float32 is not trusted
 _SHORTEST = 3e-4  # and in l, where all components are wide
@@ -139,7 +139,12 @@ _F = np.float32
 
 @kernel
 def quantile_rows(
-    block: Vector, moments: Vector, bounds: Bounds, levels: Levels, sketches: Sketches, out: Vector
+    block: FloatArray,
+    moments: FloatArray,
+    bounds: Bounds,
+    levels: Levels,
+    sketches: Sketches,
+    out: FloatArray,
 ) -> None:
     """Quantiles of l, [P, N] to out; rows that are NaN or without a range are left as they are.
 
@@ -181,7 +186,7 @@ def quantile_rows(
 
 
 @kernel
-def _all_found(found: Vector) -> bool:
+def _all_found(found: FloatArray) -> bool:
     count = 0
     for j in range(len(found)):
         count += int(np.isnan(found[j]))
@@ -191,10 +196,10 @@ def _all_found(found: Vector) -> bool:
 @kernel
 def shrink(
     parts: Parts,
-    offsets: tuple[Vector, Vector],
+    offsets: tuple[FloatArray, FloatArray],
     reference: float,
     small: Parts32,
-    small_offsets: tuple[Vector32, Vector32],
+    small_offsets: tuple[Float32Array, Float32Array],
 ) -> float:
     """All in float32, means relative to a reference; returns the smallest width."""
     copy_into(parts[0], small[0])
@@ -204,7 +209,7 @@ def shrink(
 
 @kernel
 def _shrink_centred(
-    parts: Parts, weights: Vector, reference: float, small: Parts32, small_weights: Vector32
+    parts: Parts, weights: FloatArray, reference: float, small: Parts32, small_weights: Float32Array
 ) -> float:
     """What centred_mass32 needs of it."""
     copy_into(parts[2], small[2])
@@ -219,12 +224,12 @@ def _shrink_centred(
 
 @kernel
 def _from_sketch(
-    row: Row,
-    curve: tuple[Parts32, Vector32, float],
+    row: Components,
+    curve: tuple[Parts32, Float32Array, float],
     reference: float,
-    sketch: tuple[Vector, Vector32],
-    probabilities: Vector,
-    guesses: tuple[Vector, Vector, Vector],
+    sketch: tuple[FloatArray, Float32Array],
+    probabilities: FloatArray,
+    guesses: tuple[FloatArray, FloatArray, FloatArray],
 ) -> None:
     """Quantiles of an uncut row from guesses; NaN where that is not enough.
 
@@ -251,7 +256,7 @@ def _from_sketch(
 
 @kernel
 def _step(
-    curve: tuple[Parts32, Vector32, float],
+    curve: tuple[Parts32, Float32Array, float],
     start: tuple[float, float, float],
     level: float,
     limit: float,
@@ -288,12 +293,12 @@ def _step(
 
 @kernel
 def _solve_levels(
-    row: Row,
+    row: Components,
     cut: CutRow,
     rough: tuple[float, float, float],
     levels: Levels,
-    room: tuple[Parts32, tuple[Vector32, Vector32]],
-    found: Vector,
+    room: tuple[Parts32, tuple[Float32Array, Float32Array]],
+    found: FloatArray,
 ) -> None:
     """The quantiles that are NaN, in float32 or, where that is not to be trusted, by bisection."""
     parts, offsets, (start, end, total, shift) = cut
@@ -354,7 +359,7 @@ def _solve(
 
 @kernel
 def _bisect(
-    parts: Parts, offsets: tuple[Vector, Vector], wanted: float, left: float, right: float
+    parts: Parts, offsets: tuple[FloatArray, FloatArray], wanted: float, left: float, right: float
 ) -> float:
     for _ in range(100):
         x = 0.5 * (left + right)

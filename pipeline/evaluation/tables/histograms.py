@@ -22,7 +22,7 @@ from pipeline.evaluation.accumulators import (
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.rows import EVERYWHERE, TARGET
 from pipeline.evaluation.tables.schemas import Block, BlockTable, Row, RowTable, schema
-from pipeline.statistics.binning import Floats, Indices
+from pipeline.numerics.arrays import FloatArray, IntArray
 from pipeline.statistics.gaussian_fit import fit_core
 from pipeline.statistics.histogram import FineHistogram
 
@@ -80,7 +80,7 @@ def window_blocks(evaluation: Evaluation) -> Iterator[Block]:
             }
 
 
-def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[Indices, Floats, Floats]:
+def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[IntArray, FloatArray, FloatArray]:
     """Rows, sums of w and of w^2 in the bins between the edges, of a class or (-1) of all rows."""
     owner, cell = np.divmod(spectrum.cells, spectrum.spacing.width)
     keep = np.ones(len(cell), bool) if bit < 0 else ((cell - 1) >> bit) % 2 == 1
@@ -151,7 +151,7 @@ def fit_rows(evaluation: Evaluation) -> Iterator[Row]:
             yield names | {name: getattr(fit, name) for name in fit.__slots__}
 
 
-def _plane(histogram: FineHistogram, across: Floats, names: tuple[str, str]) -> Block:
+def _plane(histogram: FineHistogram, across: FloatArray, names: tuple[str, str]) -> Block:
     """Occupied cells without flow: edges in both directions, rows and sums of weights."""
     up = histogram.spacing.edges()
     x, y = np.divmod(histogram.cells, histogram.spacing.width)

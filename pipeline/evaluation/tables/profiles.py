@@ -24,7 +24,7 @@ from pipeline.evaluation.rows import UNCALIBRATED
 from pipeline.evaluation.scores import SCORES_IN_BINS
 from pipeline.evaluation.summary import ks_distance
 from pipeline.evaluation.tables.schemas import BlockTable, Row, RowTable, schema
-from pipeline.statistics.binning import Floats, Indices
+from pipeline.numerics.arrays import FloatArray, IntArray
 from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
@@ -192,9 +192,9 @@ def _bins(axis: ResolvedAxis, name: str, histogram: FineHistogram) -> Iterator[t
 class _Means:
     """Means and their errors in all bins of an axis."""
 
-    counts: Indices
-    mean: Floats
-    error: Floats
+    counts: IntArray
+    mean: FloatArray
+    error: FloatArray
 
     @classmethod
     def of(cls, moments: BinMoments) -> "_Means":

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats32 = NDArray[np.float32]
-_Integers = NDArray[np.int32]
+from pipeline.numerics.arrays import Float32Array, Int32Array
+
+Floats32 = Float32Array
+_Integers = Int32Array
 
 USUAL_MU = 35.0
 PILEUP_END = 90.0

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import Columns
 from pipeline.simulators.known_density.events import USUAL_MU, Events, Floats32
 from pipeline.simulators.known_density.geometry import BARREL_END, TILE_END, draw_centres
 from pipeline.simulators.known_density.latents import Latents, Part, expit
-
-Columns = dict[str, NDArray[Any]]
 
 FEATURES = (
     "clusterE",

@@ -9,6 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import BoolArray
 from pipeline.simulators.known_density.events import Events, Floats32
 
 _Labels = NDArray[np.int8]
@@ -90,14 +91,14 @@ def _draw_directions(
     return rapidity, np.clip(wrapped, -np.pi, np.pi)
 
 
-def _draw_gap(rng: np.random.Generator, rapidity: Floats32) -> NDArray[np.bool_]:
+def _draw_gap(rng: np.random.Generator, rapidity: Floats32) -> BoolArray:
     """Whether the signal is that of the Tile gap scintillators [N], from |y|."""
     probability = _GAP_PROBABILITY * np.exp(-0.5 * ((rapidity - _GAP_PEAK[0]) / _GAP_PEAK[1]) ** 2)
     near = (rapidity > GAP_RAPIDITY[0]) & (rapidity < GAP_RAPIDITY[1])
     return np.asarray(near & (rng.random(len(rapidity), dtype=np.float32) < probability), np.bool_)
 
 
-def _draw_log_energy(rng: np.random.Generator, is_gap: NDArray[np.bool_]) -> Floats32:
+def _draw_log_energy(rng: np.random.Generator, is_gap: BoolArray) -> Floats32:
     """log10 of the signal in GeV [N]: a shifted gamma law, 3% flat to 630 GeV, gap hard."""
     log_energy = -0.62 + 0.29 * rng.standard_gamma(2.6, len(is_gap), dtype=np.float32)
     hard = np.flatnonzero(rng.random(len(is_gap), dtype=np.float32) < _HARD_PROBABILITY)

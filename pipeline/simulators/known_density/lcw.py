@@ -6,19 +6,17 @@ that no other branch depends on it. pipeline/simulators/known_density/fit_lcw.py
 """
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.lookup.tables import Tables, read_tables
+from pipeline.numerics.arrays import Columns
 
 LCW_TABLES = Path(__file__).with_name("lcw.parquet")
 
 
-def lcw_columns(features: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def lcw_columns(features: Columns) -> Columns:
     """cluster_EM_PROBABILITY P and cluster_HAD_WEIGHT P + (1 - P) w of N clusters, float32."""
     probability, weight = _tables().probability_and_weight(features)
     return {

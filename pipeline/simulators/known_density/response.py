@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
+from pipeline.numerics.arrays import FloatArray
 from pipeline.simulators.known_density.events import PILEUP_END, USUAL_MU, mean_vertices
 from pipeline.simulators.known_density.features import (
     BUNCH_SPACING_NS,
@@ -23,8 +24,6 @@ from pipeline.simulators.known_density.features import (
 from pipeline.simulators.known_density.geometry import GAP_Z
 from pipeline.simulators.known_density.latents import GAP_RAPIDITY
 from pipeline.simulators.known_density.settings import GeneratorSettings
-
-Vector = NDArray[np.float64]
 
 COMPONENTS = ("em", "hadronic", "mip", "pileup", "gap", "low", "resistant")  # the last one optional
 RESPONSE = ("clusterE", "cluster_ENG_CALIB_TOT")  # R is the ratio of these columns
@@ -39,22 +38,22 @@ _CLOSED = 1e-7  # value of a closed gate, so that every weight has a logarithm
 class _Observed:
     """What the response depends on, [N] float64 each, from the features alone."""
 
-    energy: Vector  # GeV
-    log_energy: Vector
-    root_energy: Vector
-    rapidity: Vector  # absolute
-    em_fraction: Vector
-    pileup: Vector  # mu over the usual one
-    extra_vertices: Vector  # N_PV minus its mean, in units of the root of the mean
-    density: Vector  # log10 of rho over that of a typical EM cluster of this energy
-    depth: Vector  # log10 of lambda / 190 mm
-    noise: Vector  # log10 of zeta over the typical one
-    z: Vector  # mm, absolute
-    late: Vector  # 0 in time, 1 late
-    log_variance: Vector  # of the cell times
-    isolation: Vector
-    compactness: Vector
-    longitudinal: Vector
+    energy: FloatArray  # GeV
+    log_energy: FloatArray
+    root_energy: FloatArray
+    rapidity: FloatArray  # absolute
+    em_fraction: FloatArray
+    pileup: FloatArray  # mu over the usual one
+    extra_vertices: FloatArray  # N_PV minus its mean, in units of the root of the mean
+    density: FloatArray  # log10 of rho over that of a typical EM cluster of this energy
+    depth: FloatArray  # log10 of lambda / 190 mm
+    noise: FloatArray  # log10 of zeta over the typical one
+    z: FloatArray  # mm, absolute
+    late: FloatArray  # 0 in time, 1 late
+    log_variance: FloatArray  # of the cell times
+    isolation: FloatArray
+    compactness: FloatArray
+    longitudinal: FloatArray
 
 
 def response_mixture(features: Mapping[str, NDArray[Any]], settings: GeneratorSettings) -> Mixtures:
@@ -79,14 +78,14 @@ def response_mixture(features: Mapping[str, NDArray[Any]], settings: GeneratorSe
     )
 
 
-def draw_response(rng: np.random.Generator, mixtures: Mixtures) -> Vector:
+def draw_response(rng: np.random.Generator, mixtures: Mixtures) -> FloatArray:
     """One l per row [N] from the averaged mixture, not cut to its bounds."""
     return draw_with_component(rng, mixtures)[0]
 
 
 def draw_with_component(
     rng: np.random.Generator, mixtures: Mixtures
-) -> tuple[Vector, NDArray[np.intp]]:
+) -> tuple[FloatArray, NDArray[np.intp]]:
     """One l per row [N] from the averaged mixture, not cut, and the component that it is from."""
     num_networks, num, _ = mixtures.means.shape
     weights = np.moveaxis(np.exp(mixtures.log_weights), 0, 1).reshape(num, -1)
@@ -129,7 +128,7 @@ def _observe(features: Mapping[str, NDArray[Any]]) -> _Observed:
     )
 
 
-def _weights(seen: _Observed, *, with_resistant: bool) -> list[Vector]:
+def _weights(seen: _Observed, *, with_resistant: bool) -> list[FloatArray]:
     """Shares in the order of COMPONENTS, summing to one."""
     gap = 0.993 * _gap_gate(seen)
     f = seen.em_fraction
@@ -145,7 +144,7 @@ def _weights(seen: _Observed, *, with_resistant: bool) -> list[Vector]:
     return [*shares, gap, (1.0 - gap) * low, (1.0 - gap) * resistant]
 
 
-def _gap_gate(seen: _Observed) -> Vector:
+def _gap_gate(seen: _Observed) -> FloatArray:
     """Close to 1 for clusters in the Tile gap scintillators, to 0 elsewhere."""
     in_z = _expit((45.0 - np.abs(seen.z - GAP_Z)) / 5.0)
     centre, half = sum(GAP_RAPIDITY) / 2.0, (GAP_RAPIDITY[1] - GAP_RAPIDITY[0]) / 2.0
@@ -153,14 +152,14 @@ def _gap_gate(seen: _Observed) -> Vector:
     return in_z * in_rapidity * _expit((0.05 - seen.em_fraction) / 0.006)
 
 
-def _em_share(seen: _Observed) -> Vector:
+def _em_share(seen: _Observed) -> FloatArray:
     """Share of the EM peak in the main two: dense, shallow, isolated, in the EM calorimeter."""
     logit = -3.0 + 2.5 * seen.density - 1.6 * np.maximum(seen.depth, -1.0)
     logit += 2.0 * (seen.em_fraction - 0.5) + 3.0 * (seen.isolation - 0.5)
     return _expit(logit + 1.5 * (seen.compactness - 0.35))
 
 
-def _means(seen: _Observed) -> list[Vector | float]:
+def _means(seen: _Observed) -> list[FloatArray | float]:
     f = seen.em_fraction
     shift = _shift(seen)
     hadronic = (0.79 + 0.13 * f**1.5) * (1.0 + 0.035 * seen.log_energy)
@@ -176,7 +175,7 @@ def _means(seen: _Observed) -> list[Vector | float]:
     ]
 
 
-def _shift(seen: _Observed) -> Vector:
+def _shift(seen: _Observed) -> FloatArray:
     """Change of l that peaks share: pile-up, late clusters, cracks in y, spread of times."""
     e = seen.energy
     pileup = (0.085 * seen.pileup + 0.010 * seen.extra_vertices) / (e**0.75 + 0.45)
@@ -186,7 +185,7 @@ def _shift(seen: _Observed) -> Vector:
     return pileup + late - cracks + 0.012 * seen.log_variance
 
 
-def _sigmas(seen: _Observed) -> list[Vector | float]:
+def _sigmas(seen: _Observed) -> list[FloatArray | float]:
     crowd = (0.02 * seen.pileup / seen.energy**0.9) ** 2
     noise = 10.0 ** (-0.25 * seen.noise)
     return [
@@ -200,7 +199,7 @@ def _sigmas(seen: _Observed) -> list[Vector | float]:
     ]
 
 
-def _stack(values: list[Vector] | list[Vector | float], num: int) -> Vector:
+def _stack(values: list[FloatArray] | list[FloatArray | float], num: int) -> FloatArray:
     """[1, N, num] from the first num values, each [N] or one number."""
     stacked = np.empty((1, len(np.atleast_1d(values[0])), num))
     for k in range(num):
@@ -208,10 +207,10 @@ def _stack(values: list[Vector] | list[Vector | float], num: int) -> Vector:
     return stacked
 
 
-def _bump(value: Vector) -> Vector:
+def _bump(value: FloatArray) -> FloatArray:
     return np.exp(-0.5 * value**2)
 
 
-def _expit(value: Vector) -> Vector:
+def _expit(value: FloatArray) -> FloatArray:
     """Logistic function between the smallest and the largest value of a gate."""
     return 0.5 + (0.5 - _CLOSED) * np.tanh(0.5 * value)

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.numerics.arrays import BoolArray, Columns, Float32Array
 from pipeline.simulators.known_density.events import draw_events
-from pipeline.simulators.known_density.features import Columns, draw_features
+from pipeline.simulators.known_density.features import draw_features
 from pipeline.simulators.known_density.geometry import cartesian
 from pipeline.simulators.known_density.latents import draw_em_deposit_share, draw_latents
 from pipeline.simulators.known_density.lcw import lcw_columns
@@ -83,7 +84,7 @@ def _draw_batch(
 
 def _draw_deposit(
     settings: GeneratorSettings, rng: np.random.Generator, features: Columns
-) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.bool_]]:
+) -> tuple[Float32Array, NDArray[np.intp], BoolArray]:
     """E_dep [N, GeV], the component of the response, and whether the cluster is accepted.
 
     The second condition refuses the deposits (1e-7 of all) that float32 rounds down to the minimum.
@@ -95,7 +96,7 @@ def _draw_deposit(
     return deposit, component, accepted
 
 
-def _place(phi: NDArray[np.float32], features: Columns) -> Columns:
+def _place(phi: Float32Array, features: Columns) -> Columns:
     """Direction, transverse momentum [GeV] and centre of gravity [mm]."""
     rapidity = features["clusterEta"].astype(np.float32)
     x, y, z = cartesian(features["cluster_CENTER_MAG"].astype(np.float32), rapidity, phi)
