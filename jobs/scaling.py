@@ -77,7 +77,7 @@ class ScalingManifest(OutputRecord):
 
 
 def scaling_folder(study: Study) -> Path:
-    """Where the scaling study is."""
+    """The folder that holds the subsets, trainings and tables of a scaling study."""
     return study.folder / "scaling"
 
 

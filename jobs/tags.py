@@ -16,7 +16,7 @@ VERSION = 1  # raised when the same settings and data give other tags
 
 
 def tags_folder(study: Study) -> Path:
-    """Where scores and tags are."""
+    """The folder that holds the scores and decisions of the tagger for each cluster."""
     return study.folder / "tags"
 
 

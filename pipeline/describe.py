@@ -14,7 +14,7 @@ from pipeline.formats.transforms import ColumnStatistics
 
 
 class TextTable(NamedTuple):
-    """A table of texts."""
+    """A table of texts with a heading, for a terminal."""
 
     title: str
     header: tuple[str, ...]

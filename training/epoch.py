@@ -114,7 +114,7 @@ class Run:
 
     @property
     def epoch_rows(self) -> int:
-        """Rows that an epoch sees."""
+        """Number of rows that an epoch sees, over all workers."""
         return self.settings.rows_of_epoch(len(self.data.train))
 
     @property

@@ -45,7 +45,7 @@ class NetworkKind:
         return str(self.settings.model_fields["kind"].default)
 
     def open_learner(self) -> Any:  # noqa: ANN401 - each has its own type of settings
-        """The learner's class; imports torch."""
+        """The class of the learner, whose import takes in torch."""
         return pkgutil.resolve_name(self.learner)
 
     def open_export(self) -> Any:  # noqa: ANN401 - each has its own type of settings

@@ -151,7 +151,7 @@ class BnnSettings(MixtureSettings):
 
     @property
     def num_networks(self) -> int:
-        """Networks that are exported."""
+        """Number of weight sets that are drawn and exported."""
         return self.samples
 
 
@@ -176,7 +176,7 @@ class RepulsiveEnsembleSettings(MixtureSettings):
 
     @property
     def num_networks(self) -> int:
-        """Networks that are exported."""
+        """Number of members, all of which are exported."""
         return self.members
 
     @property

@@ -49,7 +49,7 @@ class Training:
 
     @property
     def updates(self) -> int:
-        """Steps of the optimiser."""
+        """Number of steps that the optimiser takes in the whole training."""
         return self.settings.updates(self.rows)
 
     def seed(self, study_seed: int) -> int:

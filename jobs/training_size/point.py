@@ -31,7 +31,7 @@ class TrainedDensity:
     inputs: tuple[str, ...]
 
     def mixtures(self, columns: Mapping[str, NDArray[Any]]) -> NetworkOutputs:
-        """The mixtures of some rows."""
+        """The mixture of each of N rows, from their raw features by name."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         with torch.no_grad():
             scaled_NF = self.networks.scaled(torch.from_numpy(x_NF))

@@ -36,19 +36,19 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class RootInput:
-    """A ROOT file."""
+    """Clusters of one tree of a ROOT file, and the layout that it follows."""
 
     source: RootSource
     layout: Layout
 
     @property
     def path(self) -> str:
-        """As it was named."""
+        """The path or URL as the user has given it."""
         return self.source.file.path
 
     @property
     def rows(self) -> int:
-        """Clusters."""
+        """Number of clusters in the tree."""
         return self.source.file.rows
 
     @property
@@ -57,7 +57,7 @@ class RootInput:
         return self.source.file.entries if self.layout.rows == "vectors" else None
 
     def chunks(self) -> list[tuple[int, int]]:
-        """Ranges of rows."""
+        """Ranges [first, last) of entries that are read at a time."""
         return [
             (first, min(first + CHUNK_ROWS, self.rows)) for first in range(0, self.rows, CHUNK_ROWS)
         ]
@@ -85,7 +85,7 @@ class ParquetInput:
 
     @property
     def entries(self) -> None:
-        """Each row is a cluster."""
+        """None: each row of a Parquet file is a cluster, so there are no counts by entry."""
         return
 
     def chunks(self) -> list[tuple[int, int]]:

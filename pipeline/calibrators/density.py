@@ -38,7 +38,7 @@ class Density(Protocol):
         """The feature columns that it needs."""
 
     def mixtures(self, columns: Columns) -> Mixtures | NetworkOutputs:
-        """The mixtures of some rows."""
+        """The mixture of each of N rows, from the columns that `inputs` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Summariser:
 
     @property
     def functionals(self) -> Functionals:
-        """Those that the settings choose."""
+        """The functionals that the settings choose, with the range of the search."""
         return Functionals(self.settings.central, self.settings.sigma, self.search_range)
 
     @property

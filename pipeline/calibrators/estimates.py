@@ -46,11 +46,11 @@ class PointModel(PointEstimate):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The features."""
+        """The raw features, in the order of the columns of the ONNX input."""
         return self.model.inputs
 
     def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
-        """The columns for N rows."""
+        """Central value, calibrated value and domain flag of N rows."""
         central = self.model.run("response", rows).astype(np.float64)
         columns = calibrated_pair(self.target, rows, central)
         return columns | {"in_domain": is_inside(rows, self.ranges)}
@@ -77,7 +77,7 @@ class QuantileModel(PointEstimate):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The features."""
+        """The raw features, in the order of the columns of the ONNX input."""
         return self.model.inputs
 
     @property
@@ -93,7 +93,7 @@ class QuantileModel(PointEstimate):
         return tuple(column.name for column in describe_columns(self.target, names))
 
     def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
-        """The columns for N rows."""
+        """Median, calibrated value, quantiles and domain flag of N rows."""
         logs_NQ = np.sort(self.model.run("quantiles", rows).astype(np.float64), axis=1)
         values = {level: 10.0 ** logs_NQ[:, i] for i, level in enumerate(self.levels)}
         columns = calibrated_pair(self.target, rows, values[0.5])

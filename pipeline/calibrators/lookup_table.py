@@ -38,7 +38,7 @@ class LookupTable(PointEstimate):
         return 16
 
     def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
-        """The columns for N rows."""
+        """Central value, calibrated value and domain flag of N rows."""
         columns = calibrated_pair(
             self.target, rows, 1.0 / _open_tables(self.path, self.sha256).factors(rows)
         )
@@ -59,12 +59,12 @@ class ReferenceScale(PointEstimate):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The weight."""
+        """The column of weights, which is all that is needed beside the numerator."""
         return (self.weight,)
 
     @property
     def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """A weight is positive."""
+        """All positive float32 numbers: a weight that is not positive means that there is none."""
         return {self.weight: (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))}
 
     def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002

@@ -18,11 +18,11 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 class Calibrator(Protocol):
-    """Anything that calibrates rows."""
+    """Anything that turns rows into the columns of a calibrated set."""
 
     @property
     def target(self) -> Target:
-        """What is predicted."""
+        """The ratio that is predicted, and the column that is divided by it."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -74,12 +74,12 @@ class PointEstimate:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Central value, calibrated value, domain."""
+        """The names of central value, calibrated value and domain flag."""
         return (self.target.name, self.target.calibrated, "in_domain")
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """None without a density."""
+        """No scores: a proper score of a row needs a density."""
         return ()
 
     @property

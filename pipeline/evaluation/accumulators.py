@@ -145,7 +145,7 @@ class Profiles:
             self.count()
 
     def count(self) -> None:
-        """Counts the rows that wait."""
+        """Adds the rows that wait to their histograms, and forgets them."""
         joined: dict[tuple[int, ...], tuple[Bins, FloatArray | None]] = {}
         for key, parts in self._waiting.items():
             same = tuple(id(part.bins) for part in parts)

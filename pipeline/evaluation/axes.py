@@ -37,7 +37,7 @@ class ResolvedAxis(Record):
 
 
 class ResolvedCondition(Record):
-    """A condition with its column."""
+    """A condition on rows, with the dataset's column that it is about."""
 
     column: str
     lower: float | None

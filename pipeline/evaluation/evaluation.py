@@ -49,7 +49,7 @@ class Evaluation:
 
     @classmethod
     def empty(cls, plan: EvaluationPlan) -> Self:
-        """The identity of `+`."""
+        """An evaluation of no rows, which `+` leaves every other as it is with."""
         return cls(plan, {}, {}, {})
 
     @classmethod
@@ -132,7 +132,7 @@ class Evaluation:
 
     @property
     def populations(self) -> tuple[str, ...]:
-        """All rows, then the regions."""
+        """The names of all rows together, then of the regions."""
         return tuple(dict.fromkeys(k.where for k in self.histograms if k.figure == RATIO_IN))
 
     def find(self, figure: Figure[Accumulator], name: str, where: str = AXES) -> Accumulator | None:

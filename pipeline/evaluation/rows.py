@@ -52,7 +52,7 @@ class Quantity:
 
     @classmethod
     def of(cls, values: RealArray, spacing: Spacing) -> Self:
-        """The cells of values [N]."""
+        """The fine cell [N] of each of the values [N]."""
         return cls(spacing, spacing.index(values))
 
     @functools.cached_property
@@ -257,7 +257,7 @@ def quotients(above: FloatArray, below: FloatArray) -> FloatArray:
 
 
 def wide(columns: Columns, name: str) -> FloatArray:
-    """A column [N] in float64."""
+    """A column [N] as contiguous float64, as kernels take it."""
     return np.ascontiguousarray(columns[name], np.float64)
 
 

@@ -47,7 +47,7 @@ class ScoredSet:
 
     @property
     def nll_excess(self) -> FloatArray | None:
-        """The same minus the reference's."""
+        """-log density of the set minus the reference's, in nats; its mean is a KL divergence."""
         reference = self.reference
         if reference is None or not self.is_comparable or "log_density" not in reference:
             return None

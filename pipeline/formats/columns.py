@@ -88,7 +88,7 @@ class Cut(Record):
         return f"{low}{self.column}{high}"
 
     def keeps(self, values: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Which values [N] pass."""
+        """Which of the values [N] pass the cut; NaN never does."""
         keep = np.ones(len(values), dtype=bool)
         if self.above is not None:
             keep &= values > self.above

@@ -71,7 +71,7 @@ class CleanBlock:
     moments: SignedMoments
 
     def of(self, split: Split) -> Columns:
-        """The rows of one split."""
+        """The columns of the rows that belong to one split."""
         before = sum(self.rows[earlier] for earlier in SPLITS[: SPLITS.index(split)])
         rows = slice(before, before + self.rows[split])
         return {name: values[rows] for name, values in self.columns.items()}

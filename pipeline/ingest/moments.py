@@ -132,10 +132,10 @@ class SignedMoments:
 
     @property
     def minimum(self) -> FloatArray:
-        """Smallest values [C]."""
+        """Smallest value of each of C columns."""
         return np.minimum(self.plus.minimum, self.minus.minimum)
 
     @property
     def maximum(self) -> FloatArray:
-        """Largest values [C]."""
+        """Largest value of each of C columns."""
         return np.maximum(self.plus.maximum, self.minus.maximum)

@@ -51,7 +51,7 @@ class PartPlan:
 
     @property
     def rows(self) -> int:
-        """Clusters before cuts."""
+        """Number of clusters that are read for the part, before cuts."""
         return sum(block.stop - block.start for block in self.blocks)
 
     def key_of(self, block: Block) -> str:

@@ -52,7 +52,7 @@ class MomentsRecord(Record):
         return cls(count=moments.count, sum_of_weights=moments.sum_of_weights, **arrays)
 
     def moments(self) -> Moments:
-        """The moments themselves."""
+        """The accumulator that the record was made of, to the bit."""
         return Moments(
             self.count, self.sum_of_weights, *(np.array(getattr(self, name)) for name in _ARRAYS)
         )

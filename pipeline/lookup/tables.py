@@ -130,7 +130,7 @@ class Table:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Bins of each axis."""
+        """Number of bins on each axis, in the order of the axes."""
         return tuple(axis.bins for axis in self.axes)
 
     def rows_by_level(self) -> dict[str, tuple[int, int]]:
@@ -230,7 +230,7 @@ def write_tables(tables: Tables, path: Path) -> None:
 
 
 def read_tables(path: Path) -> Tables:
-    """The tables in a file."""
+    """The tables that `write_tables` has put into a Parquet file."""
     whole = pq.read_table(path, use_threads=False)
     axes = _AxesByTable.validate_json(whole.schema.metadata[_AXES])
     found = {}

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def kernel(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """The function, compiled."""
+    """The function, compiled; products and sums may be contracted (fused multiply-add)."""
     return _compile(function, {"contract"})
 
 

@@ -199,7 +199,7 @@ def aligned(count: int, size: int) -> FloatArray:
 
 @kernel
 def aligned32(count: int, size: int) -> Float32Array:
-    """The same in float32."""
+    """The same as `aligned` for float32."""
     room = np.empty(count * size + 16, _F)
     skipped = (-room.ctypes.data % 64) // 4
     return room[skipped : skipped + count * size].reshape(count, size)

@@ -105,11 +105,11 @@ class Scene:
 
     @property
     def populations(self) -> tuple[str, ...]:
-        """All rows, then the regions."""
+        """The names of all rows together, then of the regions."""
         return distinct(self.table("scores"), "population")
 
     def look(self, name: str) -> Look:
-        """How a set is drawn."""
+        """Colour, marker and name that a set has in all figures."""
         label = self.settings.set_labels.get(name, name)
         if name == UNCALIBRATED:
             return Look(label, "#7f7f7f", "x", ":")
@@ -126,7 +126,7 @@ class Scene:
         return self.settings.column_labels.get(column, column)
 
     def axes(self) -> Iterator["AxisView"]:
-        """The axes of the evaluation."""
+        """The axes of the evaluation, each with its label and scale."""
         for row in self.table("axes").to_pylist():
             unit = "" if row["unit"] == "1" else f" [{_POWER.sub(_RAISED, row['unit'])}]"
             symbol = self.symbol(row["column"])
@@ -181,7 +181,7 @@ def select(table: pa.Table, **equal: str) -> pa.Table:
 
 
 def series(table: pa.Table, **equal: str) -> Series:
-    """The same as arrays."""
+    """The bins of a table as arrays by column, missing values as NaN."""
     chosen = select(table, **equal)
     return Series({
         name: chosen[name].to_numpy(zero_copy_only=False)

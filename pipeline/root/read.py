@@ -38,7 +38,7 @@ class RootBlock:
 
 
 def concatenate(pieces: Sequence[RootBlock]) -> RootBlock:
-    """The pieces as one."""
+    """The blocks one after the other as one."""
     names = pieces[0].columns
     columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in names}
     entry = np.concatenate([piece.entry for piece in pieces])

@@ -159,7 +159,7 @@ class Spacing(Record):
 
     @property
     def width(self) -> int:
-        """Cells with both flow cells."""
+        """Number of cells with both flow cells."""
         return self.cells + 2
 
     @property
@@ -224,12 +224,12 @@ class Grouped(Record):
 
     @property
     def cells(self) -> int:
-        """Number of groups."""
+        """Number of groups, without the flow cells."""
         return len(self.starts) - 1
 
     @property
     def width(self) -> int:
-        """Groups with both flow cells."""
+        """Number of groups with both flow cells."""
         return self.cells + 2
 
     @property

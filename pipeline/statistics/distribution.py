@@ -233,7 +233,7 @@ class Distribution:
         )
 
     def inverse(self) -> "Distribution":
-        """The distribution of 1/x."""
+        """The distribution of 1/x, from the same cells in the reverse order."""
         low, high = 1 / self.high[::-1], 1 / self.low[::-1]
         return Distribution(low, high, self.weights[::-1].copy(), self.rows, self.squares)
 

@@ -43,7 +43,7 @@ class CoreFit:
 
     @property
     def width(self) -> float:
-        """Mean of the two widths."""
+        """Mean of the widths left and right of the peak."""
         return (self.left + self.right) / 2
 
 

@@ -50,7 +50,7 @@ class FineHistogram:
 
     @classmethod
     def empty(cls, spacing: FineBins, num_bins: int = 1) -> Self:
-        """The identity of `+`."""
+        """A histogram of no rows, which `+` leaves every other as it is with."""
         none = Occupied(np.zeros(0, np.int32), np.zeros(0, np.int64), _NONE, _NONE)
         return cls(spacing, num_bins, none, np.zeros(num_bins, np.int64))
 
@@ -131,17 +131,17 @@ class FineHistogram:
 
     @property
     def counts(self) -> IntArray:
-        """[C] rows."""
+        """Number of rows in each of the C occupied cells."""
         return self.occupied.counts
 
     @property
     def weights(self) -> FloatArray:
-        """[C] sums of w."""
+        """Sum of the weights w in each of the C occupied cells."""
         return _weighted(self.occupied).weights
 
     @property
     def squares(self) -> FloatArray:
-        """[C] sums of w^2."""
+        """Sum of w^2 in each of the C occupied cells, the variance of the sum of w."""
         return _weighted(self.occupied).squares
 
     @property
@@ -256,7 +256,7 @@ class DenseHistogram:
 
     @classmethod
     def empty(cls, spacing: FineBins, num_bins: int, *, weighted: bool) -> Self:
-        """The identity of `+`."""
+        """A histogram of no rows, which `+` leaves every other as it is with."""
         shape = (spacing.width, num_bins)
         sums = np.zeros((*shape, 2) if weighted else (0, 0, 0))
         return cls(spacing, np.zeros(shape, np.uint32), sums, np.zeros(num_bins, np.int64))

@@ -135,7 +135,7 @@ class BinMoments:
 
     @classmethod
     def empty(cls, num_bins: int = 1) -> Self:
-        """The identity of `+`."""
+        """Moments of no rows, which `+` leaves all others as they are with."""
         zero = np.zeros(num_bins)
         return cls(np.zeros(num_bins, dtype=np.int64), zero, zero, zero, zero, zero)
 

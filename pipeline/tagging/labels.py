@@ -68,7 +68,7 @@ def true_component(manifest: DatasetManifest) -> LabelColumn | None:
 
 
 def describe_label(label: LabelSettings, target: Target) -> str:
-    """The definition as a sentence."""
+    """The definition of the label as a sentence for the report."""
     if isinstance(label, LabelColumn):
         return f"{label.column} is {label.equals:g}"
     large = f"{target.name} > {label.above:g}"

@@ -79,7 +79,7 @@ class TagSummary:
 
     @classmethod
     def of(cls, rows: TagRows, axes: tuple[ResolvedAxis, ...]) -> Self:
-        """The summary of some rows."""
+        """The summary of N rows from their scores, labels and weights."""
         quantities: Columns = {TAGGED: rows.is_tagged, **rows.truths, **rows.shares}
         rates = {
             (axis.name, name): BinMoments.of(
@@ -113,7 +113,7 @@ class TagSummary:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Rankings with truths."""
+        """Each ranking with each of the truths that it is judged by."""
         return list(dict.fromkeys((ranking, truth) for ranking, truth, _ in self.scores))
 
     def auc(self, ranking: str, truth: str) -> float | None:

@@ -77,7 +77,7 @@ def ranks_of(origin: Origin, split: Split) -> list[IntArray]:
 
 
 def identity_of(origin: Origin, *subsets: Subset) -> str:
-    """The fingerprint of subsets."""
+    """The fingerprint of all that the subsets of a scaling study follow from."""
     return fingerprint(
         version=VERSION,
         dataset=origin.manifest.fingerprint,

@@ -47,7 +47,7 @@ class TrainingRows:
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """Number F of features of a row."""
         return self.x_NF.shape[1]
 
     def to(self, device: torch.device) -> "TrainingRows":
@@ -92,7 +92,7 @@ class RowSource(Protocol):
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """Number F of features of a row."""
         ...
 
     def to(self, device: torch.device) -> "RowSource":
@@ -131,7 +131,7 @@ class Passes:
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """Number F of features of a row."""
         return self.source.num_features
 
     def to(self, device: torch.device) -> "Passes":

@@ -51,12 +51,12 @@ class Recipe:
 
     @property
     def features(self) -> list[str]:
-        """Names of the features."""
+        """The names of the features, in the order of the columns of x."""
         return [scaling.name for scaling in self.scalings]
 
     @property
     def columns(self) -> list[str]:
-        """All columns to read."""
+        """The names of all columns that are read from a part."""
         target = [] if self.labels else [self.target]
         return list(dict.fromkeys([*self.features, *target, *self.weights]))
 
@@ -100,7 +100,7 @@ class Recipe:
         return label_N[first : first + len(columns[self.features[0]])]
 
     def weight_of(self, table: pa.Table) -> np.ndarray:
-        """Product of the weights, float64."""
+        """The weight [N] of each row of a table, float64."""
         weight_N = np.ones(len(table))
         for name in self.weights:
             weight_N *= table.column(name).to_numpy()
@@ -144,7 +144,7 @@ class StreamedRows:
 
     @property
     def num_features(self) -> int:
-        """F."""
+        """Number F of features of a row."""
         return len(self.recipe.scalings)
 
     def to(self, device: torch.device) -> "StreamedRows":

@@ -41,7 +41,7 @@ class Finished:
 
     @property
     def scalings(self) -> tuple[Scaling, ...]:
-        """Of the features."""
+        """How each feature is scaled for the network, in the order of the features."""
         return scalings_of(self.manifest, self.features)
 
     def random_rows(self) -> Tensor:

@@ -48,7 +48,7 @@ class PlainModel(ScaledModule):
         self.requires_grad_(requires_grad=False)
 
     def output_of_scaled(self, x_NF: Tensor) -> Tensor:
-        """The network's own output [N]."""
+        """The network's own output [N] for scaled features [N, F]."""
         layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
         return forward_fixed(layers, x_NF, self.activation).squeeze(1)
 

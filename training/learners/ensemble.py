@@ -31,7 +31,7 @@ def share_members(members: int, rank: int, world_size: int) -> range:
 
 
 class RepulsiveEnsemble:
-    """This worker's members."""
+    """The members of a repulsive ensemble that this worker has."""
 
     shares_rows = False
     score = "nll"

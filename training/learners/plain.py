@@ -79,7 +79,7 @@ class PlainNetwork(ABC):
         figures_C[1] = torch.linalg.vector_norm(grad_P)
 
     def describe(self) -> dict[str, float]:
-        """Nothing beside the loss."""
+        """No figures: the loss tells all there is of one network."""
         return {}
 
     @torch.no_grad()

@@ -15,14 +15,14 @@ LN10 = math.log(10.0)
 
 
 class PointLoss(Protocol):
-    """The loss of one output."""
+    """The loss of a network with one output, with its gradient written out."""
 
     def start_epoch(self, epoch: int) -> None:
         """Take what the loss has of its own in an epoch, counted from 0."""
         ...
 
     def of_rows(self, output_B: Tensor, target_B: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss [B] of each row, without its weight."""
         ...
 
     def predict(self, output_B: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class LeakyKernel:
         self.leakiness.fill_(self.settings.leakiness_at(epoch))
 
     def of_rows(self, output_B: Tensor, target_B: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss [B] of each row, without its weight."""
         residual_B, _ = self._residual(output_B, target_B)
         return self.leakiness * residual_B.abs() - self._kernel(residual_B)
 
@@ -113,7 +113,7 @@ class CrossEntropy:
         return nn.functional.softplus(output_B) - target_B * output_B
 
     def predict(self, output_B: Tensor) -> Tensor:
-        """The probability of the label."""
+        """The probability [B] of the label, from its logit."""
         return torch.sigmoid(output_B)
 
     def __call__(

@@ -56,7 +56,7 @@ def initial_parameters(
 
 
 def initial_weights(sizes: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Weights [W] from N(0, 1/sqrt(F))."""
+    """Weights [W] drawn from a normal distribution of width 1/sqrt(F) of their layer."""
     return torch.cat([
         torch.randn(outputs * inputs, generator=generator) / math.sqrt(inputs)
         for inputs, outputs in pairwise(sizes)
@@ -69,7 +69,7 @@ def initial_member(sizes: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def split_parameters(theta_P: Tensor, sizes: Sequence[int]) -> list[Layer]:
-    """Views of theta_P by layer."""
+    """Views of the flat parameters theta_P by layer: means, log variances, biases."""
     num_weights = count_weights(sizes)
     mean_W, log_variance_W, bias_P = torch.split(
         theta_P, [num_weights, num_weights, sum(sizes[1:])]

@@ -136,7 +136,7 @@ class OwnerChanged:
         self.looked_at = time.monotonic()
 
     def __call__(self) -> bool:
-        """Whether the training should stop."""
+        """Whether another run owns the study by now, so that the training should stop."""
         if time.monotonic() - self.looked_at > POLL_SECONDS:
             self.looked_at = time.monotonic()
             try:

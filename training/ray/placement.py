@@ -29,7 +29,7 @@ class Placement:
     backend: str
 
     def describe(self, settings: NetworkSettings) -> str:
-        """One line for the log."""
+        """The placement as a line for the log."""
         each = f"{self.gpus:g} GPU" if self.gpus else f"{self.threads} CPU"
         share = _SHARES[kind_of(settings).workers_share]
         if self.num_workers == 1:

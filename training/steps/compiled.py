@@ -25,7 +25,7 @@ def element(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def kernel(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A loop, compiled."""
+    """A function with a loop, compiled and kept on disk."""
     with caching_kernels(numba.config, Path(__file__).parent, KERNEL_FILES):
         compile_it = numba.njit(cache=True, nogil=True, error_model="numpy")
         return cast("Callable[_P, _T]", compile_it(function))

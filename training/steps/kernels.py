@@ -53,7 +53,7 @@ def backward(grad_N: Vector32, twice_N: Vector32, out_N: Vector32, ratio_N: Vect
 
 @kernel
 def relu_backward(grad_N: Vector32, out_N: Vector32) -> None:
-    """The gradient before a rectifier."""
+    """The gradient before a rectifier from that after it, in place."""
     for i in range(grad_N.size):
         grad_N[i] = grad_N[i] if out_N[i] > _F(0.0) else _F(0.0)
 
@@ -80,7 +80,7 @@ def _log_sum(value_K: Vector32, share_K: Vector32) -> Any:  # noqa: ANN401 - a n
 
 @kernel
 def mixture_mean(outputs_BO: Matrix32, mean_B: Vector32) -> None:
-    """Means of the mixtures."""
+    """Mean of each row's mixture, from the raw outputs of a network."""
     components = outputs_BO.shape[1] // 3
     share_K = np.empty(components, np.float32)
     for b in range(len(outputs_BO)):

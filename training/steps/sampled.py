@@ -44,7 +44,7 @@ class Step(Protocol):
     """Fills the sums that it was made with: gradient [P] of the summed NLL, then that sum."""
 
     def __call__(self, batch: Batch) -> None:
-        """Fill the sums."""
+        """Fill the sums with this worker's share of a batch."""
         ...
 
 
@@ -86,7 +86,7 @@ class SampledStep:
         self.noise = buffers(sizes[1:], torch.float32)
 
     def __call__(self, batch: Batch) -> None:
-        """Fill the sums."""
+        """Fill the sums with this worker's share of a batch."""
         torch.exp(self.log_variance_W, out=self.variance_W)
         self._forward(batch)
         rows = len(batch.x_BF)

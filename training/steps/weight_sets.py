@@ -39,7 +39,7 @@ class Units(NamedTuple):
 
 
 def rectified(operations: Operations) -> Units:
-    """max(x, 0)."""
+    """The units max(x, 0), whose gradient needs no more than their output."""
     return Units(
         in_place=True,
         activate=lambda sum_BO, _: _discard(sum_BO.relu_()),
@@ -65,7 +65,7 @@ SWISH = Units(in_place=False, activate=_swish, backward=_swish_backward)
 
 
 def mixture_loss(operations: Operations, bounds: Bounds) -> Loss:
-    """The mixture's NLL."""
+    """The negative log likelihood of Gaussian mixtures as the loss of a step."""
 
     def loss(outputs_BO: Tensor, target_B: Tensor, weight_B: Tensor, grad_BO: Tensor) -> Tensor:
         return operations.mixture(outputs_BO, target_B, weight_B, grad_BO, bounds)
@@ -155,7 +155,7 @@ class PlainStep:
         self.sets = WeightSets(sizes, max_rows, theta_P.detach(), units=units, loss=loss)
 
     def __call__(self, batch: Batch) -> None:
-        """Fill the sums."""
+        """Fill the sums with this worker's share of a batch."""
         self.loss.copy_(self.sets.fill(self.layers, self.gradients, batch))
 
 
@@ -204,7 +204,7 @@ class PairedStep:
         )
 
     def __call__(self, batch: Batch) -> None:
-        """Fill the sums."""
+        """Fill the sums with this worker's share of a batch."""
         rows = len(batch.x_BF)
         pairs = -(-rows // PAIR_ROWS)
         shift_NW = self._draw(batch.key, batch.first_block * PAIRS_PER_BLOCK, pairs)

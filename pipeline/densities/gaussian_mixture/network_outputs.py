@@ -37,12 +37,12 @@ class NetworkOutputs:
 
     @property
     def num_networks(self) -> int:
-        """S."""
+        """Number S of networks that are averaged."""
         return len(self.outputs_SPN)
 
     @property
     def num_components(self) -> int:
-        """K."""
+        """Number K of components of each network's mixture."""
         return int(self.outputs_SPN.shape[1]) // 3
 
     @property
@@ -56,7 +56,7 @@ class NetworkOutputs:
         return np.full(self.outputs_SPN.shape[2], np.inf)
 
     def of_rows(self, rows: IntArray) -> "NetworkOutputs":
-        """Some of the rows."""
+        """The outputs of some rows, by their numbers."""
         chosen_SPN = np.ascontiguousarray(self.outputs_SPN[:, :, rows])
         return NetworkOutputs(chosen_SPN, self.log_variance_bounds)
 

@@ -40,16 +40,16 @@ class Mixtures:
 
     @property
     def num_networks(self) -> int:
-        """S."""
+        """Number S of networks that are averaged."""
         return len(self.means)
 
     @property
     def num_components(self) -> int:
-        """K."""
+        """Number K of components of each network's mixture."""
         return int(self.means.shape[2])
 
     def of_rows(self, rows: IntArray) -> "Mixtures":
-        """Some of the rows."""
+        """The mixtures of some rows, by their numbers."""
         return Mixtures(
             log_weights=self.log_weights[:, rows],
             means=self.means[:, rows],

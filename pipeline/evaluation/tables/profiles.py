@@ -47,7 +47,7 @@ def profile_rows(evaluation: Evaluation, figure: str) -> Iterator[Row]:
 
 
 def pull_profile_rows(evaluation: Evaluation) -> Iterator[Row]:
-    """The logarithmic pull."""
+    """Median and width of the logarithmic pull in the bins of each axis."""
     enough = evaluation.plan.settings.min_rows_per_bin
     for axis in evaluation.plan.axes_of(PULL.axes):
         for name in evaluation.sets:

@@ -35,7 +35,7 @@ class RowTable:
     rows: Callable[[Evaluation], Iterable[Row]]
 
     def make(self, evaluation: Evaluation) -> pa.Table:
-        """The table of an evaluation."""
+        """The Arrow table of an evaluation, with exactly the columns of the schema."""
         given = list(self.rows(evaluation))
         columns = [
             pa.array([row.get(field.name) for row in given], field.type, from_pandas=True)
@@ -57,7 +57,7 @@ class BlockTable:
     blocks: Callable[[Evaluation], Iterable[Block]]
 
     def make(self, evaluation: Evaluation) -> pa.Table:
-        """The table of an evaluation."""
+        """The Arrow table of an evaluation, with exactly the columns of the schema."""
         tables = [self._table_of(block) for block in self.blocks(evaluation)]
         return pa.concat_tables(tables).combine_chunks() if tables else self.schema.empty_table()
 

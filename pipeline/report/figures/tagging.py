@@ -45,7 +45,7 @@ def texts(scene: Scene) -> Iterator[str]:
 
 
 def tables(scene: Scene) -> Iterator[HtmlTable]:
-    """All figures of the tagger."""
+    """The table of all rates and scores of the tagger."""
     figures = _figures(scene.table("tag"))
     if figures:
         rows = [[name, f"{value:.4f}"] for name, value in figures.items()]

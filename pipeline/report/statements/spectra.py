@@ -128,7 +128,7 @@ def nothing_beyond(scene: Scene, name: str) -> Finding | None:
 
 
 def em_share(scene: Scene, name: str) -> Finding | None:
-    """EM fraction of all clusters."""
+    """The share of electromagnetic clusters among all clusters."""
     del name
     share = _class_share(scene, "y", EM, -np.inf, np.inf)
     return None if share is None else Finding(percent(share), 0.05 <= share <= 0.15)

@@ -61,7 +61,7 @@ def filled(bins: Series, value: str, *, rows: float = MIN_ROWS) -> Series:
 
 
 def keep(bins: Series, chosen: Column) -> Series:
-    """Some of the bins."""
+    """The same series with some of its bins only."""
     return Series({name: values[chosen] for name, values in bins.columns.items()})
 
 

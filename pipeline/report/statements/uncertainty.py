@@ -21,7 +21,7 @@ def no_bias(scene: Scene, name: str) -> Finding | None:
 
 
 def agreement(scene: Scene, name: str) -> Finding | None:
-    """Fitted width of that difference."""
+    """The fitted core width of the relative difference of two sets' uncertainties."""
     fit = _pair_fit(scene, name)
     if not len(fit):
         return None
@@ -30,7 +30,7 @@ def agreement(scene: Scene, name: str) -> Finding | None:
 
 
 def is_symmetric(scene: Scene, name: str) -> Finding | None:
-    """Its two widths."""
+    """The two core widths of that relative difference, left and right."""
     fit = _pair_fit(scene, name)
     if not len(fit):
         return None
@@ -67,7 +67,7 @@ def pull_centre(scene: Scene, name: str) -> Finding | None:
 
 
 def pull_widths_are_equal(scene: Scene, name: str) -> Finding | None:
-    """Its two widths."""
+    """The two core widths of the pull, left and right."""
     fit = _pull_fit(scene, name)
     if not len(fit):
         return None
@@ -76,7 +76,7 @@ def pull_widths_are_equal(scene: Scene, name: str) -> Finding | None:
 
 
 def pull_is_narrow(scene: Scene, name: str) -> Finding | None:
-    """Mean of its two widths."""
+    """The mean of the two core widths of the pull, which the paper finds below 1."""
     fit = _pull_fit(scene, name)
     if not len(fit):
         return None
