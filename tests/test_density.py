@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from reference.gaussian_mixture import log_density
 
 from pipeline.calibrators.density import OnnxDensity, OracleDensity, oracle_of
-from pipeline.densities.gaussian_mixture.parameters import log_density
 from pipeline.formats.columns import Column, Cut, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, FloorCount, InputFile

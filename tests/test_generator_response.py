@@ -15,7 +15,7 @@ from pipeline.simulators.known_density.features import FEATURES
 from pipeline.simulators.known_density.response import (
     COMPONENTS,
     SECOND_TIME_FLOOR,
-    draw_response,
+    draw_with_component,
     response_mixture,
 )
 from pipeline.simulators.known_density.sample import draw_clusters
@@ -244,7 +244,7 @@ def many_of_one_row(num):
 
 def test_draws_follow_the_average_of_networks():
     mixtures = many_of_one_row(40_000)
-    drawn = draw_response(generator(3, "draw"), mixtures)
+    drawn, _ = draw_with_component(generator(3, "draw"), mixtures)
     weights = np.exp(mixtures.log_weights[:, 0]) / 2.0
 
     def cdf(log_r):
@@ -257,6 +257,6 @@ def test_draws_follow_the_average_of_networks():
 
 
 def test_draws_of_different_rows_are_independent():
-    drawn = draw_response(generator(4, "draw"), many_of_one_row(40_000))
+    drawn, _ = draw_with_component(generator(4, "draw"), many_of_one_row(40_000))
     for lag in (1, 7, 24):
         assert abs(np.corrcoef(drawn[:-lag], drawn[lag:])[0, 1]) < 3.5 / 200.0

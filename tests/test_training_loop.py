@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from reference.density_nll import summed_nll
 from training_fixtures import tiny_dnn, tiny_settings, write_tiny_dataset
 from training_processes import (
     CLOCK,
@@ -22,7 +23,7 @@ from training.data.training_data import read_training_data
 from training.epoch import LossNotFiniteError, Run
 from training.history import read_history
 from training.loop import train_network
-from training.losses.density_nll import log_density, summed_nll
+from training.losses.density_nll import log_density
 from training.networks import mlp as network
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise, keys_of_epoch
 from training.worker import Worker

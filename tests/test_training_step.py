@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from reference.density_nll import summed_nll
 
-from training.losses.density_nll import summed_nll
 from training.networks import mlp as network
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise, fill_pair_noise, keys_of_epoch
 from training.steps.operations import COMPILED, PLAIN, operations_on

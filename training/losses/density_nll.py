@@ -35,14 +35,6 @@ def log_density(outputs: Tensor, target: Tensor, bounds: tuple[float, float]) ->
     return torch.logsumexp(log_weight - 0.5 * (square + log_variance + LOG_TWO_PI), dim=-1)
 
 
-def summed_nll(
-    outputs: Tensor, target: Tensor, weight: Tensor | None, bounds: tuple[float, float]
-) -> Tensor:
-    """The sum of weight times NLL over all rows, in nats."""
-    log_p = log_density(outputs, target, bounds)
-    return -(log_p.sum() if weight is None else (weight * log_p).sum())
-
-
 def nll_with_gradient(
     outputs_BO: Tensor,
     target_B: Tensor,

@@ -78,11 +78,6 @@ def response_mixture(features: Mapping[str, NDArray[Any]], settings: GeneratorSe
     )
 
 
-def draw_response(rng: np.random.Generator, mixtures: Mixtures) -> FloatArray:
-    """One l per row [N] from the averaged mixture, not cut to its bounds."""
-    return draw_with_component(rng, mixtures)[0]
-
-
 def draw_with_component(
     rng: np.random.Generator, mixtures: Mixtures
 ) -> tuple[FloatArray, NDArray[np.intp]]:
