@@ -85,7 +85,7 @@ MAP = _histogram("map")  # r against |z|
 # Two sets: relative differences of sigma_tot and of the central value; both sets' sigma_tot over
 # central value and both sets' pulls, in two dimensions and with the sums of a correlation.
 PAIR_SIGMA, PAIR_CENTRAL = _histogram("pair_sigma"), _histogram("pair_central")
-PAIR_PLANES = {name: _histogram(name) for name in ("sigma_rel", "t_log")}
+PAIR_PLANES = {name: _histogram(f"pair_{name}") for name in ("sigma_rel", "t_log")}
 CORRELATIONS = {name: Figure(f"correlation_{name}", BinMoments) for name in PAIR_PLANES}
 
 

@@ -8,6 +8,7 @@ import pytest
 from evaluation_fixtures import OTHER, TOPO, make_manifest, make_table
 from pydantic import ValidationError
 
+from pipeline.evaluation import accumulators
 from pipeline.evaluation.plan import check_names, needed_columns, plan_evaluation
 from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.formats.errors import UserError
@@ -224,3 +225,13 @@ def test_settings_survive_json():
     given = {"regions": {"low": {"column": "x", "from": 0.0, "to": 1.0}}, "pairs": [["a", "b"]]}
     settings = EvaluateSettings.model_validate(given)
     assert EvaluateSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_no_two_figures_are_held_in_the_same_place():
+    """A figure is equal to another of its name and accumulator."""
+    found = list(vars(accumulators).values())
+    nested = [each for value in found if isinstance(value, dict) for each in value.values()]
+    nested += [each for value in found if isinstance(value, tuple) for each in value]
+    figures = [each for each in found + nested if isinstance(each, accumulators.Figure)]
+    assert len(figures) > 20
+    assert len(set(figures)) == len(figures)

@@ -111,11 +111,11 @@ def map_blocks(evaluation: Evaluation) -> Iterator[Block]:
 
 def pair_plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
     """Relative uncertainties and pulls of two sets in two dimensions (Figs. 11a and 12a)."""
-    for figure in PAIR_PLANES.values():
+    for name, figure in PAIR_PLANES.items():
         for key, histogram in evaluation.histograms_of(figure):
             across = histogram.spacing.edges()
             cells = _plane(histogram, across, ("other_low", "other_high"))
-            yield {"figure": figure.name, "set": key.name} | cells
+            yield {"figure": name, "set": key.name} | cells
 
 
 def histogram_blocks(
