@@ -51,7 +51,7 @@ from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
 from pipeline.formats.folders import replacing_folder
-from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, read_part
+from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, columns_of, read_part
 from pipeline.formats.records import OutputRecord
 from pipeline.formats.versions import fingerprint
 from pipeline.numerics.arrays import Columns
@@ -267,7 +267,7 @@ def _fill_baseline(
     part: Part, *, dataset: Path, plan: EvaluationPlan, needed: NeededColumns
 ) -> BaselineHistogram:
     table = read_part(dataset, part, needed.dataset)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
+    columns = columns_of(table)
     return BaselineHistogram.of(columns, plan)
 
 
@@ -304,7 +304,7 @@ def _slabs(
 
 def _slab(table: pa.Table, start: int) -> Columns:
     some = table.slice(start, ROW_GROUP)
-    return {name: some[name].to_numpy() for name in some.column_names}
+    return columns_of(some)
 
 
 def _partial(sources: Sequence[CalibrationSource]) -> list[str]:

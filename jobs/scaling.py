@@ -38,7 +38,7 @@ from pipeline.formats.errors import UserError, requiring_extra
 from pipeline.formats.files import write_text
 from pipeline.formats.folders import claim, replacing_folder
 from pipeline.formats.lock import holding
-from pipeline.formats.manifest import MANIFEST, DatasetManifest
+from pipeline.formats.manifest import MANIFEST, DatasetManifest, columns_of
 from pipeline.formats.records import OutputRecord
 from pipeline.formats.versions import fingerprint
 from pipeline.progress import Shown
@@ -271,7 +271,7 @@ def _write_tables(
         judge_rows(source.calibrator, plans[0].test)
         for source in oracle_source(manifest, study.calibrate)
     ]
-    oracle = {name: table[name].to_numpy() for table in exact for name in table.column_names}
+    oracle = {name: values for table in exact for name, values in columns_of(table).items()}
     with replacing_folder(folder) as new:
         made = make_tables(scaling, points, oracle or None)
         for name, table in made.items():

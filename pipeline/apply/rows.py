@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.calibrators.calibrate import SLAB
+from pipeline.calibrators.calibrate import calibrate_rows
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.columns import Cut, Feature
 from pipeline.ingest.clean import raise_to_floor
@@ -66,15 +66,8 @@ def apply_to_rows(calibration: Calibration, rows: Columns) -> Columns:
     reason_N = _reasons(calibration, single)
     good_G = np.flatnonzero(reason_N == Reason.CALIBRATED)
     chosen = {name: values[good_G] for name, values in single.items()}
-    slabs = [
-        calibration.calibrator.calibrate({
-            name: values[first : first + SLAB] for name, values in chosen.items()
-        })
-        for first in range(0, max(len(good_G), 1), SLAB)
-    ]
     columns: Columns = {}
-    for name in slabs[0]:
-        values = np.concatenate([slab[name] for slab in slabs])
+    for name, values in calibrate_rows(calibration.calibrator, chosen).items():
         empty = False if values.dtype == bool else np.nan
         columns[name] = np.full(len(reason_N), empty, values.dtype)
         columns[name][good_G] = values

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.columns import IDENTITY, Target
-from pipeline.formats.manifest import Part, read_part
+from pipeline.formats.manifest import Part, columns_of, read_part
 from pipeline.numerics.arrays import Columns, FloatArray
 from pipeline.parquet import write_part
 
@@ -52,17 +52,9 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
     scores = calibrator.scores if plan.has_truth else ()
     wanted += [target.denominator] if scores else []
     table = read_part(plan.dataset, plan.part, list(dict.fromkeys(wanted)))
-    rows = {name: table[name].to_numpy() for name in table.column_names}
+    rows = columns_of(table)
     truth_N = truth_of(target, rows) if scores else None
-    size = SLAB * calibrator.slabs_at_once
-    slabs = [
-        calibrator.calibrate(
-            {name: values[start : start + size] for name, values in rows.items()},
-            None if truth_N is None else truth_N[start : start + size],
-        )
-        for start in range(0, table.num_rows, size)
-    ]
-    columns = {name: np.concatenate([slab[name] for slab in slabs]) for name in slabs[0]}
+    columns = calibrate_rows(calibrator, rows, truth_N)
     flags = {name: columns.pop(name) for name in list(columns) if name.endswith("_at_bound")}
     kept = {name: columns[name] for name in (*calibrator.columns, *scores)}
     written = pa.table({IDENTITY: table[IDENTITY], **kept})
@@ -71,6 +63,27 @@ def calibrate_part(plan: CalibrationPlan) -> CalibratedPart:
         rows_at_bound={name: int(values.sum()) for name, values in flags.items()},
         rows_out_of_domain=int((~columns["in_domain"]).sum()),
     )
+
+
+def calibrate_rows(
+    calibrator: Calibrator, rows: Columns, truth_N: FloatArray | None = None
+) -> Columns:
+    """The columns of a calibrated set for any number of rows, computed slab by slab.
+
+    Args:
+        calibrator: What is done with each row.
+        rows: Its inputs and the target's numerator [N].
+        truth_N: log10 of the true target [N], for scores; None without truth.
+    """
+    num_rows, size = len(rows[calibrator.target.numerator]), SLAB * calibrator.slabs_at_once
+    slabs = [
+        calibrator.calibrate(
+            {name: values[first : first + size] for name, values in rows.items()},
+            None if truth_N is None else truth_N[first : first + size],
+        )
+        for first in range(0, max(num_rows, 1), size)
+    ]
+    return {name: np.concatenate([slab[name] for slab in slabs]) for name in slabs[0]}
 
 
 def truth_of(target: Target, rows: Columns) -> FloatArray:

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 
 from pipeline.evaluation.settings import Axis, Column, Condition
-from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import Record
@@ -170,13 +169,8 @@ def _natural_scale(low: float, high: float) -> Scale:
     return "log" if low > 0 and high > LOG_SPAN * low else "linear"
 
 
-def _target(manifest: DatasetManifest) -> Target:
-    assert manifest.target is not None  # noqa: S101 - plan_evaluation has refused that
-    return manifest.target
-
-
 def _given_name(given: Column, manifest: DatasetManifest) -> str | None:
-    target = _target(manifest)
+    target = manifest.require_target()
     places: dict[str, str] = {
         "target": target.name,
         "numerator": target.numerator,

@@ -20,7 +20,7 @@ from pipeline.evaluation.settings import ExternalSet
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
-from pipeline.formats.manifest import Part
+from pipeline.formats.manifest import Part, columns_of
 from pipeline.numerics.arrays import FloatArray, IntArray
 
 CHUNK_ROWS = 1_000_000
@@ -223,7 +223,7 @@ def _read(chunk: Chunk) -> tuple[NDArray[np.uint64], FloatArray]:
         groups = list(range(chunk.start, chunk.stop))
         wanted = [chunk.given.identity, *dict.fromkeys(names)]
         table = pq.ParquetFile(chunk.path).read_row_groups(groups, wanted, use_threads=False)
-        arrays = {name: table[name].to_numpy() for name in table.column_names}
+        arrays = columns_of(table)
     ids = arrays[chunk.given.identity].astype(np.uint64)
     return ids, np.stack([np.asarray(arrays[name], np.float64) for name in names])
 

@@ -136,8 +136,7 @@ def plan_evaluation(
             a column that it lacks, or an axis or the baseline needs a range that is not known.
     """
     low, high = _target_range(manifest)
-    target = manifest.target
-    assert target is not None  # noqa: S101 - _target_range has refused that
+    target = manifest.require_target()
     cells = settings.fine.plane_cells
     bins, log_cells = _baseline_spacings(settings, manifest)
     plan = EvaluationPlan(

@@ -151,8 +151,7 @@ def trained_on(manifest: DatasetManifest, features: Sequence[Feature]) -> dict[s
     Raises:
         UserError: The dataset has no target.
     """
-    target_range = manifest.log10_target_range()
-    assert manifest.target is not None  # noqa: S101 - the line above has refused that
+    target, target_range = manifest.require_target(), manifest.log10_target_range()
     ranges = {feature.name: manifest.statistics[feature.name] for feature in features}
     return {
         "inputs": tuple(features),
@@ -162,8 +161,8 @@ def trained_on(manifest: DatasetManifest, features: Sequence[Feature]) -> dict[s
         },
         "cuts": tuple(cut for cut in manifest.cuts if cut.column in ranges),
         "floors": {f.column: f.floor for f in manifest.floors if f.column in ranges},
-        "targets": (manifest.target,),
-        "target_ranges": {manifest.target.name: target_range},
+        "targets": (target,),
+        "target_ranges": {target.name: target_range},
         "data_fingerprint": manifest.fingerprint,
         "git_hash": git_hash(),
     }

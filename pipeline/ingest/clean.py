@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats.columns import IDENTITY, Cut
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import SPLITS, Split
+from pipeline.formats.manifest import SPLITS, Split, columns_of
 from pipeline.ingest.identity import Ids, chain, ids_from_columns, ids_from_file, uniform_of
 from pipeline.ingest.moments import SignedMoments
 from pipeline.ingest.plan import PartPlan, finite_columns, statistics_columns
@@ -95,7 +95,7 @@ def clean_block(plan: PartPlan, source: RootSource, rows: RootBlock) -> CleanBlo
     order_K = kept_K[by_split_K]
     # Arrow gathers rows twice as fast as NumPy.
     taken = pa.table(single).take(pa.array(order_K))
-    columns: Columns = {name: taken[name].to_numpy() for name in taken.column_names}
+    columns: Columns = columns_of(taken)
     floored = np.zeros(len(settings.floors), dtype=np.int64)
     for number, (name, floor) in enumerate(settings.floors.items()):
         columns[name], floored[number] = raise_to_floor(columns[name], floor)

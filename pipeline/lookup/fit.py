@@ -12,7 +12,14 @@ from pipeline.formats.card import CARD, ModelCard, Output, artefact_of, trained_
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import replacing, write_text
-from pipeline.formats.manifest import DatasetManifest, Part, Split, read_part, select_features
+from pipeline.formats.manifest import (
+    DatasetManifest,
+    Part,
+    Split,
+    columns_of,
+    read_part,
+    select_features,
+)
 from pipeline.formats.versions import versions_of
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.lookup.sums import TableSums
@@ -49,7 +56,7 @@ class FitPlan:
         wanted += [self.settings.em_label] if labelled else []
         wanted += [self.weight] if self.weight is not None else []
         table = read_part(self.dataset, part, list(dict.fromkeys(wanted)))
-        return {name: table[name].to_numpy() for name in table.column_names}
+        return columns_of(table)
 
 
 def plan_fit(dataset: Path, manifest: DatasetManifest, settings: LookupTableSettings) -> FitPlan:
@@ -59,8 +66,7 @@ def plan_fit(dataset: Path, manifest: DatasetManifest, settings: LookupTableSett
         UserError: It lacks a column, or has no truth.
     """
     log10_range = manifest.log10_target_range()
-    target = manifest.target
-    assert target is not None  # noqa: S101 - the line above has refused that
+    target = manifest.require_target()
     select_features(manifest, settings.columns)
     if settings.em_label not in {column.name for column in manifest.columns}:
         msg = (
@@ -128,8 +134,7 @@ def write_model(  # noqa: PLR0913 - what a card is made of
     for role, table in named.items():
         files[f"{role}_csv"] = f"{role}.csv"
         write_text(folder / f"{role}.csv", export_csv(table))
-    target = manifest.target
-    assert target is not None  # noqa: S101 - the sums were of it
+    target = manifest.require_target()
     card = ModelCard(
         name=name,
         kind=settings.kind,

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.calibrators.calibrate import SLAB
+from pipeline.calibrators.calibrate import SLAB, calibrate_rows
 from pipeline.calibrators.density import OracleDensity
 from pipeline.calibrators.estimates import OnnxFile
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.formats.calibrated_set import LABEL, SCORE, TAGGED
 from pipeline.formats.columns import IDENTITY, Target
-from pipeline.formats.manifest import Part, read_part
+from pipeline.formats.manifest import Part, columns_of, read_part
 from pipeline.numerics.arrays import Columns, Float32Array, FloatArray
 from pipeline.parquet import write_part
 from pipeline.tagging.labels import label_probability, label_rows
@@ -66,12 +66,7 @@ def label_part(plan: LabelPlan) -> Part:
 
 
 def _predict(model: Calibrator, rows: Columns) -> FloatArray:
-    num_rows = len(rows[IDENTITY])
-    slabs = [
-        model.calibrate({name: values[first : first + SLAB] for name, values in rows.items()})
-        for first in range(0, num_rows, SLAB)
-    ]
-    return np.concatenate([slab[model.target.name] for slab in slabs]).astype(np.float64)
+    return calibrate_rows(model, rows)[model.target.name].astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +224,4 @@ def _weights(plan: TagPlan, rows: Columns) -> FloatArray:
 
 
 def _arrays(table: pa.Table) -> Columns:
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return columns_of(table)

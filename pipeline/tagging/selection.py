@@ -10,7 +10,7 @@ from pipeline.fold import merge_in_order
 from pipeline.formats.calibrated_set import TAGGED, TagManifest
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import CutCount, DatasetManifest, Part, read_part
+from pipeline.formats.manifest import CutCount, DatasetManifest, Part, columns_of, read_part
 from pipeline.formats.versions import fingerprint
 from pipeline.ingest.clean import moments_of
 from pipeline.ingest.dataset import statistics_of
@@ -58,7 +58,7 @@ def keep_part(plan: KeepPlan) -> KeptPart:
     if plan.part.split == "train":
         for first in range(0, kept.num_rows, STATISTICS_BLOCK):
             block = kept.slice(first, STATISTICS_BLOCK)
-            columns = {name: block[name].to_numpy() for name in block.column_names}
+            columns = columns_of(block)
             moments.append(moments_of(plan.settings, columns))
     part = write_part(plan.folder, plan.part.split, plan.part.index, kept)
     return KeptPart(part, tuple(moments))

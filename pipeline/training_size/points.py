@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.calibrators.calibrate import SLAB, truth_of
+from pipeline.calibrators.calibrate import calibrate_rows, truth_of
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.files import replacing
-from pipeline.formats.manifest import DatasetManifest, read_manifest, read_part
+from pipeline.formats.manifest import DatasetManifest, columns_of, read_manifest, read_part
 from pipeline.formats.records import OutputRecord
 from pipeline.numerics.arrays import Columns
 
@@ -79,16 +79,9 @@ def _judge_part(
     wanted = [*calibrator.inputs, *calibrator.ranges, *weights]
     wanted += [target.numerator, target.denominator]
     table = read_part(test, manifest.parts_of("test")[number], list(dict.fromkeys(wanted)))
-    rows = {name: table[name].to_numpy() for name in table.column_names}
-    truth_N = truth_of(target, rows)
-    slabs: list[Columns] = []
-    for start in range(0, table.num_rows, SLAB):
-        part = slice(start, start + SLAB)
-        slab = {name: values[part] for name, values in rows.items()}
-        slabs.append(calibrator.calibrate(slab, truth_N[part]))
-    columns = {
-        name: np.concatenate([slab[name] for slab in slabs]) for name in (target.name, *KEPT)
-    }
+    rows = columns_of(table)
+    made = calibrate_rows(calibrator, rows, truth_of(target, rows))
+    columns = {name: made[name] for name in (target.name, *KEPT)}
     columns[CENTRAL] = columns.pop(target.name)
     if weights:
         columns[WEIGHT] = np.prod([rows[name].astype(np.float64) for name in weights], axis=0)
@@ -105,4 +98,4 @@ def save_rows(folder: Path, table: pa.Table) -> int:
 def load_rows(folder: Path) -> Columns:
     """The columns of a point's table."""
     table = pq.read_table(folder / ROWS)
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return columns_of(table)

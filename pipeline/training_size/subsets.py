@@ -22,6 +22,7 @@ from pipeline.formats.manifest import (
     DatasetManifest,
     Part,
     Split,
+    columns_of,
     read_manifest,
     read_part,
 )
@@ -173,7 +174,7 @@ def _write_rows(
         parts.append(write_part(folder, subset.split, len(parts), table))
         for first in range(0, table.num_rows, STATISTICS_BLOCK):
             block = table.slice(first, STATISTICS_BLOCK)
-            columns = {name: block[name].to_numpy() for name in block.column_names}
+            columns = columns_of(block)
             moments.append(moments_of(origin.settings, columns))
     return parts, merge_in_order(moments, SignedMoments.__add__)
 

@@ -162,8 +162,7 @@ def write_card(  # noqa: PLR0913 - what a card is made of
         found: What the search chose, with the numbers of rows; and the scores.
     """
     chosen, scores = found
-    target = manifest.target
-    assert target is not None  # noqa: S101 - rows with a target were read
+    target = manifest.require_target()
     levels = ", ".join(f"{level:g}" for level in settings.levels)
     card = ModelCard(
         name=name,

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.formats.columns import IDENTITY, Feature, Target
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import DatasetManifest, Part, read_part, select_features
+from pipeline.formats.manifest import DatasetManifest, Part, columns_of, read_part, select_features
 from pipeline.formats.seeds import derive_seed
 from pipeline.ingest.identity import uniform_of
 from pipeline.numerics.arrays import Float32Array, FloatArray
@@ -54,7 +54,7 @@ class RowsPlan:
         wanted = [IDENTITY, *names, self.target.numerator, self.target.denominator]
         wanted += [self.weight] if self.weight is not None else []
         table = read_part(self.dataset, part, list(dict.fromkeys(wanted)))
-        columns = {name: table[name].to_numpy() for name in table.column_names}
+        columns = columns_of(table)
         keep = uniform_of(columns[IDENTITY], self.salt) < share
         chosen = {name: values[keep] for name, values in columns.items()}
         ratio_N = chosen[self.target.numerator].astype(np.float64) / chosen[self.target.denominator]
@@ -90,12 +90,10 @@ def plan_rows(
     Raises:
         UserError: A name is no feature of the dataset, or it has no truth.
     """
-    manifest.log10_target_range()
-    assert manifest.target is not None  # noqa: S101 - the line above has refused that
     return RowsPlan(
         dataset=dataset,
         features=select_features(manifest, features),
-        target=manifest.target,
+        target=manifest.require_target(),
         weight=next((column.name for column in manifest.columns if column.role == "weight"), None),
         salt=derive_seed(seed, "boosted trees rows"),
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline.formats.calibrated_set import LABEL
 from pipeline.formats.errors import UserError
-from pipeline.formats.manifest import Part, check_part, read_part
+from pipeline.formats.manifest import Part, check_part, columns_of, read_part
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling, scale
 from training.data.rows import Chunk, Sampler, TrainingRows, permutation
@@ -78,7 +78,7 @@ class Recipe:
         Raises:
             UserError: A value is not finite after its transform.
         """
-        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+        columns = columns_of(table)
         with np.errstate(divide="ignore", invalid="ignore"):  # reported below, with the name
             x_NF = scale({name: columns[name] for name in self.features}, self.scalings)
             target_N = self._target_of(columns, path, first)
