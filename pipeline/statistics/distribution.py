@@ -107,9 +107,13 @@ def _inside(
 def median_and_width(
     low: FloatArray, high: FloatArray, weights: FloatArray, content: float, effective_rows: float
 ) -> tuple[float, float, float, float, float, float, float]:
-    """Median, its error, ends and width of the narrowest interval, its error and its bound.
+    """Median, its error, ends and width of the narrowest interval, its error and its bound; C > 0.
 
-    The same numbers as of the functions above, in one call; C > 0.
+    The rank of the median has the standard deviation sqrt(n) / 2 whatever the density, n the
+    effective rows: its error is half the distance of the quantiles at 0.5 -+ 0.5 / sqrt(n). The
+    content c of an interval varies by d = sqrt(c (1 - c) / n), and the narrowest interval with
+    content c +- d is as much wider or narrower: half of that is the width's error, for a Gaussian
+    of width s and c = 0.68 it is 1.93 s / sqrt(n).
     """
     median, _ = quantile_of(low, high, weights, 0.5)
     shift = min(0.5 / np.sqrt(effective_rows), 0.5)
@@ -248,42 +252,14 @@ class Distribution:
         left, right, _, _ = narrowest_interval(rising.low, rising.high, rising.weights, content)
         return float(left), float(right)
 
-    def width(self, content: float = CONTENT) -> float:
-        """Width of the narrowest interval, Q68 by default (Eq. 37)."""
-        left, right = self.narrowest(content)
-        return right - left
-
-    @property
-    def median_error(self) -> float:
-        """Half the distance of the quantiles at 0.5 -+ 0.5 / sqrt(n), n the effective rows.
-
-        The rank of the median has the standard deviation sqrt(n) / 2 whatever the density.
-        """
-        if not self.effective_rows:
-            return math.nan
-        shift = min(0.5 / math.sqrt(self.effective_rows), 0.5)
-        return (self.quantile(0.5 + shift) - self.quantile(0.5 - shift)) / 2
-
-    @property
-    def width_error(self) -> float:
-        """Statistical error of Q68: half the change of width over the error of its content.
-
-        The content of an interval varies by d = sqrt(0.68 x 0.32 / n); the narrowest interval
-        with content 0.68 +- d is as much wider or narrower. For a Gaussian of width s this is
-        1.93 s / sqrt(n).
-        """
-        if not self.effective_rows:
-            return math.nan
-        shift = math.sqrt(CONTENT * (1 - CONTENT) / self.effective_rows)
-        shift = min(shift, 1 - CONTENT)
-        return (self.width(CONTENT + shift) - self.width(CONTENT - shift)) / 2
-
     def relative_resolution(self) -> tuple[float, float]:
         """sigma_rel = Q68 / (2 median) and its statistical error (Eqs. 17 and 39).
 
         The errors of width and median are added as if independent, as for symmetric densities.
         """
-        median = self.quantile(0.5)
-        resolution = self.width() / (2 * median)
-        error = math.hypot(self.width_error / 2, resolution * self.median_error) / median
+        found = self.estimates()
+        if found is None:
+            return math.nan, math.nan
+        resolution = found.width / (2 * found.median)
+        error = math.hypot(found.width_error / 2, resolution * found.median_error) / found.median
         return resolution, error

@@ -263,7 +263,7 @@ class TestWeightsOfEitherSign:
         weights = np.array([1.0, -1.0, 0.0] * 50)
         distribution = FineHistogram.of(values, RATIO, weights=weights).distribution()
         assert distribution.estimates() is None
-        assert np.isnan([distribution.quantile(0.5), distribution.width()]).all()
+        assert np.isnan([distribution.quantile(0.5), *distribution.narrowest()]).all()
         mean = BinMoments.of(values, weights=weights)
         assert np.isnan([mean.mean[0], mean.mean_error[0], mean.std[0]]).all()
 

@@ -122,13 +122,13 @@ class TestQuantiles:
         spacing = Spacing(scale="linear", low=-1, high=1, cells=20_000)
         values = np.random.default_rng(3).normal(0, sigma, rows)
         distribution = FineHistogram.of(values, spacing).distribution()
-        assert distribution.width() == pytest.approx(2 * 0.9945 * sigma, rel=0.02)
+        assert distribution.estimates().width == pytest.approx(2 * 0.9945 * sigma, rel=0.02)
         theory = math.sqrt(0.68 * 0.32 / rows) / (
             math.exp(-0.4945) / sigma / math.sqrt(2 * math.pi)
         )
-        assert distribution.width_error == pytest.approx(theory, rel=0.2)
+        assert distribution.estimates().width_error == pytest.approx(theory, rel=0.2)
         median_theory = math.sqrt(math.pi / 2 / rows) * sigma
-        assert distribution.median_error == pytest.approx(median_theory, rel=0.2)
+        assert distribution.estimates().median_error == pytest.approx(median_theory, rel=0.2)
 
     def test_median_error_is_the_spread_of_medians(self):
         random = np.random.default_rng(4)
@@ -137,7 +137,7 @@ class TestQuantiles:
             values = random.lognormal(0, 0.4, 400)
             distribution = FineHistogram.of(values, RATIO).distribution()
             medians.append(distribution.quantile(0.5))
-            errors.append(distribution.median_error)
+            errors.append(distribution.estimates().median_error)
         assert np.mean(errors) == pytest.approx(np.std(medians), rel=0.2)
 
     def test_relative_resolution_of_a_log_normal(self):
@@ -153,7 +153,7 @@ class TestQuantiles:
         mirrored = FineHistogram.of(values, RATIO).distribution().inverse()
         exact = np.quantile(1 / values, 0.5, method="inverted_cdf")
         assert abs(mirrored.quantile(0.5) / exact - 1) <= RATIO.resolution
-        assert abs(mirrored.width() - exact_narrowest(1 / values)) <= 4 * RATIO.resolution
+        assert abs(mirrored.estimates().width - exact_narrowest(1 / values)) <= 4 * RATIO.resolution
 
     def test_no_rows_have_no_quantiles(self):
         nothing = FineHistogram.empty(RATIO).distribution()
@@ -198,7 +198,7 @@ class TestFineHistogram:
         one = FineHistogram.of(values, RATIO, weights=weights).distribution()
         two = FineHistogram.of(values, RATIO, weights=1000 * weights).distribution()
         assert two.narrowest() == pytest.approx(one.narrowest(), rel=1e-9)
-        assert two.median_error == pytest.approx(one.median_error, rel=1e-6)
+        assert two.estimates().median_error == pytest.approx(one.estimates().median_error, rel=1e-6)
         assert two.effective_rows == pytest.approx(one.effective_rows)
 
     @settings(max_examples=40, deadline=None)
