@@ -8,40 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.report import tables as headline
-from pipeline.report import tables as provenance
-from pipeline.report import training_size_texts as scaling_words
+from pipeline.report import tables, training_size_texts
 from pipeline.report.figures import (
-    closure as profiles,
-)
-from pipeline.report.figures import (
+    closure,
     comparison,
     densities,
+    lookup_table,
+    maps,
     planes,
     scores,
     spectra,
     tagging,
-)
-from pipeline.report.figures import (
-    lookup_table as lookup,
-)
-from pipeline.report.figures import (
-    planes as detector,
-)
-from pipeline.report.figures import (
-    scores as selection,
-)
-from pipeline.report.figures import (
-    spectra as slices,
-)
-from pipeline.report.figures import (
-    training as losses,
-)
-from pipeline.report.figures import (
-    training as repulsion,
-)
-from pipeline.report.figures import (
-    training_size as scaling,
+    training,
+    training_size,
 )
 from pipeline.report.panel import Panel
 from pipeline.report.statements import table as statements
@@ -86,7 +65,7 @@ CHAPTERS = (
         "headline",
         "Headline figures",
         "Each model beside the exact density, which is the limit, where the sample has one.",
-        tables=(headline.headline_tables,),
+        tables=(tables.headline_tables,),
     ),
     Chapter(
         "statements",
@@ -120,26 +99,26 @@ CHAPTERS = (
         "Figure 6: prediction power",
         "Predicted over true target. Means lie above medians where the distribution has a tail. "
         + EDGE,
-        panels=(partial(profiles.prediction_panels, figure="6"),),
+        panels=(partial(closure.prediction_panels, figure="6"),),
     ),
     Chapter(
         "figure-7",
         "Figure 7: signal linearity",
         f"{CLOSURE} {EDGE}",
-        panels=(partial(profiles.closure_panels, figure="7"),),
+        panels=(partial(closure.closure_panels, figure="7"),),
     ),
     Chapter(
         "figure-8",
         "Figure 8: linearity against shape and pile-up",
         CLOSURE,
-        panels=(partial(profiles.closure_panels, figure="8"),),
+        panels=(partial(closure.closure_panels, figure="8"),),
     ),
     Chapter(
         "figure-9",
         "Figure 9: relative resolution",
         "Models should lie below the uncalibrated scale and on the exact density; below that one "
         "something is wrong.",
-        panels=(partial(profiles.resolution_panels, figure="9"),),
+        panels=(partial(closure.resolution_panels, figure="9"),),
     ),
     Chapter(
         "scaling",
@@ -147,17 +126,17 @@ CHAPTERS = (
         "With more data sigma_syst should approach the exact density's and sigma_stat should "
         "fall; whether sigma_stat is a statistical uncertainty only the real spread of networks "
         "tells, which a single training cannot know.",
-        texts=(scaling_words.size_texts,),
+        texts=(training_size_texts.size_texts,),
         tables=(
-            scaling_words.spread_tables,
-            scaling_words.size_tables,
-            scaling_words.fit_tables,
+            training_size_texts.spread_tables,
+            training_size_texts.size_tables,
+            training_size_texts.fit_tables,
         ),
         panels=(
-            scaling.size_panels,
-            scaling.spread_panels,
-            scaling.tenth_panels,
-            scaling.excess_panels,
+            training_size.size_panels,
+            training_size.spread_panels,
+            training_size.tenth_panels,
+            training_size.excess_panels,
         ),
     ),
     Chapter(
@@ -184,7 +163,7 @@ CHAPTERS = (
         "Figure 14: where large uncertainties lie",
         "The extra peak of the uncertainty belongs to clusters in or near the scintillators of "
         "the gap between the calorimeters.",
-        panels=(detector.map_panels,),
+        panels=(maps.map_panels,),
     ),
     Chapter(
         "figure-16",
@@ -202,27 +181,27 @@ CHAPTERS = (
         "figure-18",
         "Figure 18: linearity against more features",
         CLOSURE,
-        panels=(partial(profiles.closure_panels, figure="18"),),
+        panels=(partial(closure.closure_panels, figure="18"),),
     ),
     Chapter(
         "figure-19",
         "Figure 19: slices of true energy",
         "The whole distribution in some bins of true energy: medians and widths hide its tails.",
-        panels=(slices.slice_panels,),
+        panels=(spectra.slice_panels,),
     ),
     Chapter(
         "selection",
         "Use of the uncertainty",
         "Dropping the rows of the largest relative uncertainty should leave a better "
         "resolution and smaller tails; no ranking can do better than the exact density's.",
-        panels=(selection.selection_panels,),
+        panels=(scores.selection_panels,),
     ),
     Chapter(
         "score",
         "Score of the density",
         "The mean negative log density is proper: the exact density has the lowest value, and "
         "the distance to it is the information a model misses. A model must beat the histogram.",
-        tables=(headline.score_tables,),
+        tables=(tables.score_tables,),
         panels=(scores.nll_panels, scores.score_profile_panels),
     ),
     Chapter(
@@ -241,21 +220,21 @@ CHAPTERS = (
         panels=(
             partial(densities.sigma_panels, parts=("sigma_syst", "sigma_stat")),
             densities.sigma_ratio_panels,
-            profiles.pull_profile_panels,
+            closure.pull_profile_panels,
         ),
     ),
     Chapter(
         "more-axes",
         "Linearity against other axes",
         CLOSURE,
-        panels=(profiles.other_panels,),
+        panels=(closure.other_panels,),
     ),
     Chapter(
         "lookup",
         "Look-up tables",
         "What the bins of a look-up table hold, a mean over the axes that are not shown. The "
         "calibrated value jumps at every edge, and is blind to what is not binned.",
-        panels=(lookup.lookup_panels,),
+        panels=(lookup_table.lookup_panels,),
     ),
     Chapter(
         "comparison",
@@ -280,22 +259,22 @@ CHAPTERS = (
         "Training",
         "Training and validation should fall together and settle; a validation curve that "
         "rises while training falls is overtraining.",
-        texts=(repulsion.repulsion_texts,),
-        tables=(headline.model_tables,),
-        panels=(losses.loss_panels,),
+        texts=(training.repulsion_texts,),
+        tables=(tables.model_tables,),
+        panels=(training.loss_panels,),
     ),
     Chapter(
         "dataset",
         "Dataset",
         "How many rows each cut removes, and how many are left in each split.",
-        tables=(headline.dataset_tables,),
+        tables=(tables.dataset_tables,),
     ),
     Chapter(
         "records",
         "Run records and settings",
         "What was run, with which software, and the settings in full: a study with these settings "
         "gives these figures again.",
-        tables=(provenance.record_tables,),
-        listings=(provenance.settings_listing,),
+        tables=(tables.record_tables,),
+        listings=(tables.settings_listing,),
     ),
 )

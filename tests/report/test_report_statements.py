@@ -8,7 +8,7 @@ from evaluation_fixtures import TOPO
 pytest.importorskip("matplotlib")
 pytest.importorskip("mplhep")
 
-from pipeline.report.figures.planes import OUTLINES
+from pipeline.report.figures.maps import OUTLINES
 from pipeline.report.figures.training import describe_repulsion
 from pipeline.report.math_text import split_unit, to_html, to_text
 from pipeline.report.settings import ReportSettings

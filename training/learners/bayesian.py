@@ -21,7 +21,7 @@ from pipeline.formats.seeds import derive_seed
 from training.data.rows import RowSource, TrainingRows
 from training.data.training_data import TrainingData
 from training.losses.density_nll import log_density
-from training.networks import mlp as network
+from training.networks import mlp
 from training.networks.mlp import FixedLayer, Layer, draw_weights, forward_fixed
 from training.settings import BnnSettings
 from training.steps.noise import BLOCK_ROWS, plan_epoch
@@ -99,16 +99,14 @@ class BayesianNetwork:
     ) -> None:
         self.settings, self.seed, self.worker = settings, seed, worker
         self.num_rows = len(data.train)
-        self.sizes = network.layer_sizes(
-            data.train.num_features, settings.hidden, settings.components
-        )
-        self.num_weights = network.count_weights(self.sizes)
+        self.sizes = mlp.layer_sizes(data.train.num_features, settings.hidden, settings.components)
+        self.num_weights = mlp.count_weights(self.sizes)
         rows = settings.rows_of_epoch(self.num_rows)
         self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-        theta_P = network.initial_parameters(
-            self.sizes, settings.initial_log_variance, generator
-        ).to(worker.device)
+        theta_P = mlp.initial_parameters(self.sizes, settings.initial_log_variance, generator).to(
+            worker.device
+        )
         self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
         self.networks[0].grad = self.sums.gradient_P
@@ -120,7 +118,7 @@ class BayesianNetwork:
     def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean NLL of the global batch plus KL / N."""
         grad_P = self.sums.gradient_P.div_(batch_rows)
-        network.add_kl_gradient(
+        mlp.add_kl_gradient(
             grad_P,
             self.theta_P,
             num_weights=self.num_weights,
@@ -132,7 +130,7 @@ class BayesianNetwork:
 
     def describe(self) -> dict[str, float]:
         """KL per row and quantiles of the weights' log sigma^2."""
-        kl = network.kl_divergence(self.theta_P, self.num_weights, self.settings.prior_sigma)
+        kl = mlp.kl_divergence(self.theta_P, self.num_weights, self.settings.prior_sigma)
         log_variance_W = self.theta_P[self.num_weights : 2 * self.num_weights]
         levels = torch.tensor(QUANTILES, device=self.theta_P.device)
         spread = torch.quantile(log_variance_W, levels)
@@ -146,7 +144,7 @@ class BayesianNetwork:
 
     def validate(self, rows: RowSource) -> Tensor:
         """The NLL of the density averaged over drawn weight sets, each worker on its rows."""
-        layers = network.split_parameters(self.theta_P, self.sizes)
+        layers = mlp.split_parameters(self.theta_P, self.sizes)
         slabs = rows.slabs(self.worker.rank, self.worker.world_size)
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
         total += validation_nll(layers, slabs, self.settings.log_variance_bounds, self.seed)

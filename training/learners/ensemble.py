@@ -15,7 +15,7 @@ from pipeline.formats.seeds import derive_seed
 from training.data.rows import RowSource, TrainingRows
 from training.data.training_data import TrainingData
 from training.losses.density_nll import log_density
-from training.networks import mlp as network
+from training.networks import mlp
 from training.settings import RepulsiveEnsembleSettings
 from training.steps.members import FIGURES, EnsembleStep, aligned_rows
 from training.steps.noise import plan_epoch
@@ -48,9 +48,7 @@ class RepulsiveEnsemble:
         self.settings, self.worker = settings, worker
         self.num_rows, self.num_networks = len(data.train), settings.members
         self.numbers = share_members(settings.members, worker.rank, worker.world_size)
-        self.sizes = network.layer_sizes(
-            data.train.num_features, settings.hidden, settings.components
-        )
+        self.sizes = mlp.layer_sizes(data.train.num_features, settings.hidden, settings.components)
         rows = settings.rows_of_epoch(self.num_rows)
         self.plan = plan_epoch(rows, settings.batch_rows, rank=0, world_size=1)
         start_CP = self._initial(seed).to(worker.device)
@@ -78,7 +76,7 @@ class RepulsiveEnsemble:
 
     def _initial(self, seed: int) -> Tensor:
         return torch.stack([
-            network.initial_member(
+            mlp.initial_member(
                 self.sizes,
                 torch.Generator().manual_seed(derive_seed(seed, "initial weights", number)),
             )

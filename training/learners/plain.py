@@ -15,7 +15,7 @@ from pipeline.formats.seeds import derive_seed
 from training.data.rows import RowSource
 from training.data.training_data import TrainingData
 from training.losses.point import CrossEntropy, LeakyKernel, PointLoss
-from training.networks import mlp as network
+from training.networks import mlp
 from training.settings import DnnSettings, TaggerSettings
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
@@ -62,7 +62,7 @@ class PlainNetwork(ABC):
 
     def _initial(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-        return network.initial_member(self.sizes, generator)
+        return mlp.initial_member(self.sizes, generator)
 
     @abstractmethod
     def _make_loss(self, like: Tensor) -> PointLoss:
@@ -85,11 +85,11 @@ class PlainNetwork(ABC):
     @torch.no_grad()
     def validate(self, rows: RowSource) -> Tensor:
         """The loss with what it is in the epoch, each worker on its rows."""
-        layers = network.split_member(self.theta_P, self.sizes)
+        layers = mlp.split_member(self.theta_P, self.sizes)
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
         for slab in rows.slabs(self.worker.rank, self.worker.world_size):
             for part in slab.pieces(self.plan[0].batch_rows):
-                output_B = network.forward_fixed(layers, part.x_NF, self.settings.activation)[:, 0]
+                output_B = mlp.forward_fixed(layers, part.x_NF, self.settings.activation)[:, 0]
                 loss_B = self.loss.of_rows(output_B, part.target_N)
                 weighted_B = loss_B if part.weight_N is None else part.weight_N * loss_B
                 total += weighted_B.sum(dtype=torch.float64)
@@ -106,7 +106,7 @@ class Regression(PlainNetwork):
         theta_P = super()._initial(seed)
         if self.settings.output == "log10":
             # the loss is exponential in such an output: begin close to a ratio of 1
-            network.split_member(theta_P, self.sizes)[-1].weight_OF.mul_(0.1)
+            mlp.split_member(theta_P, self.sizes)[-1].weight_OF.mul_(0.1)
         return theta_P
 
     def _make_loss(self, like: Tensor) -> LeakyKernel:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from pipeline.lookup.tables import CLASS, WEIGHT
+from pipeline.report.figures.maps import draw_mesh
 from pipeline.report.panel import Panel, add_legend, new_axes, plain_log
 from pipeline.report.study_data import COLOURS, Scene, distinct, select, series
 
@@ -32,12 +33,8 @@ def lookup_panels(scene: Scene) -> Iterator[Panel]:
 
 def _plane(scene: Scene, table: pa.Table, name: str, words: str) -> Panel:
     cells = series(table)
-    x, y = (np.unique(np.concatenate([cells[f"{a}_low"], cells[f"{a}_high"]])) for a in "xy")
-    dense = np.full((len(y) - 1, len(x) - 1), np.nan)
-    place = np.searchsorted(y, cells["y_low"]), np.searchsorted(x, cells["x_low"])
-    dense[place] = cells["value"]
     figure, axes = new_axes(scene.sample)
-    mesh = axes.pcolormesh(x, y, dense, cmap="viridis", rasterized=True)
+    mesh = draw_mesh(axes, cells, ("x_low", "y_low"), cells["value"])
     bar = figure.colorbar(mesh, ax=axes, pad=0.02)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     for which, set_label in (("x", axes.set_xlabel), ("y", axes.set_ylabel)):

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
+from matplotlib.colors import Normalize
 
+from pipeline.report.figures.maps import draw_mesh
 from pipeline.report.panel import GREY, Panel, add_legend, new_axes, plain_log
 from pipeline.report.study_data import Scene, centres, distinct, select, series
 from pipeline.report.tables import HtmlTable
@@ -110,15 +111,8 @@ def position_panels(scene: Scene) -> Iterator[Panel]:
     if not table.num_rows:
         return
     cells = series(table)
-    z, r = (
-        np.unique(np.concatenate([cells[low], cells[high]]))
-        for low, high in (("low", "high"), ("r_low", "r_high"))
-    )
-    dense = np.full((len(r) - 1, len(z) - 1), np.nan)
-    place = np.searchsorted(r, cells["r_low"]), np.searchsorted(z, cells["low"])
-    dense[place] = cells["rate"]
     drawing, axes = new_axes(scene.sample)
-    mesh = axes.pcolormesh(z, r, dense, vmin=0.0, cmap="viridis", rasterized=True)
+    mesh = draw_mesh(axes, cells, ("low", "r_low"), cells["rate"], norm=Normalize(vmin=0.0))
     labels = {"low": "$|z|$ [mm]", "r_low": "$r$ [mm]", "rate": "share of tagged clusters"}
     drawing.colorbar(mesh, ax=axes, label=labels["rate"], pad=0.02)
     axes.set_xlabel(labels["low"])
