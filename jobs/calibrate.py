@@ -36,7 +36,7 @@ from pipeline.simulators.known_density.settings import RECIPE
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # raised when the same model and data give other columns
+VERSION = 5  # raised when the same model and data give other columns
 ORACLE = "oracle"
 SCALE = "scale"
 

@@ -1,6 +1,8 @@
 """The continuous ranked probability score against its closed form and a fine sum."""
 
 import numpy as np
+import pytest
+import scoringrules
 from scipy.special import ndtr
 
 from pipeline.densities.gaussian_mixture.crps import ERROR, crps_of
@@ -16,26 +18,21 @@ def mixtures_of(rng, networks, rows, components, *, upper=np.inf):
 
 
 def closed_form(mixtures, points):
-    """Grimit et al., Q. J. R. Meteorol. Soc. 132 (2006) 2925, for a mixture of Gaussians."""
-
-    def spread(mean, sigma):
-        z = mean / sigma
-        return 2 * sigma * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) + mean * (2 * ndtr(z) - 1)
-
+    """By scoringrules, a library of scoring rules; one network after the other as components."""
     found = []
     for i, point in enumerate(points):
         w, m, s = (
             a[:, i].ravel() for a in (np.exp(mixtures.log_weights), mixtures.means, mixtures.sigmas)
         )
-        w = w / w.sum()
-        both = spread(m[:, None] - m, np.hypot(s[:, None], s))
-        found.append(w @ spread(point - m, s) - 0.5 * w @ both @ w)
+        found.append(scoringrules.crps_mixnorm(point, m, s, w / w.sum()))
     return np.array(found)
 
 
-def test_within_the_stated_error_of_the_closed_form():
+@pytest.mark.parametrize(("networks", "components"), [(5, 3), (1, 16), (1, 17), (10, 3)])
+def test_within_the_stated_error_of_the_closed_form(networks, components):
+    """Up to 16 components it is computed itself, of more the integral."""
     rng = np.random.default_rng(1)
-    mixtures = mixtures_of(rng, 5, 300, 3)
+    mixtures = mixtures_of(rng, networks, 300, components)
     points = np.concatenate([rng.normal(0, 0.4, 290), np.linspace(-4, 4, 10)])
     np.testing.assert_allclose(crps_of(mixtures, points), closed_form(mixtures, points), atol=ERROR)
 
@@ -50,6 +47,21 @@ def test_components_far_out_and_very_narrow():
     mixtures = Mixtures(weights, np.zeros(shape), sigmas, -edge, edge)
     points = np.linspace(-0.01, 0.01, rows)
     np.testing.assert_allclose(crps_of(mixtures, points), closed_form(mixtures, points), atol=ERROR)
+
+
+def test_few_components_are_as_good_as_the_closed_form():
+    rng = np.random.default_rng(3)
+    mixtures = mixtures_of(rng, 1, 200, 3)
+    points = rng.normal(0, 0.4, 200)
+    found, expected = crps_of(mixtures, points), closed_form(mixtures, points)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_bounds_far_out_change_nothing():
+    rng = np.random.default_rng(4)
+    free, bounded = (mixtures_of(np.random.default_rng(5), 1, 50, 3, upper=u) for u in (np.inf, 8))
+    points = rng.normal(0, 0.4, 50)
+    np.testing.assert_array_equal(crps_of(bounded, points), crps_of(free, points))
 
 
 def test_a_cut_density():
