@@ -14,14 +14,6 @@ from numpy.typing import NDArray
 from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel
 
-Parts = tuple[
-    FloatArray, FloatArray, FloatArray
-]  # log weights, means, 1 / sigma of the components of a row
-Components = tuple[
-    FloatArray, FloatArray, FloatArray, FloatArray, FloatArray
-]  # of a block, see blocks
-Parts32 = tuple[Float32Array, Float32Array, Float32Array]
-
 LN10 = math.log(10.0)
 ROUGH_LOG = 1e-10  # more than the error of `rough_log`
 SQRT_2PI = math.sqrt(2.0 * math.pi)
@@ -203,9 +195,3 @@ def aligned32(count: int, size: int) -> Float32Array:
     room = np.empty(count * size + 16, _F)
     skipped = (-room.ctypes.data % 64) // 4
     return room[skipped : skipped + count * size].reshape(count, size)
-
-
-@kernel
-def row_of(block: FloatArray, i: int) -> Components:
-    """Views of a row of blocks.blocks_of."""
-    return block[i, 0], block[i, 1], block[i, 2], block[i, 3], block[i, 4]

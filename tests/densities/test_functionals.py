@@ -352,16 +352,6 @@ def test_unknown_names():
         summarise(single(0.0, 0.1), LOW, HIGH, sigma="exact")
 
 
-def test_order_of_keys_is_that_of_the_numbers():
-    numbers = np.array([-1e30, -2.5, -1e-30, 0.0, 1e-30, 0.5, 3e30])
-    for key, value in ((fastmath.key32, fastmath.value32), (fastmath.key64, fastmath.value64)):
-        kind = np.float32 if key is fastmath.key32 else np.float64
-        keys = [key(kind(number)) for number in numbers]
-        assert keys == sorted(set(keys))
-        assert min(keys) > (fastmath.LOWEST32 if kind is np.float32 else fastmath.LOWEST64)
-        assert [value(k) for k in keys] == [kind(number) for number in numbers]
-
-
 def test_polynomials():
     x = np.random.default_rng(7).uniform(-700, 700, 2000)
     np.testing.assert_allclose([fastmath.exp64(v) for v in x], np.exp(x), rtol=1e-15 * 4)

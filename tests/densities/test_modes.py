@@ -8,6 +8,7 @@ from pipeline.densities.gaussian_mixture import modes as finder
 from pipeline.densities.gaussian_mixture.components import moments_of_rows
 from pipeline.densities.gaussian_mixture.network_outputs import blocks_of
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
+from pipeline.densities.gaussian_mixture.records import Components, Grid, Runs, Sketches, Small
 
 LN10 = np.log(10.0)
 LOW, HIGH = -1.3, 2.2
@@ -274,7 +275,7 @@ def test_both_modes_from_one_grid_are_those_found_one_by_one(case, length):
     block = block_of(parameters)
     alone, is_bound = np.full_like(both, np.nan), np.zeros_like(at_bound)
     rows, out = (block, moments_of_rows(block), (low, high)), (alone, is_bound)
-    sketches = np.zeros((300, 4)), np.empty((300, mode_grid.CELLS + 8), np.float32)
+    sketches = Sketches(np.zeros((300, 4)), np.empty((300, mode_grid.CELLS + 8), np.float32))
     for i in range(2):
         finder._search_rows(rows, (0.0, np.inf), (i, i + 1), out, sketches)
     for i, modes in enumerate(alone):
@@ -320,12 +321,13 @@ def test_densities_by_recurrence_are_those_of_the_exponentials():
     rng = np.random.default_rng(8)
     parameters, _, _ = adversarial(rng, 50, networks=50, components=3)
     parameters = parameters[0], parameters[1], np.maximum(parameters[2], 0.05)
-    grid = (-1.5, 1.5, 0.025, 120)
+    grid = Grid(-1.5, 1.5, 0.025, 120)
     block = block_of(parameters)
     size = block.shape[2]
-    small, runs = (tuple(np.empty(size, np.float32) for _ in range(4)) for _ in range(2))
+    small = Small(*np.empty((4, size), np.float32))
+    runs = Runs(*np.empty((3, size), np.float32))
     for row in block:
-        mode_grid.shrink_row(tuple(row), 0.0, small)
+        mode_grid.shrink_row(Components(*row), 0.0, small)
         quick, exact = np.zeros(128, np.float32), np.zeros(128, np.float32)
         mode_grid.fill_densities(small, grid, runs, quick)
         mode_grid.evaluate_densities(small, grid, exact)

@@ -2,29 +2,25 @@
 
 import numpy as np
 
+from pipeline.densities.gaussian_mixture.records import (
+    Components,
+    CutRow,
+    Gaussians,
+    Gaussians32,
+    Offsets,
+    Offsets32,
+    row_of,
+)
 from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import (
-    SQRT_2PI,
-    Components,
-    Parts,
-    Parts32,
-    centred32,
-    exp32,
-    exp64,
-    row_of,
-    tail32,
-    tail64,
-)
+from pipeline.numerics.special import SQRT_2PI, centred32, exp32, exp64, tail32, tail64
 
 FAR = 40.0  # sigmas from the centre at which a Gaussian is zero in float64
 
 _F = np.float32
 
-Offsets = tuple[FloatArray, FloatArray]
 Room = tuple[FloatArray, FloatArray, FloatArray]
 Five = tuple[np.float32, np.float32, np.float32, np.float32, np.float32]
-CutRow = tuple[Parts, Offsets, tuple[float, float, float, float]]  # of cut_row
 
 
 @summing_kernel
@@ -73,29 +69,26 @@ def cut_row(row: Components, bounds: tuple[float, float], room: Room) -> CutRow:
         row: of a block.
         bounds: lower and upper, in l; may be infinite.
         room: where the shifted log weights and the offsets may be kept.
-
-    Returns:
-        Components, offsets, and four numbers: lower and upper, an infinite one replaced by a far
-        point unless both are, the mass between them, and the shift that was taken from the log
-        weights.
     """
     lower, upper = bounds
     shifted, above, below = room
     if lower == -np.inf and upper == np.inf:
         below[:] = 0.0
-        return (row[0], row[1], row[2]), (row[4], below), (lower, upper, sum_of(row[4]), 0.0)
+        whole = Gaussians(row.log_weights, row.means, row.inverse)
+        total = sum_of(row.weights)
+        return CutRow(whole, Offsets(row.weights, below), lower, upper, total, 0.0)
     start, end = finite_bounds(row, lower, upper)
     top = largest_inside(row, lower, upper)
     for c in range(shifted.size):
-        shifted[c] = row[0][c] - top
-    parts = (shifted, row[1], row[2])
-    _split(parts, (above, below), lower)
-    total = sum_of(above) if upper == np.inf else mass64(parts, (above, below), end)[0]
-    return parts, (above, below), (start, end, total, top)
+        shifted[c] = row.log_weights[c] - top
+    parts, offsets = Gaussians(shifted, row.means, row.inverse), Offsets(above, below)
+    _split(parts, offsets, lower)
+    total = sum_of(above) if upper == np.inf else mass64(parts, offsets, end)[0]
+    return CutRow(parts, offsets, start, end, total, top)
 
 
 @kernel
-def _split(parts: Parts, offsets: Offsets, lower: float) -> None:
+def _split(parts: Gaussians, offsets: Offsets, lower: float) -> None:
     a, m, inverse = parts
     above, below = offsets
     if lower == -np.inf:
@@ -144,7 +137,7 @@ def sum_of(values: FloatArray) -> float:
 
 
 @summing_kernel
-def mass64(parts: Parts, offsets: Offsets, x: float) -> tuple[float, float, float]:
+def mass64(parts: Gaussians, offsets: Offsets, x: float) -> tuple[float, float, float]:
     """Mass between lower and x, and the density and its slope at x, in the units of cut_row."""
     a, m, inverse = parts
     above, below = offsets
@@ -161,7 +154,7 @@ def mass64(parts: Parts, offsets: Offsets, x: float) -> tuple[float, float, floa
 
 
 @summing_kernel
-def centred_mass32(parts: Parts32, weights: Float32Array, x: np.float32) -> float:
+def centred_mass32(parts: Gaussians32, weights: Float32Array, x: np.float32) -> float:
     """Mass below x less half of all, to 4e-7 of it; a third of the time of mass32."""
     _, m, inverse = parts
     mass = _F(0.0)
@@ -172,7 +165,7 @@ def centred_mass32(parts: Parts32, weights: Float32Array, x: np.float32) -> floa
 
 @kernel
 def centred_masses32(
-    parts: Parts32, weights: Float32Array, points: FloatArray, out: FloatArray
+    parts: Gaussians32, weights: Float32Array, points: FloatArray, out: FloatArray
 ) -> None:
     """The same at several points, five in one pass over the components."""
     last = len(points) - 1
@@ -185,7 +178,7 @@ def centred_masses32(
 
 
 @summing_kernel
-def _five_masses(parts: Parts32, weights: Float32Array, points: Five) -> Five:
+def _five_masses(parts: Gaussians32, weights: Float32Array, points: Five) -> Five:
     _, m, inverse = parts
     x0, x1, x2, x3, x4 = points
     f0, f1, f2, f3, f4 = _F(0.0), _F(0.0), _F(0.0), _F(0.0), _F(0.0)
@@ -199,9 +192,7 @@ def _five_masses(parts: Parts32, weights: Float32Array, points: Five) -> Five:
 
 
 @summing_kernel
-def mass32(
-    parts: Parts32, offsets: tuple[Float32Array, Float32Array], x: np.float32
-) -> tuple[float, float, float]:
+def mass32(parts: Gaussians32, offsets: Offsets32, x: np.float32) -> tuple[float, float, float]:
     """What mass64 gives, in float32, to 3e-7 of the total weight."""
     a, m, inverse = parts
     above, below = offsets

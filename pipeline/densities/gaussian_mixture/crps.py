@@ -6,6 +6,8 @@ mixture of C Gaussians that is not cut there is a closed form with C^2 terms, 62
 of five; the integral, which takes some hundred values of F, is for those and for cut ones.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pipeline.densities.gaussian_mixture.components import (
@@ -18,27 +20,40 @@ from pipeline.densities.gaussian_mixture.components import (
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs, blocks_of
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
 from pipeline.densities.gaussian_mixture.quantiles import shrink
+from pipeline.densities.gaussian_mixture.records import (
+    Components,
+    Gaussians,
+    Gaussians32,
+    Offsets,
+    row_of,
+    small_of,
+)
 from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel
-from pipeline.numerics.special import (
-    SQRT_2PI,
-    Components,
-    Parts,
-    Parts32,
-    aligned,
-    aligned32,
-    exp64,
-    row_of,
-    tail64,
-)
+from pipeline.numerics.special import SQRT_2PI, aligned, aligned32, exp64, tail64
 
 Bounds = tuple[FloatArray, FloatArray]
-CutMixture = tuple[
-    Parts, tuple[FloatArray, FloatArray], Parts32, Float32Array, tuple[float, float, float, float]
-]
+
+
+class CutMixture(NamedTuple):
+    """A row's mixture as its distribution function is computed.
+
+    In float32 about `centre` if nothing is cut (`is_whole`, 1 or 0), else in float64 from `start`.
+    """
+
+    gaussians: Gaussians
+    offsets: Offsets
+    small: Gaussians32
+    small_weights: Float32Array
+    centre: float
+    total: float
+    is_whole: float
+    start: float
+
 
 ERROR = 1e-5  # largest absolute error, in l
 
+_NO_WEIGHT = 1e-300  # above what exp64 makes of the log weight of a component that only fills up
 _FEW = 16  # components up to which the closed form is computed: 136 terms
 _REACH = 9.0  # standard deviations beyond which the integrand is left out
 _TOLERANCE = 5e-7  # of a panel
@@ -81,7 +96,7 @@ def _score_rows(block: FloatArray, bounds: Bounds, points: FloatArray, out: Floa
     num_rows, _, size = block.shape
     wide, short = aligned(3, size), aligned32(5, size)
     room = wide[0], wide[1], wide[2]
-    small, small_offsets = (short[0], short[1], short[2]), (short[3], short[4])
+    small, small_offsets = small_of(short)
     some = np.empty((3, _FEW))
     for i in range(num_rows):
         lower, upper, point = bounds[0][i], bounds[1][i], points[i]
@@ -93,11 +108,20 @@ def _score_rows(block: FloatArray, bounds: Bounds, points: FloatArray, out: Floa
             out[i] = _closed_form(some, count, point)
             continue
         centre, spread, _ = rough_moments(row)
-        parts, offsets, cut = cut_row(row, (lower, upper), room)
-        (start, end), total = finite_bounds(row, cut[0], cut[1]), cut[2]
-        shrink(parts, offsets, centre, small, small_offsets)
+        cut = cut_row(row, (lower, upper), room)
+        start, end = finite_bounds(row, cut.lower, cut.upper)
+        shrink(cut.gaussians, cut.offsets, centre, small, small_offsets)
         is_whole = 1.0 if lower == -np.inf and upper == np.inf else 0.0
-        curve = (parts, offsets, small, small_offsets[0], (centre, total, is_whole, start))
+        curve = CutMixture(
+            cut.gaussians,
+            cut.offsets,
+            small,
+            small_offsets.above,
+            centre,
+            cut.total,
+            is_whole,
+            start,
+        )
         left = max(start, centre - _REACH * spread)
         right = min(end, centre + _REACH * spread)
         if not left < right:  # a cut far out in a tail, or a spread that is rounded to zero
@@ -118,7 +142,7 @@ def _gather(row: Components, bounds: tuple[float, float], some: FloatArray) -> i
     lower, upper = bounds
     count = 0
     for c in range(m.size):
-        if weights[c] <= 0.0:
+        if weights[c] < _NO_WEIGHT:
             continue
         if count == _FEW or m[c] - _REACH * s[c] < lower or m[c] + _REACH * s[c] > upper:
             return 0
@@ -153,11 +177,13 @@ def _mean_distance(mean: float, sigma: float) -> float:
 @kernel
 def _below(curve: CutMixture, x: float) -> float:
     """The distribution function; uncut ones in float32, to 4e-7."""
-    parts, offsets, small, weights, (centre, total, is_whole, start) = curve
-    if is_whole > 0.0:
-        share = 0.5 + centred_mass32(small, weights, _F(x - centre)) / total
+    if curve.is_whole > 0.0:
+        mass = centred_mass32(curve.small, curve.small_weights, _F(x - curve.centre))
+        share = 0.5 + mass / curve.total
+    elif x > curve.start:
+        share = mass64(curve.gaussians, curve.offsets, x)[0] / curve.total
     else:
-        share = mass64(parts, offsets, x)[0] / total if x > start else 0.0
+        share = 0.0
     return min(max(share, 0.0), 1.0)
 
 

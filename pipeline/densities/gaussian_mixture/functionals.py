@@ -15,11 +15,12 @@ from pipeline.densities.gaussian_mixture.modes import mode_rows
 from pipeline.densities.gaussian_mixture.moments import moment_rows
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs, blocks_of
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
-from pipeline.densities.gaussian_mixture.quantiles import Levels, quantile_rows
+from pipeline.densities.gaussian_mixture.quantiles import quantile_rows
+from pipeline.densities.gaussian_mixture.records import Gaussians, Levels, row_of
 from pipeline.formats.calibrated_set import QUANTILES
 from pipeline.numerics.arrays import BoolArray, FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import LN10, SQRT_2PI, Parts, aligned, exp64, row_of
+from pipeline.numerics.special import LN10, SQRT_2PI, aligned, exp64
 
 Bounds = tuple[FloatArray, FloatArray]
 Central = Literal["mode_linear", "mode_log10", "median", "mean"]
@@ -71,7 +72,7 @@ def summarise(
     lower, upper = _bounds(mixtures)
     search = np.maximum(low, lower), np.minimum(high, upper)
     probabilities = np.array(list(QUANTILES.values()))
-    levels = probabilities, ndtri(probabilities)
+    levels = Levels(probabilities, ndtri(probabilities))
     modes, at_bound = np.full((2, num_rows), np.nan), np.zeros((2, num_rows), bool)
     quantiles = np.full((len(probabilities), num_rows), np.nan)
     moments = np.full((6, num_rows), np.nan)
@@ -142,22 +143,21 @@ def _density_rows(block: FloatArray, bounds: Bounds, points: FloatArray, out: Fl
         lower, upper, point = bounds[0][i], bounds[1][i], points[i]
         if np.isnan(point) or np.isnan(block[i, 0, 0]) or not lower < upper:
             continue
-        parts, offsets, cut = cut_row(row_of(block, i), (lower, upper), room)
-        start, end, total, _ = cut
+        cut = cut_row(row_of(block, i), (lower, upper), room)
         mass, density = 0.0, 0.0
         if np.isfinite(point):
-            mass, density, _ = mass64(parts, offsets, point)
+            mass, density, _ = mass64(cut.gaussians, cut.offsets, point)
         out[0, i] = -np.inf
         if np.isfinite(point) and lower <= point <= upper:
-            log = np.log(density) if density > _TINY else _log_density(parts, point)
-            out[0, i] = log - np.log(total)
-        out[1, i] = 1.0 if point >= end else 0.0
-        if start < point < end:
-            out[1, i] = min(max(mass / total, 0.0), 1.0)
+            log = np.log(density) if density > _TINY else _log_density(cut.gaussians, point)
+            out[0, i] = log - np.log(cut.total)
+        out[1, i] = 1.0 if point >= cut.upper else 0.0
+        if cut.lower < point < cut.upper:
+            out[1, i] = min(max(mass / cut.total, 0.0), 1.0)
 
 
 @summing_kernel
-def _log_density(parts: Parts, x: float) -> float:
+def _log_density(parts: Gaussians, x: float) -> float:
     """Log of the sum of exp(a - z^2 / 2) / s, taken relative to the largest exponent."""
     a, m, inverse = parts
     top = -np.inf

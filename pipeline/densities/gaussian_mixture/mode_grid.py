@@ -7,39 +7,39 @@ the density of l and that of R = 10^l.
 
 import numpy as np
 
+from pipeline.densities.gaussian_mixture.records import (
+    Components,
+    Core,
+    Extent,
+    Grid,
+    Intervals,
+    Runs,
+    Small,
+    Tilted,
+)
 from pipeline.numerics.arrays import Float32Array
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import Components, copy_into, exp32
+from pipeline.numerics.special import copy_into, exp32
 
 CELLS = 96
 
 _HULL = 1e-6  # peaks below this fraction of the highest cannot move the maximum out of the hull
 _WIDTH = 1e-2  # peaks above this fraction set the grid step
-_NARROW = 1e-7  # narrower ones above this fraction are looked at cell by cell
+_NARROW = 1e-7  # narrower ones above this fraction are looked at interval by interval
 _RUN = 16  # points from one exponential to the next
 _F = np.float32
 _LOWEST = _F(-np.inf)
-
-Small = tuple[
-    Float32Array, Float32Array, Float32Array, Float32Array
-]  # log weights, means, 1 / sigma, sigma
-Tilted = tuple[float, Float32Array, float]  # tilt, heights of the components, the highest
-Extent = tuple[float, float, float, float]  # left, right, largest 1 / s that counts, and of all
-Grid = tuple[float, float, float, int]  # first point, last point, step, number of cells
-Cells = tuple[
-    Float32Array, Float32Array, Float32Array
-]  # density at the points; per cell see mark_narrow
 
 
 @kernel
 def shrink_row(row: Components, middle: float, small: Small) -> None:
     """A row in float32, with means relative to the middle."""
     a, m, inverse, s, _ = row
-    copy_into(a, small[0])
-    copy_into(inverse, small[2])
-    copy_into(s, small[3])
+    copy_into(a, small.log_weights)
+    copy_into(inverse, small.inverse)
+    copy_into(s, small.sigmas)
     for c in range(a.size):
-        small[1][c] = m[c] - middle
+        small.means[c] = m[c] - middle
 
 
 @kernel
@@ -50,7 +50,7 @@ def find_heights(small: Small, half: float, tilt: float, heights: Float32Array) 
     peaks themselves.
     """
     top = _exponents(small, _F(half), _F(tilt), heights)
-    return _exponentiate(small[2], _F(top), _F(np.exp(top)), heights)
+    return _exponentiate(small.inverse, _F(top), _F(np.exp(top)), heights)
 
 
 @kernel
@@ -106,11 +106,11 @@ def find_extent(small: Small, half: float, tilted: tuple[Tilted, Tilted]) -> Ext
         steepest = max(steepest, steep)
         narrow = inverse[c] if (height0 > faint0) | (height1 > faint1) else nothing
         narrowest = max(narrowest, narrow)
-    return -float(left), float(right), float(steepest), float(narrowest)
+    return Extent(-float(left), float(right), float(steepest), float(narrowest))
 
 
 @kernel
-def choose_grid(extent: Extent, core: tuple[float, float, float]) -> tuple[Grid, bool]:
+def choose_grid(extent: Extent, core: Core) -> tuple[Grid, bool]:
     """The even grid, and whether its step is at most half the width of all that can be seen.
 
     Such a fine one also covers the core, if it has the cells for it.
@@ -128,7 +128,7 @@ def choose_grid(extent: Extent, core: tuple[float, float, float]) -> tuple[Grid,
     is_fine = 2.0 * (right - left) * narrowest <= CELLS
     wanted = 2.0 * (right - left) * (narrowest if is_fine else steepest)
     cells = int(min(max(np.ceil(wanted), 2.0), float(CELLS)))
-    return (left, right, (right - left) / cells, cells), is_fine
+    return Grid(left, right, (right - left) / cells, cells), is_fine
 
 
 @summing_kernel
@@ -143,7 +143,7 @@ def density(small: Small, x: np.float32) -> np.float32:
 
 
 @kernel
-def fill_densities(small: Small, grid: Grid, runs: Small, values: Float32Array) -> None:
+def fill_densities(small: Small, grid: Grid, runs: Runs, values: Float32Array) -> None:
     """Density at the points of a fine grid, by recurrence.
 
     From point to point a Gaussian is multiplied by a ratio, and the ratio by exp(-h^2 / s^2). The
@@ -151,7 +151,7 @@ def fill_densities(small: Small, grid: Grid, runs: Small, values: Float32Array) 
     stays so, and is by then still four sigmas from its centre.
     """
     left, _, step, cells = grid
-    _start_ratios(small, _F(step), runs[2])
+    _start_ratios(small, _F(step), runs.decays)
     for first in range(0, cells + 1, _RUN):
         _start_run(small, _F(left + first * step), _F(step), runs)
         for i in range(first, min(first + _RUN, cells + 1), 4):
@@ -160,15 +160,15 @@ def fill_densities(small: Small, grid: Grid, runs: Small, values: Float32Array) 
 
 @kernel
 def _start_ratios(small: Small, step: np.float32, out: Float32Array) -> None:
-    inverse = small[2]
+    inverse = small.inverse
     for c in range(out.size):
         out[c] = exp32(-((step * inverse[c]) ** 2))
 
 
 @kernel
-def _start_run(small: Small, x: np.float32, step: np.float32, runs: Small) -> None:
+def _start_run(small: Small, x: np.float32, step: np.float32, runs: Runs) -> None:
     a, m, inverse, _ = small
-    values, ratios, _, _ = runs
+    values, ratios, _ = runs
     for c in range(a.size):
         z = (x - m[c]) * inverse[c]
         exponent = a[c] - _F(0.5) * z * z
@@ -179,9 +179,9 @@ def _start_run(small: Small, x: np.float32, step: np.float32, runs: Small) -> No
 
 
 @summing_kernel
-def _advance(runs: Small) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+def _advance(runs: Runs) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """The sums at four points; the runs move on to the fifth."""
-    values, ratios, decays, _ = runs
+    values, ratios, decays = runs
     f0, f1, f2, f3 = _F(0.0), _F(0.0), _F(0.0), _F(0.0)
     for c in range(values.size):
         ratio, decay = ratios[c], decays[c]
@@ -212,19 +212,21 @@ def evaluate_densities(small: Small, grid: Grid, values: Float32Array) -> None:
 @kernel
 def tilt_densities(values: Float32Array, grid: Grid, tilt: float, out: Float32Array) -> float:
     """Density at the points times exp(-tilt x); returns the largest."""
-    left, step, points = _F(tilt * grid[0]), _F(tilt * grid[2]), grid[3] + 1
+    left, step, points = _F(tilt * grid.first), _F(tilt * grid.step), grid.size + 1
     for i in range(points):
         out[i] = values[i] * exp32(-(left + _F(i) * step))
     return _largest(out[:points])
 
 
 @kernel
-def mark_narrow(small: Small, tilt: float, heights: Float32Array, grid: Grid, cells: Cells) -> None:
-    """Per cell, what components too narrow for the grid may add, and the largest 1 / s of them."""
+def mark_narrow(
+    small: Small, tilt: float, heights: Float32Array, grid: Grid, intervals: Intervals
+) -> None:
+    """What components too narrow for the grid may add to each interval, and their largest 1 / s."""
     _, m, inverse, s = small
     left, _, step, count = grid
-    cells[1][:count] = 0.0
-    cells[2][:count] = 0.0
+    intervals.added[:count] = 0.0
+    intervals.steepest[:count] = 0.0
     faint = _NARROW * heights.max()
     for c in range(heights.size):
         if inverse[c] * step <= 0.5 * (1.0 + 1e-6) or heights[c] < faint:
@@ -233,5 +235,5 @@ def mark_narrow(small: Small, tilt: float, heights: Float32Array, grid: Grid, ce
         first = int(min(max((centre - reach - left) / step, 0.0), float(count)))
         last = int(min(max((centre + reach - left) / step, -1.0), count - 1.0))
         for i in range(first, last + 1):
-            cells[1][i] += heights[c]
-            cells[2][i] = max(cells[2][i], inverse[c])
+            intervals.added[i] += heights[c]
+            intervals.steepest[i] = max(intervals.steepest[i], inverse[c])

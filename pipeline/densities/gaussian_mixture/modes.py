@@ -16,9 +16,6 @@ import numpy as np
 from pipeline.densities.gaussian_mixture.components import largest_inside
 from pipeline.densities.gaussian_mixture.mode_grid import (
     CELLS,
-    Cells,
-    Grid,
-    Small,
     choose_grid,
     density,
     evaluate_densities,
@@ -29,20 +26,31 @@ from pipeline.densities.gaussian_mixture.mode_grid import (
     shrink_row,
     tilt_densities,
 )
+from pipeline.densities.gaussian_mixture.records import (
+    Components,
+    Core,
+    Frame,
+    Gaussians,
+    Grid,
+    Intervals,
+    Runs,
+    Sketches,
+    Small,
+    Tilted,
+    row_of,
+)
 from pipeline.numerics.arrays import BoolArray, Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
-from pipeline.numerics.special import LN10, Components, Parts, aligned, aligned32, exp64, row_of
+from pipeline.numerics.special import LN10, aligned, aligned32, exp64
 
 KEPT = 0.94  # of the best value; below 0.969, see modes, by what float32 may lose
 
 _BENT = 0.05  # second difference of a logarithm; a fifth of that of one Gaussian
 _CLOSE = 3e-7  # error in l at which the refinement ends
 
-Frame = tuple[float, float, float]  # low, high and the middle, of which the grid counts
-
 
 @kernel
-def best_of(parts: Parts, frame: Frame, tilt: float, found: FloatArray) -> float:
+def best_of(parts: Gaussians, frame: Frame, tilt: float, found: FloatArray) -> float:
     """The highest refined maximum; the leftmost of equals, whatever the order of summation."""
     threshold = KEPT * found[:, 4].max()
     mode, highest = np.nan, 0.0
@@ -52,14 +60,14 @@ def best_of(parts: Parts, frame: Frame, tilt: float, found: FloatArray) -> float
         x = _refine(parts, frame, tilt, found[i])
         value = 1.0
         if len(found) > 1:
-            value = _slopes(parts, x)[0] * np.exp(-tilt * (x - frame[2]))
+            value = _slopes(parts, x)[0] * np.exp(-tilt * (x - frame.middle))
         if value > highest * (1.0 + 1e-9):
             mode, highest = x, value
     return mode
 
 
 @kernel
-def _refine(parts: Parts, frame: Frame, tilt: float, peak: FloatArray) -> float:
+def _refine(parts: Gaussians, frame: Frame, tilt: float, peak: FloatArray) -> float:
     """The maximum about a peak of the grid, or an end of its bracket that is the maximum.
 
     Halley's iteration for the zero of (log f)' - tilt, within the bracket. It ends as soon as the
@@ -120,7 +128,7 @@ def _summit(peak: FloatArray, x: float, step: float) -> float:
 
 
 @summing_kernel
-def _slopes(parts: Parts, x: float) -> tuple[float, float, float, float]:
+def _slopes(parts: Gaussians, x: float) -> tuple[float, float, float, float]:
     """Sum of exp(a - z^2 / 2) / s in float64 with its first three derivatives."""
     a, m, inverse = parts
     value, first, second, third = 0.0, 0.0, 0.0, 0.0
@@ -148,9 +156,6 @@ _FARTHEST = -1e6
 _F = np.float32
 
 Found = tuple[FloatArray, BoolArray]
-# Of each row: first point, step and number of cells of its grid (zero if it is too coarse), and
-# what the values at the points, which follow, are to be multiplied by.
-Sketches = tuple[FloatArray, Float32Array]
 
 
 @kernel
@@ -171,7 +176,7 @@ def mode_rows(
     Returns:
         What the grids have seen of the densities of l, for the search of quantiles.
     """
-    sketches = np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F)
+    sketches = Sketches(np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F))
     rows = (block, moments, bounds)
     _search_rows(rows, (0.0, _SHARED), (0, 2), out, sketches)
     if np.any(bounds[1] - bounds[0] > _SHARED):
@@ -201,31 +206,31 @@ def _search_rows(
     num_rows, _, size = block.shape
     tilts = np.array(TILTS)[which[0] : which[1]]
     wide, short = aligned(2, size), aligned32(8 + tilts.size, size)
-    small = short[0], short[1], short[2], short[3]
-    runs = short[4], short[5], short[6], short[7]
+    small = Small(short[0], short[1], short[2], short[3])
+    runs = Runs(short[4], short[5], short[6])
     a, centres, peaks, heights = wide[0], wide[1], np.empty(tilts.size), short[8:]
-    cells = (np.empty(CELLS + 1, _F), np.empty(CELLS, _F), np.empty(CELLS, _F))
+    intervals = Intervals(np.empty(CELLS + 1, _F), np.empty(CELLS, _F), np.empty(CELLS, _F))
     found = np.empty((2 * size + 8, 6))
     for i in range(num_rows):
         low, high = float(bounds[0][i]), float(bounds[1][i])
         if np.isnan(block[i, 0, 0]) or not lengths[0] < high - low <= lengths[1]:
             continue
-        row, values = row_of(block, i), sketches[1][i]
+        row, values = row_of(block, i), sketches.values[i]
         top, m = _tilt(row, tilts[0], (low, high), (a, centres))
         if not top > _FARTHEST:
             mode = _nearer_bound(row, moments[i, 0], (low, high))
             out[0][which[0] : which[1], i], out[1][which[0] : which[1], i] = mode, True
             continue
-        frame = (low, high, 0.5 * (low + high))
-        shrink_row((a, m, row[2], row[3], row[4]), frame[2], small)
+        frame = Frame(low, high, 0.5 * (low + high))
+        shrink_row(Components(a, m, row.inverse, row.sigmas, row.weights), frame.middle, small)
         core = _core((moments[i, 0], moments[i, 1]), frame)
         grid, is_fine = _place_grid(small, core, tilts, heights, peaks)
-        _draw((small, runs), (grid, is_fine), (frame[2], top), (sketches[0][i], values))
+        _draw((small, runs), (grid, is_fine), (frame.middle, top), (sketches.grids[i], values))
         for j in range(tilts.size):
             tilt = tilts[j] - tilts[0]
             view = (grid, is_fine, tilt, peaks[j], 0.5 * (high - low))
-            count = _find_peaks(small, view, heights[j], values, cells, found)
-            mode = best_of((a, m, row[2]), frame, tilt, found[:count])
+            count = _find_peaks(small, view, heights[j], values, intervals, found)
+            mode = best_of(Gaussians(a, m, row.inverse), frame, tilt, found[:count])
             out[0][which[0] + j, i] = mode
             out[1][which[0] + j, i] = mode in (low, high)
 
@@ -245,7 +250,7 @@ def _find_peaks(
     view: tuple[Grid, bool, float, float, float],
     heights: Float32Array,
     values: Float32Array,
-    cells: Cells,
+    intervals: Intervals,
     found: FloatArray,
 ) -> int:
     """Notes what may be the highest peak of the tilted density; how many rows of found are filled.
@@ -255,18 +260,18 @@ def _find_peaks(
         view: the grid, whether it is fine, the tilt, the highest height, half the range's length.
         heights: of the components, tilted.
         values: densities at the points of the grid.
-        cells: room.
+        intervals: room.
         found: see _scan.
     """
     grid, is_fine, tilt, peak, half = view
-    best = max(peak, tilt_densities(values, grid, tilt, cells[0]))
-    if is_fine and _find_one(grid, cells[0], best, found):
+    best = max(peak, tilt_densities(values, grid, tilt, intervals.values))
+    if is_fine and _find_one(grid, intervals.values, best, found):
         return 1
-    cells[1][: grid[3]] = 0.0
+    intervals.added[: grid.size] = 0.0
     if not is_fine:
-        mark_narrow(small, tilt, heights, grid, cells)
-    _mark_bounds(grid, cells, best, half)
-    return _scan(small, tilt, grid, cells, best, found)
+        mark_narrow(small, tilt, heights, grid, intervals)
+    _mark_bounds(grid, intervals, best, half)
+    return _scan(small, tilt, grid, intervals, best, found)
 
 
 @kernel
@@ -288,25 +293,25 @@ def _tilt(
         out[0][c] = a[c] - tilt * m[c] + 0.5 * (tilt * s[c]) * (tilt * s[c])
     for c in range(a.size):
         out[1][c] = m[c] - tilt * s[c] * s[c]
-    top = largest_inside((out[0], out[1], inverse, s, weights), *bounds)
+    top = largest_inside(Components(out[0], out[1], inverse, s, weights), *bounds)
     for c in range(a.size):
         out[0][c] -= top
     return top, out[1]
 
 
 @kernel
-def _core(moments: tuple[float, float], frame: Frame) -> tuple[float, float, float]:
-    """Half the length of the range, and where most of the mass is, relative to the middle."""
+def _core(moments: tuple[float, float], frame: Frame) -> Core:
+    """Where most of the mass is, from the mean and standard deviation of l."""
     low, high, middle = frame
     centre, spread = moments
     half, reach = 0.5 * (high - low), _REACH * spread
     left = min(max(centre - reach - middle, -half), half)
-    return half, left, max(min(centre + _SKEWED * reach - middle, half), left)
+    return Core(half, left, max(min(centre + _SKEWED * reach - middle, half), left))
 
 
 @kernel
 def _draw(
-    rows: tuple[Small, Small],
+    rows: tuple[Small, Runs],
     placed: tuple[Grid, bool],
     of_row: tuple[float, float],
     sketch: tuple[FloatArray, Float32Array],
@@ -332,33 +337,34 @@ def _draw(
 @kernel
 def _place_grid(
     small: Small,
-    core: tuple[float, float, float],
+    core: Core,
     tilts: FloatArray,
     heights: Float32Array,
     peaks: FloatArray,
 ) -> tuple[Grid, bool]:
     """One grid for all tilts; heights of the components and their maxima go to the last two."""
-    half, last = core[0], tilts.size - 1
+    half, last = core.half, tilts.size - 1
     for j in range(tilts.size):
         peaks[j] = find_heights(small, half, tilts[j] - tilts[0], heights[j])
     first_and_last = (
-        (0.0, heights[0], peaks[0]),
-        (tilts[last] - tilts[0], heights[last], peaks[last]),
+        Tilted(0.0, heights[0], peaks[0]),
+        Tilted(tilts[last] - tilts[0], heights[last], peaks[last]),
     )
     return choose_grid(find_extent(small, half, first_and_last), core)
 
 
 @kernel
-def _mark_bounds(grid: Grid, cells: Cells, best: float, half: float) -> None:
-    """Has the first or last cell divided where a bound itself may be the maximum.
+def _mark_bounds(grid: Grid, intervals: Intervals, best: float, half: float) -> None:
+    """Has the first or last interval divided where a bound itself may be the maximum.
 
     Between a bound from which the density falls and a maximum inside there need not be a step.
     """
     left, right, step, count = grid
-    for is_bound, point, cell in ((left == -half, 0, 0), (right == half, count, count - 1)):
-        if is_bound and cells[0][point] > KEPT * best:
-            cells[2][cell] = max(cells[2][cell], 8.0 / step) if cells[1][cell] > 0.0 else 8.0 / step
-            cells[1][cell] += best
+    values, added, steepest = intervals
+    for is_bound, point, at in ((left == -half, 0, 0), (right == half, count, count - 1)):
+        if is_bound and values[point] > KEPT * best:
+            steepest[at] = max(steepest[at], 8.0 / step) if added[at] > 0.0 else 8.0 / step
+            added[at] += best
 
 
 @kernel
@@ -381,7 +387,7 @@ def _find_one(grid: Grid, values: Float32Array, best: float, found: FloatArray) 
 
 @kernel
 def _scan(
-    small: Small, tilt: float, grid: Grid, cells: Cells, best: float, found: FloatArray
+    small: Small, tilt: float, grid: Grid, intervals: Intervals, best: float, found: FloatArray
 ) -> int:
     """Walks over the grid, in finer steps where a narrow peak could win, and notes the maxima.
 
@@ -389,23 +395,24 @@ def _scan(
         How many rows of found are filled: neighbour before, point, neighbour after, and the values
         there. A mixture has no more maxima than components, so that found is never too short.
     """
-    left, right, step, num_cells = grid
-    x0, x1, f0, f1 = left, left, -1.0, float(cells[0][0])
+    left, right, step, num_intervals = grid
+    values, added, steepest = intervals
+    x0, x1, f0, f1 = left, left, -1.0, float(values[0])
     count = 0
-    for i in range(num_cells + 1):
-        parts_of_cell = 1
-        if i < num_cells and cells[1][i] > 0.0:
-            bound = 1.04 * max(cells[0][i], cells[0][i + 1]) + cells[1][i]
+    for i in range(num_intervals + 1):
+        steps = 1
+        if i < num_intervals and added[i] > 0.0:
+            bound = 1.04 * max(values[i], values[i + 1]) + added[i]
             if bound > KEPT * best:
-                parts_of_cell = int(min(np.ceil(2.0 * step * cells[2][i]), 4096.0))
-        for j in range(1, parts_of_cell + 1):
+                steps = int(min(np.ceil(2.0 * step * steepest[i]), 4096.0))
+        for j in range(1, steps + 1):
             x2, f2 = right, -1.0  # one point past the last closes the walk
-            if j < parts_of_cell:
-                x2 = left + (i + j / parts_of_cell) * step
+            if j < steps:
+                x2 = left + (i + j / steps) * step
                 f2 = density(small, _F(x2)) * np.exp(-tilt * x2)
-            elif i < num_cells:
-                x2 = right if i + 1 == num_cells else left + (i + 1) * step
-                f2 = float(cells[0][i + 1])
+            elif i < num_intervals:
+                x2 = right if i + 1 == num_intervals else left + (i + 1) * step
+                f2 = float(values[i + 1])
             best = max(best, f2)
             if f1 >= f0 and f1 > f2 and count < len(found):
                 found[count, :3] = x0, x1, x2

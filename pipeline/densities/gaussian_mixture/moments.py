@@ -4,44 +4,64 @@ Whole components have closed forms; only those that an edge of the range touches
 tails, whose integrals of cut Gaussians come first.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pipeline.densities.gaussian_mixture.components import Room, finite_bounds
+from pipeline.densities.gaussian_mixture.records import (
+    Averages,
+    Components,
+    Edges,
+    Integrals,
+    row_of,
+)
 from pipeline.numerics.arrays import FloatArray
 from pipeline.numerics.compiled import kernel, summing_kernel
 from pipeline.numerics.special import (
     LN10,
     SQRT_2PI,
-    Components,
     add_components,
     aligned,
     copy_into,
     exp64,
-    row_of,
     tail64,
 )
 
-Sums = tuple[
-    FloatArray, FloatArray, FloatArray, FloatArray, FloatArray
-]  # integrals of 1, R, R^2, l, l^2
-Edge = tuple[float, float, float]  # where, 1 for low and -1 for high, log of the factor per l
-Edges = tuple[
-    FloatArray, FloatArray, FloatArray, FloatArray
-]  # low: sigmas to it, values at it; at high; to high
+
+class Edge(NamedTuple):
+    """Where the range ends, 1 for its low and -1 for its high edge, and the power of e^l taken."""
+
+    at: float
+    side: float
+    tilt: float
+
+
+class Nearby(NamedTuple):
+    """A run of components at the edges: as `Components` and `Edges` have them."""
+
+    means: FloatArray
+    inverse: FloatArray
+    sigmas: FloatArray
+    at_low: FloatArray
+    at_high: FloatArray
+
 
 _TOUCHED = 7.0  # sigmas from an edge; the mass beyond is 1e-12 of the component
 _LANES = 8  # of a vector instruction
 
 
 @kernel
-def cut_components(row: Components, bounds: tuple[float, float], edges: Edges, sums: Sums) -> None:
+def cut_components(
+    row: Components, bounds: tuple[float, float], edges: Edges, sums: Integrals
+) -> None:
     """Cuts the components that an edge touches, with or without R or R^2 as a factor.
 
     By runs of whole vectors: those of one kind, side by side, often share their fate.
     """
     _, m, inverse, s, _ = row
     low, high = bounds
-    below, above = edges[0], edges[3]
+    below, above = edges.to_low, edges.to_high
     for c in range(m.size):
         below[c] = (m[c] - low) * inverse[c]
     for c in range(m.size):
@@ -67,7 +87,7 @@ def _any_below(values: FloatArray, limit: float) -> bool:
 
 
 @kernel
-def _nearest(parts: Sums, bounds: tuple[float, float], tilt: float) -> tuple[float, float]:
+def _nearest(parts: Nearby, bounds: tuple[float, float], tilt: float) -> tuple[float, float]:
     """Smallest distances in sigmas of any component, times R to some power, from both edges."""
     m, inverse, s, _, _ = parts
     low, high = -np.inf, -np.inf
@@ -80,7 +100,11 @@ def _nearest(parts: Sums, bounds: tuple[float, float], tilt: float) -> tuple[flo
 
 @kernel
 def _cut_run(
-    row: Components, bounds: tuple[float, float], edges: Edges, sums: Sums, run: tuple[int, int]
+    row: Components,
+    bounds: tuple[float, float],
+    edges: Edges,
+    sums: Integrals,
+    run: tuple[int, int],
 ) -> None:
     """Replaces the integrals of a run of components by those within the bounds.
 
@@ -88,8 +112,8 @@ def _cut_run(
     s^2 (mass - [z phi]).
     """
     start, end = run
-    a, m, inverse = row[0][start:end], row[1][start:end], row[2][start:end]
-    s, e0, e1 = row[3][start:end], edges[1][start:end], edges[2][start:end]
+    a, m, inverse = row.log_weights[start:end], row.means[start:end], row.inverse[start:end]
+    s, e0, e1 = row.sigmas[start:end], edges.at_low[start:end], edges.at_high[start:end]
     low, high = bounds
     for i in range(m.size):
         z = (low - m[i]) * inverse[i]
@@ -97,10 +121,11 @@ def _cut_run(
     for i in range(m.size):
         z = (high - m[i]) * inverse[i]
         e1[i] = exp64(a[i] - 0.5 * z * z)
-    parts = (m, inverse, s, e0, e1)
+    parts = Nearby(m, inverse, s, e0, e1)
     for power in range(3):
         _take_edges(parts, bounds, power * LN10, sums[power][start:end])
-    mass, first, second = sums[0][start:end], sums[3][start:end], sums[4][start:end]
+    mass = sums.mass[start:end]
+    first, second = sums.log_first[start:end], sums.log_second[start:end]
     for i in range(m.size):
         first[i] = m[i] * mass[i] + s[i] * (e0[i] - e1[i]) / SQRT_2PI
     for i in range(m.size):
@@ -110,10 +135,10 @@ def _cut_run(
 
 
 @kernel
-def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: FloatArray) -> None:
+def _take_edges(parts: Nearby, bounds: tuple[float, float], tilt: float, out: FloatArray) -> None:
     """Turns each component's integral of R^power over all l into that over the range."""
     m, inverse, s, e0, e1 = parts
-    low, high = (bounds[0], 1.0, tilt), (bounds[1], -1.0, tilt)
+    low, high = Edge(bounds[0], 1.0, tilt), Edge(bounds[1], -1.0, tilt)
     to_low, to_high = _nearest(parts, bounds, tilt)
     # With its centre beyond one edge a component has little left that the other might take.
     if max(to_low, to_high) < _TOUCHED or min(to_low, to_high) < 0.0:
@@ -125,7 +150,7 @@ def _take_edges(parts: Sums, bounds: tuple[float, float], tilt: float, out: Floa
 
 
 @kernel
-def _take_tails(parts: Sums, bounds: tuple[float, float], tilt: float, out: FloatArray) -> None:
+def _take_tails(parts: Nearby, bounds: tuple[float, float], tilt: float, out: FloatArray) -> None:
     """For both edges.
 
     The values at the edges are those of the plain Gaussian times R^j, so that the rounding of
@@ -160,9 +185,6 @@ def _take_tail(
         out[i] = tail if z >= 0.0 else out[i] - tail
 
 
-# Of the networks: shares of the averaged density, one over them, and the means of four powers.
-Averages = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
-
 _FAINT = -300.0  # log of the largest value of a network from which on it is scaled
 _NEAR = 20.0  # sigmas outside the range at which a network is far from being so faint
 
@@ -188,12 +210,12 @@ def moment_rows(
     """
     num_rows, _, size = block.shape
     wide = aligned(12, size)
-    sums = (wide[0], wide[1], wide[2], wide[3], wide[4])
+    sums = Integrals(wide[0], wide[1], wide[2], wide[3], wide[4])
     room = (wide[5], wide[6], wide[7])
-    edges = (wide[8], wide[9], wide[10], wide[11])
+    edges = Edges(wide[8], wide[9], wide[10], wide[11])
     tops, six = np.empty(networks), aligned(6, -(-networks // 8) * 8)
     n = networks
-    averages = (six[0][:n], six[1][:n], six[2][:n], six[3][:n], six[4][:n], six[5][:n])
+    averages = Averages(six[0][:n], six[1][:n], six[2][:n], six[3][:n], six[4][:n], six[5][:n])
     for i in range(num_rows):
         low, high = bounds[0][i], bounds[1][i]
         if np.isnan(block[i, 0, 0]) or not low < high:
@@ -230,19 +252,19 @@ def _shift(
         means[c] = m[c] - reference
     if _all_within(row, low, high, _NEAR):
         tops[:] = 0.0
-        return a, means, inverse, s, weights
+        return Components(a, means, inverse, s, weights)
     tops[:] = -np.inf
     for first in range(0, a.size - tops.size + 1, tops.size):
         _raise_tops(a[first:], m[first:], inverse[first:], (low, high), tops)
     if tops.min() > _FAINT:
         tops[:] = 0.0
-        return a, means, inverse, s, weights
+        return Components(a, means, inverse, s, weights)
     for c in range(a.size):
         shifted[c] = a[c] - tops[c % tops.size]
     for c in range(a.size):
         scaled[c] = exp64(shifted[c])
     tops -= tops.max()
-    return shifted, means, inverse, s, scaled
+    return Components(shifted, means, inverse, s, scaled)
 
 
 @kernel
@@ -266,7 +288,7 @@ def _raise_tops(
 
 
 @kernel
-def _whole(row: Components, sums: Sums) -> None:
+def _whole(row: Components, sums: Integrals) -> None:
     """Per component the integrals over all l.
 
     R^j times a Gaussian is a Gaussian about m + j L s^2, of weight w A^j B^(j j) with A = exp(L m)
@@ -290,16 +312,16 @@ def _whole(row: Components, sums: Sums) -> None:
 
 
 @kernel
-def _average(sums: Sums, tops: FloatArray, averages: Averages, found: FloatArray) -> None:
+def _average(sums: Integrals, tops: FloatArray, averages: Averages, found: FloatArray) -> None:
     """Means of the averaged density; mean variance and variance of the means, for R and for l."""
     shares, inverse, means, squares, log_means, log_squares = averages
-    add_components(sums[0], shares)
+    add_components(sums.mass, shares)
     for s in range(inverse.size):
         inverse[s] = 1.0 / shares[s]
-    _add(sums[1], inverse, means)
-    _add(sums[2], inverse, squares)
-    _add(sums[3], inverse, log_means)
-    _add(sums[4], inverse, log_squares)
+    _add(sums.first, inverse, means)
+    _add(sums.second, inverse, squares)
+    _add(sums.log_first, inverse, log_means)
+    _add(sums.log_second, inverse, log_squares)
     if tops.min() < 0.0:
         for s in range(tops.size):
             shares[s] *= exp64(tops[s])

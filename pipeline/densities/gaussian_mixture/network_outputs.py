@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
+from pipeline.densities.gaussian_mixture.records import row_of
 from pipeline.numerics.arrays import Float32Array, FloatArray, IntArray, RealArray
 from pipeline.numerics.compiled import kernel
-from pipeline.numerics.special import add_components, aligned, exp64, rough_log, row_of
+from pipeline.numerics.special import add_components, aligned, exp64, rough_log
 
 Parameters = tuple[RealArray, RealArray, RealArray]
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from pipeline.densities.gaussian_mixture.components import (
-    CutRow,
     centred_mass32,
     centred_masses32,
     cut_row,
@@ -11,22 +10,22 @@ from pipeline.densities.gaussian_mixture.components import (
     mass32,
     mass64,
 )
-from pipeline.densities.gaussian_mixture.modes import Sketches
+from pipeline.densities.gaussian_mixture.records import (
+    Components,
+    Cubic,
+    CutRow,
+    Gaussians,
+    Gaussians32,
+    Levels,
+    Offsets,
+    Offsets32,
+    Sketches,
+    row_of,
+    small_of,
+)
 from pipeline.numerics.arrays import Float32Array, FloatArray
 from pipeline.numerics.compiled import kernel
-from pipeline.numerics.special import (
-    SQRT_2PI,
-    Components,
-    Parts,
-    Parts32,
-    aligned,
-    aligned32,
-    copy_into,
-    row_of,
-)
-
-# Densities at five points in a row, and the mass between the two in the middle: see _cell.
-Cell = tuple[float, float, float, float]
+from pipeline.numerics.special import SQRT_2PI, aligned, aligned32, copy_into
 
 
 @kernel
@@ -54,7 +53,7 @@ def guess_quantiles(
     while j < len(found) and probabilities[j] <= low:
         j += 1
     for i in range(last):
-        high = low + scale * _whole(_cell(values, i))
+        high = low + scale * _whole(_cubic(values, i))
         while j < len(found) and probabilities[j] <= high:
             found[j], rates[j] = i, (probabilities[j] - low) / scale
             j += 1
@@ -64,23 +63,23 @@ def guess_quantiles(
     for j in range(len(found)):
         if rates[j] > 0.0:
             cell = int(found[j])
-            u, rate = _invert(_cell(values, cell), rates[j])
+            u, rate = _invert(_cubic(values, cell), rates[j])
             found[j] = left + step * (cell + u)
             rates[j] = rate * scale / step
 
 
 @kernel
-def _cell(values: Float32Array, i: int) -> Cell:
+def _cubic(values: Float32Array, i: int) -> Cubic:
     """The cubic of the density between two points: values and slopes by central differences."""
     f0, f1 = float(values[i]), float(values[i + 1])
     before = values[i - 1] if i > 0 else 2.0 * f0 - f1
     after = values[i + 2] if i + 2 < len(values) else 2.0 * f1 - f0
-    return f0, 0.5 * (f1 - before), f1, 0.5 * (after - f0)
+    return Cubic(f0, 0.5 * (f1 - before), f1, 0.5 * (after - f0))
 
 
 @kernel
-def _density(cell: Cell, u: float) -> float:
-    f0, d0, f1, d1 = cell
+def _density(cubic: Cubic, u: float) -> float:
+    f0, d0, f1, d1 = cubic
     v = 1.0 - u
     return (
         (1.0 + 2.0 * u) * v * v * f0
@@ -91,9 +90,9 @@ def _density(cell: Cell, u: float) -> float:
 
 
 @kernel
-def _integral(cell: Cell, u: float) -> float:
+def _integral(cubic: Cubic, u: float) -> float:
     """Of the density, from the first point on."""
-    f0, d0, f1, d1 = cell
+    f0, d0, f1, d1 = cubic
     square = u * u
     rise = square * u * (1.0 - 0.5 * u)
     return float(
@@ -105,28 +104,24 @@ def _integral(cell: Cell, u: float) -> float:
 
 
 @kernel
-def _whole(cell: Cell) -> float:
-    """The integral over all of the cell."""
-    f0, d0, f1, d1 = cell
+def _whole(cubic: Cubic) -> float:
+    """The integral from point to point."""
+    f0, d0, f1, d1 = cubic
     return 0.5 * (f0 + f1) + (d0 - d1) / 12.0
 
 
 @kernel
-def _invert(cell: Cell, wanted: float) -> tuple[float, float]:
-    """Where in the cell the integral is as wanted, by Newton steps, and the density there."""
-    u = wanted / _whole(cell)
+def _invert(cubic: Cubic, wanted: float) -> tuple[float, float]:
+    """Where the integral is as wanted, by Newton steps, and the density there."""
+    u = wanted / _whole(cubic)
     rate = 0.0
     for _ in range(2):
-        rate = _density(cell, u)
-        u = min(max(u + (wanted - _integral(cell, u)) / rate, 0.0), 1.0)
+        rate = _density(cubic, u)
+        u = min(max(u + (wanted - _integral(cubic, u)) / rate, 0.0), 1.0)
     return u, rate
 
 
 Bounds = tuple[FloatArray, FloatArray]
-Curve = tuple[
-    Parts32, tuple[Float32Array, Float32Array], float
-]  # components, offsets, total for mass32
-Levels = tuple[FloatArray, FloatArray]  # probabilities, their Gaussian quantiles
 
 _SAFE = 0.05  # probability within the bounds below which float32 is not trusted
 _SHORTEST = 3e-4  # and in l, where all components are wide
@@ -159,8 +154,8 @@ def quantile_rows(
     num_rows, _, size = block.shape
     wide, short = aligned(3, size), aligned32(5, size)
     room = wide[0], wide[1], wide[2]
-    small, small_offsets = (short[0], short[1], short[2]), (short[3], short[4])
-    count = len(levels[0])
+    small, small_offsets = small_of(short)
+    count = len(levels.probabilities)
     found, rates, below = np.empty(count), np.empty(count), np.empty(count)
     for i in range(num_rows):
         lower, upper = bounds[0][i], bounds[1][i]
@@ -168,14 +163,14 @@ def quantile_rows(
             continue
         row, rough = row_of(block, i), (moments[i, 0], moments[i, 1], moments[i, 2])
         found[:] = np.nan
-        if lower == -np.inf and upper == np.inf and sketches[0][i, 2] > 0.0:
-            curve = (small, small_offsets[0], rough[2])
+        if lower == -np.inf and upper == np.inf and sketches.grids[i, 2] > 0.0:
+            curve = (small, small_offsets.above, rough[2])
             _from_sketch(
                 row,
                 curve,
                 rough[0],
-                (sketches[0][i], sketches[1][i]),
-                levels[0],
+                (sketches.grids[i], sketches.values[i]),
+                levels.probabilities,
                 (found, rates, below),
             )
         if not _all_found(found):
@@ -195,37 +190,41 @@ def _all_found(found: FloatArray) -> bool:
 
 @kernel
 def shrink(
-    parts: Parts,
-    offsets: tuple[FloatArray, FloatArray],
+    parts: Gaussians,
+    offsets: Offsets,
     reference: float,
-    small: Parts32,
-    small_offsets: tuple[Float32Array, Float32Array],
+    small: Gaussians32,
+    small_offsets: Offsets32,
 ) -> float:
     """All in float32, means relative to a reference; returns the smallest width."""
-    copy_into(parts[0], small[0])
-    copy_into(offsets[1], small_offsets[1])
-    return _shrink_centred(parts, offsets[0], reference, small, small_offsets[0])
+    copy_into(parts.log_weights, small.log_weights)
+    copy_into(offsets.below, small_offsets.below)
+    return _shrink_centred(parts, offsets.above, reference, small, small_offsets.above)
 
 
 @kernel
 def _shrink_centred(
-    parts: Parts, weights: FloatArray, reference: float, small: Parts32, small_weights: Float32Array
+    parts: Gaussians,
+    weights: FloatArray,
+    reference: float,
+    small: Gaussians32,
+    small_weights: Float32Array,
 ) -> float:
     """What centred_mass32 needs of it."""
-    copy_into(parts[2], small[2])
+    copy_into(parts.inverse, small.inverse)
     copy_into(weights, small_weights)
     narrowest = np.float32(-np.inf)
-    for c in range(small[1].size):
-        small[1][c] = parts[1][c] - reference
-    for c in range(small[1].size):
-        narrowest = max(narrowest, small[2][c])
+    for c in range(small.means.size):
+        small.means[c] = parts.means[c] - reference
+    for c in range(small.means.size):
+        narrowest = max(narrowest, small.inverse[c])
     return 1.0 / float(narrowest)
 
 
 @kernel
 def _from_sketch(
     row: Components,
-    curve: tuple[Parts32, Float32Array, float],
+    curve: tuple[Gaussians32, Float32Array, float],
     reference: float,
     sketch: tuple[FloatArray, Float32Array],
     probabilities: FloatArray,
@@ -234,11 +233,12 @@ def _from_sketch(
     """Quantiles of an uncut row from guesses; NaN where that is not enough.
 
     One Newton step will do if it turns out to be short: its error is that of the density times its
-    length. In the first and the last cell of the sketch the density is not known so well.
+    length. In the first and the last interval of the sketch the density is not known so well.
     """
     small, weights, total = curve
     found, rates, below = guesses
-    narrowest = _shrink_centred((row[0], row[1], row[2]), row[4], reference, small, weights)
+    parts = Gaussians(row.log_weights, row.means, row.inverse)
+    narrowest = _shrink_centred(parts, row.weights, reference, small, weights)
     grid, values = sketch
     left, step, cells, scale = grid
     left -= reference
@@ -256,7 +256,7 @@ def _from_sketch(
 
 @kernel
 def _step(
-    curve: tuple[Parts32, Float32Array, float],
+    curve: tuple[Gaussians32, Float32Array, float],
     start: tuple[float, float, float],
     level: float,
     limit: float,
@@ -297,11 +297,11 @@ def _solve_levels(
     cut: CutRow,
     rough: tuple[float, float, float],
     levels: Levels,
-    room: tuple[Parts32, tuple[Float32Array, Float32Array]],
+    room: tuple[Gaussians32, Offsets32],
     found: FloatArray,
 ) -> None:
     """The quantiles that are NaN, in float32 or, where that is not to be trusted, by bisection."""
-    parts, offsets, (start, end, total, shift) = cut
+    parts, offsets, start, end, total, shift = cut
     centre, spread, weight = rough
     lower, upper = finite_bounds(row, start, end)
     reference = min(max(centre, lower), upper)
@@ -311,9 +311,9 @@ def _solve_levels(
     for j in range(len(found)):
         if not np.isnan(found[j]):
             continue
-        level = levels[0][j]
+        level = levels.probabilities[j]
         if is_safe:
-            x = centre - reference + spread * levels[1][j]
+            x = centre - reference + spread * levels.gaussian[j]
             found[j] = reference + _solve(curve, bracket, x, level, 0.02 * narrowest)
         if np.isnan(found[j]):
             found[j] = _bisect(parts, offsets, total * level, lower, upper)
@@ -321,7 +321,11 @@ def _solve_levels(
 
 @kernel
 def _solve(
-    curve: Curve, bracket: tuple[float, float], x: float, level: float, tolerance: float
+    curve: tuple[Gaussians32, Offsets32, float],
+    bracket: tuple[float, float],
+    x: float,
+    level: float,
+    tolerance: float,
 ) -> float:
     """Halley's iteration for logit F(x) = logit(level) within the bracket; NaN if it goes on.
 
@@ -358,9 +362,7 @@ def _solve(
 
 
 @kernel
-def _bisect(
-    parts: Parts, offsets: tuple[FloatArray, FloatArray], wanted: float, left: float, right: float
-) -> float:
+def _bisect(parts: Gaussians, offsets: Offsets, wanted: float, left: float, right: float) -> float:
     for _ in range(100):
         x = 0.5 * (left + right)
         if mass64(parts, offsets, x)[0] < wanted:
