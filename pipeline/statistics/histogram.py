@@ -242,6 +242,12 @@ class DenseHistogram:
 
     Cells that no part fills cost no memory: the pages of their counts are never touched.
 
+    boost_histogram 1.8 was tried for `fill`, one Histogram(Integer, Integer) for all axes, filled
+    axis after axis with the same numbers (262,144 rows, 16 axes, 1,718 cells): 140 ns of CPU a row
+    with `Unlimited` storage and 201 with `Int64`, 153 here; with weights 260 and as much again for
+    the number of rows, which `Weight` does not keep, 241 here. What it would replace is
+    `sums_on_axes.count_rows`. `evaluation.tables.plottable` gives the tables as UHI histograms.
+
     Attributes:
         spacing: The cells.
         counts: [cells, B] rows; 32 bits wide while parts are added, 64 once merged.
