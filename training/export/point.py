@@ -68,14 +68,14 @@ def export_regression(finished: Finished, settings: DnnSettings) -> Exported:
     )
     loss = LeakyKernel(settings, torch.zeros(()))
     loss.start_epoch(settings.epochs - 1)
-    model = _model_of(finished, settings, response, loss)
+    model = plain_model(finished, settings, response, loss)
     errors, weights = [], []
     for slab in finished.validation.slabs(0, 1):
         log10_N = predicted_log10(model.output_of_scaled(slab.x_NF), settings)
         errors.append((log10_N - slab.target_N).abs().double())
         weights.append(_weights_of(slab))
     error = weighted_median(torch.cat(errors), torch.cat(weights))
-    return _export(
+    return write_plain(
         finished,
         model,
         scores={"validation_median_abs_error_log10": error},
@@ -86,14 +86,22 @@ def export_regression(finished: Finished, settings: DnnSettings) -> Exported:
 def export_classifier(finished: Finished, settings: TaggerSettings) -> Exported:
     """Write the network that predicts the probability of a label, and describe it."""
     score = Output(name="score", unit="1", shape="[row]", description="probability of the label")
-    model = _model_of(finished, settings, score, CrossEntropy())
+    model = plain_model(finished, settings, score, CrossEntropy())
     card = {"density": "categorical", "targets": (), "target_ranges": {}, "outputs": (score,)}
-    return _export(finished, model, scores={}, card=card)
+    return write_plain(finished, model, scores={}, card=card)
 
 
-def _model_of(
+def plain_model(
     finished: Finished, settings: DnnSettings | TaggerSettings, output: Output, loss: PointLoss
 ) -> PlainModel:
+    """The trained network as it is exported.
+
+    Args:
+        finished: The training.
+        settings: Of the network.
+        output: What the file gives.
+        loss: That it was trained with, as it was in the last epoch.
+    """
     checkpoint = finished.checkpoint
     return PlainModel(
         finished.scalings,
@@ -104,10 +112,17 @@ def _model_of(
     ).eval()
 
 
-def _export(
+def write_plain(
     finished: Finished, model: PlainModel, *, scores: dict[str, float], card: dict[str, Any]
 ) -> Exported:
-    """Write a model; its loss on the validation rows, as at the end of the training, is scored."""
+    """Write a network with one output; its loss on the validation rows is scored beside `scores`.
+
+    Args:
+        finished: The training.
+        model: From `plain_model`.
+        scores: Further validation scores.
+        card: Fields of the card.
+    """
     with replacing(finished.folder / MODEL) as temporary:
         write_onnx(model, temporary)
         check_onnx(temporary, model, finished.random_rows())
