@@ -28,7 +28,7 @@ class Figure(Generic[Accumulator]):
         name: As the tables and the CSV files say it.
         accumulator: Its class.
         axes: Whose axes it has, if it is accumulated in the bins of all of them.
-        finer: The same quantity with all its cells on one axis, which is read where it is there.
+        finer: The same quantity with all its fine bins on one axis, read where it is there.
     """
 
     name: str
@@ -96,7 +96,7 @@ ROWS_AT_ONCE = 1 << 18
 class _Waiting(NamedTuple):
     """Rows of one part that are not yet counted, as `DenseHistogram.fill` takes them."""
 
-    cells: Int32Array
+    fine_bins: Int32Array
     bins: Bins
     weights: FloatArray | None
 
@@ -117,7 +117,7 @@ class Profiles:
         self,
         key: Key,
         spacing: FineBins,
-        cells: Int32Array,
+        fine_bins: Int32Array,
         bins: Bins,
         num_bins: int,
         weights: FloatArray | None,
@@ -126,8 +126,8 @@ class Profiles:
 
         Args:
             key: Of the histogram.
-            spacing: Its cells.
-            cells: [N] of each row.
+            spacing: Its fine bins.
+            fine_bins: [N] of each row.
             bins: [N, A] of each row on each axis, numbered through all axes. Rows of several
                 histograms are joined only once if they share this array.
             num_bins: Of all axes together.
@@ -136,7 +136,7 @@ class Profiles:
         if key not in self.histograms:
             weighted = weights is not None
             self.histograms[key] = DenseHistogram.empty(spacing, num_bins, weighted=weighted)
-        self._waiting.setdefault(key, []).append(_Waiting(cells, bins, weights))
+        self._waiting.setdefault(key, []).append(_Waiting(fine_bins, bins, weights))
 
     def end_part(self, rows: int) -> None:
         """All rows of a part are added: counts them if enough wait."""
@@ -151,8 +151,8 @@ class Profiles:
             same = tuple(id(part.bins) for part in parts)
             if same not in joined:
                 joined[same] = _join(parts)
-            cells = np.concatenate([part.cells for part in parts])
-            self.histograms[key].fill(cells, *joined[same])
+            fine_bins = np.concatenate([part.fine_bins for part in parts])
+            self.histograms[key].fill(fine_bins, *joined[same])
         self._waiting.clear()
         self._rows = 0
 

@@ -119,15 +119,15 @@ def resolve_axis(where: str, name: str, axis: Axis, manifest: DatasetManifest) -
     )
 
 
-def even_spacing(column: str, cells: int, manifest: DatasetManifest) -> Spacing:
-    """Cells over the training range of a column.
+def even_spacing(column: str, fine_bins: int, manifest: DatasetManifest) -> Spacing:
+    """Fine bins over the training range of a column.
 
     Raises:
         UserError: The range is not known.
     """
     remedy = "so it has no bins: evaluate.baseline=null leaves the baseline out"
     low, high = _known_range("evaluate.baseline", column, manifest, remedy)
-    return Spacing(scale=_natural_scale(low, high), low=low, high=high, cells=cells)
+    return Spacing(scale=_natural_scale(low, high), low=low, high=high, cells=fine_bins)
 
 
 def slightly_above(value: float) -> float:

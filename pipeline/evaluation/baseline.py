@@ -15,7 +15,7 @@ from pipeline.statistics.histogram import FineHistogram
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaselineHistogram:
-    """Training rows in bins of the numerator and cells of log10 of the target.
+    """Training rows in bins of the numerator and fine bins of log10 of the target.
 
     Attributes:
         bins: Of the numerator; the flow bins count as bins.
@@ -32,11 +32,11 @@ class BaselineHistogram:
         Raises:
             ValueError: The plan has no baseline.
         """
-        if plan.baseline_bins is None or plan.baseline_cells is None:
+        if plan.baseline_bins is None or plan.baseline_fine_bins is None:
             msg = "the settings ask for no baseline (evaluate.baseline is null)"
             raise ValueError(msg)
         bins = plan.baseline_bins
-        return cls(bins, FineHistogram.empty(plan.baseline_cells, bins.cells + 2))
+        return cls(bins, FineHistogram.empty(plan.baseline_fine_bins, bins.cells + 2))
 
     @classmethod
     def of(cls, table: Mapping[str, NDArray[Any]], plan: EvaluationPlan) -> Self:
@@ -63,20 +63,20 @@ class BaselineHistogram:
     def log_density(self, numerator: RealArray, target: RealArray) -> FloatArray:
         """Natural log of the density of log10 of the target [N], finite for every row."""
         log_table = np.log(self._density())
-        cell = self.rows.spacing.index(_log10(target)) - 1
-        cell = np.clip(cell, 0, self.rows.spacing.cells - 1)
-        return np.asarray(log_table[self.bins.index(numerator), cell])
+        fine_bin = self.rows.spacing.index(_log10(target)) - 1
+        fine_bin = np.clip(fine_bin, 0, self.rows.spacing.cells - 1)
+        return np.asarray(log_table[self.bins.index(numerator), fine_bin])
 
     def _density(self) -> FloatArray:
-        """[bins, cells], each bin integrating to 1 over the cells.
+        """[bins, fine bins], each bin integrating to 1 over the fine bins.
 
-        So that no cell is empty, one row of mean weight is added to the inclusive histogram,
+        So that no fine bin is empty, one row of mean weight is added to the inclusive histogram,
         spread evenly, and one to each bin, spread as the inclusive histogram. Rows beyond the
-        outermost cells, a margin past the training range, count as in those cells.
+        outermost fine bins, a margin past the training range, count as in those fine bins.
         """
         spacing, num_bins = self.rows.spacing, self.rows.num_bins
         dense = np.zeros(num_bins * (spacing.cells + 2))
-        dense[self.rows.cells] = self.rows.weights
+        dense[self.rows.fine_bins] = self.rows.weights
         table = dense.reshape(num_bins, -1)[:, 1:-1].copy()
         num_rows = int(self.rows.counts.sum())
         unit = float(self.rows.weights.sum()) / num_rows if num_rows else 1.0

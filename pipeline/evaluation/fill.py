@@ -117,8 +117,8 @@ def fill_selection(
         ranking = sets[ranked_by]
         relative = quotient(wide(ranking, "sigma_tot"), wide(ranking, rows.plan.target.name))
         # Rows without an uncertainty are dropped first.
-        cells = rank.index(np.where(np.isnan(relative), np.inf, relative))
-        rows.ranks[ranked_by] = cells.astype(np.uint16)
+        fine_bins = rank.index(np.where(np.isnan(relative), np.inf, relative))
+        rows.ranks[ranked_by] = fine_bins.astype(np.uint16)
     bins = rows.ranks[ranked_by]
     yield Key(SELECTION, name, ranked_by), rows.binned(rows.ratios[name], bins, rank.width)
 
@@ -162,8 +162,8 @@ def _fill_pair_plane(
     """
     (figure, name), (spacing, reach) = names, spacings
     across, up = values
-    cells = spacing.index(across), spacing.index(up)
-    yield rows.plane(Key(PAIR_PLANES[figure], name, EVERYWHERE), *cells, (spacing, spacing))
+    fine_bins = spacing.index(across), spacing.index(up)
+    yield rows.plane(Key(PAIR_PLANES[figure], name, EVERYWHERE), *fine_bins, (spacing, spacing))
     known = [(each > reach.low) & (each < reach.high) for each in values]
     both = np.where(known[0] & known[1], 1.0, np.nan)
     sums = [across * both, up * both, (across + up) * both]
@@ -173,13 +173,13 @@ def _fill_pair_plane(
 
 
 def class_spacing(plan: EvaluationPlan) -> Spacing:
-    """A cell for each combination of the classes that a row is in."""
+    """A fine bin for each combination of the classes that a row is in."""
     number = 2 ** len(plan.classes)
     return Spacing(scale="linear", low=0.0, high=float(number), cells=number)
 
 
 def _classify(rows: EvaluationSlab) -> Int32Array:
-    """Rows by their classes: bit i of the cell's number says that a row is in class i."""
+    """Rows by their classes: bit i of the fine bin's number says that a row is in class i."""
     code = np.ones(len(rows.target), np.int32)
     for bit, conditions in enumerate(rows.plan.classes.values()):
         code[select(rows.table, rows.plan, conditions)] += 1 << bit
@@ -200,7 +200,7 @@ def _fill_ratio(rows: EvaluationSlab, name: str, ratio: FloatArray) -> Leaves:
 def _fill_plane(rows: EvaluationSlab, name: str, values: FloatArray) -> None:
     if rows.plan.plane_axes:
         quantity = Quantity.of(values, rows.plan.plane)
-        rows.add(PLANE, name, rows.plan.plane, quantity.cells)
+        rows.add(PLANE, name, rows.plan.plane, quantity.fine_bins)
 
 
 def _fill_map(rows: EvaluationSlab, name: str, chosen: FloatArray | None) -> Leaves:
@@ -222,8 +222,8 @@ def _fill_window(rows: EvaluationSlab, name: str, columns: Columns) -> Leaves:
         return
     sigma = columns["sigma_tot"]
     inside = (sigma > window[0]) & (sigma < window[1])
-    cell = np.where(inside, np.int32(1), np.int32(UNSEEN))
-    rows.add(WINDOW, name, Spacing(scale="linear", low=0, high=1, cells=1), cell)
+    fine_bin = np.where(inside, np.int32(1), np.int32(UNSEEN))
+    rows.add(WINDOW, name, Spacing(scale="linear", low=0, high=1, cells=1), fine_bin)
     yield from _fill_map(rows, name, np.where(inside, 1.0, np.nan))
 
 

@@ -35,7 +35,7 @@ DENSITY_COLUMNS = (
 
 
 class PlannedMap(Record):
-    """Columns and cells of the map of clusters, in r and |z|."""
+    """Columns and fine bins of the map of clusters, in r and |z|."""
 
     distance: str
     rapidity: str
@@ -55,9 +55,9 @@ class EvaluationPlan(Record):
         classes: By name: conditions on rows that spectra show apart.
         map: Of all clusters; None for none.
         regions: By name: conditions.
-        plane: Cells of the target in two-dimensional figures.
+        plane: Fine bins of the target in two-dimensional figures.
         baseline_bins: Numerator bins of the baseline.
-        baseline_cells: Its cells, in log10 of the target.
+        baseline_cells: Its fine bins, in log10 of the target.
         partial: Sets whose models see fewer features than the exact density is of: an excess over
             it says nothing about them.
     """
@@ -72,7 +72,7 @@ class EvaluationPlan(Record):
     map: PlannedMap | None
     plane: Spacing
     baseline_bins: Spacing | None
-    baseline_cells: Spacing | None
+    baseline_fine_bins: Spacing | None
     partial: tuple[str, ...] = ()
 
     @property
@@ -137,8 +137,8 @@ def plan_evaluation(
     """
     low, high = _target_range(manifest)
     target = manifest.require_target()
-    cells = settings.fine.plane_cells
-    bins, log_cells = _baseline_spacings(settings, manifest)
+    fine_bins = settings.fine.plane_cells
+    bins, log_fine_bins = _baseline_spacings(settings, manifest)
     plan = EvaluationPlan(
         settings=settings,
         target=target,
@@ -148,9 +148,9 @@ def plan_evaluation(
         regions=_resolve_populations(settings, manifest),
         classes=_resolve_regions("classes", settings.classes, manifest),
         map=_plan_map(settings.map, manifest),
-        plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=cells),
+        plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=fine_bins),
         baseline_bins=bins,
-        baseline_cells=log_cells,
+        baseline_fine_bins=log_fine_bins,
         partial=tuple(sorted(partial)),
     )
     num_bins = sum(axis.num_bins for axis in plan.axes_of("spectra"))  # the others are among them
@@ -265,22 +265,22 @@ def _plan_map(given: MapSettings | None, manifest: DatasetManifest) -> PlannedMa
     known = {column.name for column in manifest.columns}
     if given is None or not {given.distance, given.rapidity} <= known:
         return None
-    cells = [max(1, round(end / given.cell)) for end in (given.r, given.z)]
-    r, z = (Spacing(scale="linear", low=0.0, high=n * given.cell, cells=n) for n in cells)
+    fine_bins = [max(1, round(end / given.cell)) for end in (given.r, given.z)]
+    r, z = (Spacing(scale="linear", low=0.0, high=n * given.cell, cells=n) for n in fine_bins)
     return PlannedMap(distance=given.distance, rapidity=given.rapidity, r=r, z=z)
 
 
 def _baseline_spacings(
     settings: EvaluateSettings, manifest: DatasetManifest
 ) -> tuple[Spacing | None, Spacing | None]:
-    """Bins of the numerator and cells of log10 of the target; None without a baseline."""
+    """Bins of the numerator and fine bins of log10 of the target; None without a baseline."""
     if settings.baseline is None or manifest.target is None:
         return None, None
     low, high = _target_range(manifest)
-    margin, cells = settings.baseline.margin, settings.baseline.cells
+    margin, fine_bins = settings.baseline.margin, settings.baseline.cells
     return (
         even_spacing(manifest.target.numerator, settings.baseline.bins, manifest),
-        Spacing(scale="linear", low=low - margin, high=high + margin, cells=cells),
+        Spacing(scale="linear", low=low - margin, high=high + margin, cells=fine_bins),
     )
 
 

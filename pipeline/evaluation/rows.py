@@ -21,7 +21,7 @@ from pipeline.statistics.binning import (
     Grouped,
     Spacing,
     edge_bins,
-    group_cells,
+    group_fine_bins,
     number_bins,
 )
 from pipeline.statistics.histogram import DenseHistogram, FineBins, FineHistogram
@@ -45,24 +45,24 @@ COVERAGES = {"coverage68": ("q16", "q84", 0.68), "coverage95": ("q025", "q975", 
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """The fine cells [N] of a quantity."""
+    """The fine bins [N] of a quantity."""
 
     spacing: Spacing
-    cells: Int32Array
+    fine_bins: Int32Array
 
     @classmethod
     def of(cls, values: RealArray, spacing: Spacing) -> Self:
-        """The fine cell [N] of each of the values [N]."""
+        """The fine bin [N] of each of the values [N]."""
         return cls(spacing, spacing.index(values))
 
     @functools.cached_property
     def rows(self) -> SortedRows:
-        """The rows in the order of their cells."""
-        return sort_rows(self.cells, self.spacing.width)
+        """The rows in the order of their fine bins."""
+        return sort_rows(self.fine_bins, self.spacing.width)
 
     def grouped(self, groups: Grouped) -> Int32Array:
-        """The groups [N] of the cells."""
-        return group_cells(self.cells, groups.of_cells)
+        """The groups [N] of the fine bins."""
+        return group_fine_bins(self.fine_bins, groups.of_fine_bins)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +81,7 @@ class EvaluationSlab:
         populations: By name: indices of its rows; None for all rows.
         profiles: What the rows are added to in the bins of all axes.
         ratios: By set: calibrated over true values, as far as they are filled.
-        ranks: By set: [N] cell of the relative uncertainty, likewise.
+        ranks: By set: [N] fine bin of the relative uncertainty, likewise.
     """
 
     plan: EvaluationPlan
@@ -124,7 +124,7 @@ class EvaluationSlab:
     def histogram(self, figure: Figure[FineHistogram], name: str, quantity: Quantity) -> Leaves:
         """A fine histogram for each population."""
         for population, chosen in self.populations.items():
-            some, weights = self._choose(quantity.cells, chosen)
+            some, weights = self._choose(quantity.fine_bins, chosen)
             leaf = FineHistogram.of_index(some, quantity.spacing, weights=weights)
             yield Key(figure, name, population), leaf
 
@@ -137,16 +137,16 @@ class EvaluationSlab:
     def profile(
         self, figure: Figure[DenseHistogram], name: str, quantity: Quantity, groups: Grouped
     ) -> None:
-        """Adds a quantity, in groups of its cells, to its histogram in the bins of all axes."""
+        """Adds a quantity, in groups of its fine bins, to its histogram in the bins of all axes."""
         self.add(figure, name, groups, quantity.grouped(groups))
 
     def add(
-        self, figure: Figure[DenseHistogram], name: str, spacing: FineBins, cells: Int32Array
+        self, figure: Figure[DenseHistogram], name: str, spacing: FineBins, fine_bins: Int32Array
     ) -> None:
-        """Adds rows by their cells [N] to what is counted in the bins of all axes of a figure."""
+        """Adds rows by their fine bins [N] to what is counted in the bins of all axes."""
         bins, totals = self._numbered(figure.axes)
         key = Key(figure, name, AXES)
-        self.profiles.add(key, spacing, cells, bins, len(totals), self.weights)
+        self.profiles.add(key, spacing, fine_bins, bins, len(totals), self.weights)
 
     def _numbered(self, group: AxisGroup) -> tuple[Bins, FloatArray]:
         """Bins [N, A] of a group's axes, numbered through, and their totals [B, 3]."""
@@ -184,7 +184,7 @@ class EvaluationSlab:
     def plane(
         self, key: Key, across: Int32Array, up: Int32Array, spacings: tuple[Spacing, Spacing]
     ) -> tuple[Key, Leaf]:
-        """Rows in two dimensions; those without either number are in no cell."""
+        """Rows in two dimensions; those without either number are in no fine bin."""
         first, second = spacings
         leaf = FineHistogram.of_index(
             np.where(across >= 0, up, np.int32(OUTSIDE)),

@@ -186,7 +186,7 @@ def fill_scores(
     yield rows.means(SCORE_MEANS, name, [np.asarray(each, np.float64) for each in binned])
     if "pit" in columns:
         spacing = pit_spacing(rows.plan.settings.fine.pit_cells)
-        # A value of exactly 1 belongs to the last cell, not beyond it.
+        # A value of exactly 1 belongs to the last fine bin, not beyond it.
         pit = np.minimum(wide(columns, "pit"), np.nextafter(1.0, 0.0))
         quantity = Quantity.of(pit, spacing)
         yield from rows.histogram(PIT, name, quantity)
@@ -194,6 +194,6 @@ def fill_scores(
         rows.profile(PIT_ON_AXES, name, quantity, groups)
 
 
-def pit_spacing(cells: int) -> Spacing:
-    """The cells of a probability integral transform."""
-    return Spacing(scale="linear", low=0.0, high=1.0, cells=cells)
+def pit_spacing(fine_bins: int) -> Spacing:
+    """The fine bins of a probability integral transform."""
+    return Spacing(scale="linear", low=0.0, high=1.0, cells=fine_bins)

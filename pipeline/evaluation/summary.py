@@ -54,9 +54,9 @@ def summarise(evaluation: Evaluation) -> dict[str, float]:
 
 
 def ks_distance(pit: FineHistogram, bin_number: int = 0) -> float:
-    """Largest distance of the distribution of a PIT from the uniform one, at the cells' edges.
+    """Largest distance of the distribution of a PIT from the uniform one, at the fine bins' edges.
 
-    The distance over all values is larger by at most one cell's width. NaN where the weights do
+    The distance over all values is larger by at most one fine bin's width. NaN where the weights do
     not add up to any.
     """
     edges, _, weights, _ = pit.rebinned(1, bin_number)

@@ -1,1 +1,1 @@
-"""Look-up tables: a calibration in bins, in the style of local cell weighting."""
+"""Look-up tables: a calibration in bins, in the style of local fine bin weighting."""

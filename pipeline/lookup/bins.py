@@ -54,10 +54,10 @@ class Quantities:
         places = np.array([self.places[_quantity(axis)] for axis in axes])
         starts = np.array([_on_scale(axis, axis.low) for axis in axes])
         ends = np.array([_on_scale(axis, axis.high) for axis in axes])
-        cells = np.array([axis.bins for axis in axes])
+        sizes = np.array([axis.bins for axis in axes])
         out = np.empty(self.values_QN.shape[1], np.int64)
         is_log = np.array([axis.scale == "log" for axis in axes])
-        spacing = starts, cells / (ends - starts), cells, is_log
+        spacing = starts, sizes / (ends - starts), sizes, is_log
         _flat_bins(self.values_QN, self.scaled_QN, places, spacing, out)
         return out
 
@@ -108,12 +108,12 @@ def _flat_bins(
     spacing: tuple[FloatArray, FloatArray, IntArray, BoolArray],
     out: IntArray,
 ) -> None:
-    starts_A, steps_A, cells_A, is_log_A = spacing
+    starts_A, steps_A, sizes_A, is_log_A = spacing
     place_N = np.empty(out.size)
     out[:] = 0
     for a in range(places_A.size):
         values_N, scaled_N = values_QN[places_A[a]], scaled_QN[places_A[a]]
-        start, step, cells = starts_A[a], steps_A[a], cells_A[a]
+        start, step, size = starts_A[a], steps_A[a], sizes_A[a]
         for i in range(out.size):
             place_N[i] = (scaled_N[i] - start) * step
         if is_log_A[a]:
@@ -122,7 +122,7 @@ def _flat_bins(
             if np.isnan(place_N[i]) or out[i] < 0:
                 out[i] = -1
             else:
-                out[i] = out[i] * cells + np.int64(min(max(place_N[i], 0.0), cells - 1.0))
+                out[i] = out[i] * size + np.int64(min(max(place_N[i], 0.0), size - 1.0))
 
 
 @kernel

@@ -13,23 +13,23 @@ from pipeline.lookup.bins import UNKNOWN, Quantities, num_bins
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.numerics.arrays import Columns, FloatArray, IntArray
 
-CELLS = 4096  # over the range of the training rows: some thousandths of the ratio each
+FINE_BINS = 4096  # over the range of the training rows: some thousandths of the ratio each
 
 
 @dataclass(frozen=True, slots=True)
 class FineSums:
-    """Weights by bin and fine cell; only occupied cells are kept.
+    """Weights by bin and fine bin; only occupied fine bins are kept.
 
     Attributes:
-        low: log10 of the ratio at the first cell's lower edge.
-        high: At the last cell's upper edge; rows beyond are in the end cells.
-        cells: [C] bin x CELLS + cell, rising.
+        low: log10 of the ratio at the first fine bin's lower edge.
+        high: At the last fine bin's upper edge; rows beyond are in the end fine bins.
+        fine_bins: [C] bin x FINE_BINS + fine bin, rising.
         weights: [C] sums.
     """
 
     low: float
     high: float
-    cells: IntArray
+    fine_bins: IntArray
     weights: FloatArray
 
     @classmethod
@@ -42,25 +42,25 @@ class FineSums:
     ) -> Self:
         """The sums of N rows with a positive ratio; their weights are 1 if None."""
         low, high = log10_range
-        place = (np.log10(ratio) - low) * (CELLS / (high - low))
-        cells = bins * CELLS + np.clip(place, 0, CELLS - 1).astype(np.int64)
+        place = (np.log10(ratio) - low) * (FINE_BINS / (high - low))
+        fine_bins = bins * FINE_BINS + np.clip(place, 0, FINE_BINS - 1).astype(np.int64)
         return cls(
-            low, high, *_sum_equal(cells, np.ones(len(bins)) if weights is None else weights)
+            low, high, *_sum_equal(fine_bins, np.ones(len(bins)) if weights is None else weights)
         )
 
     def __add__(self, other: "FineSums") -> "FineSums":
-        cells = np.concatenate([self.cells, other.cells])
+        fine_bins = np.concatenate([self.fine_bins, other.fine_bins])
         weights = np.concatenate([self.weights, other.weights])
-        return FineSums(self.low, self.high, *_sum_equal(cells, weights))
+        return FineSums(self.low, self.high, *_sum_equal(fine_bins, weights))
 
     def medians(self, num_bins: int, stride: int) -> FloatArray:
         """The median of the ratio [num_bins / stride] with `stride` bins after each other as one.
 
-        Interpolated within its cell; NaN where the weights do not add up to any.
+        Interpolated within its fine bin; NaN where the weights do not add up to any.
         """
-        owner, cell = np.divmod(self.cells, CELLS)
-        keys, weights = _sum_equal(owner // stride * CELLS + cell, self.weights)
-        owner, cell = np.divmod(keys, CELLS)
+        owner, fine_bin = np.divmod(self.fine_bins, FINE_BINS)
+        keys, weights = _sum_equal(owner // stride * FINE_BINS + fine_bin, self.weights)
+        owner, fine_bin = np.divmod(keys, FINE_BINS)
         first = np.searchsorted(owner, np.arange(num_bins // stride))
         last = np.searchsorted(owner, np.arange(num_bins // stride), side="right") - 1
         reached = np.concatenate([[0.0], np.cumsum(weights)])
@@ -70,14 +70,14 @@ class FineSums:
         at = np.searchsorted(reached[1:], half[known])
         at = np.clip(at, first[known], last[known])
         share = (half[known] - reached[at]) / weights[at]
-        step = (self.high - self.low) / CELLS
-        medians[known] = 10.0 ** (self.low + (cell[at] + share) * step)
+        step = (self.high - self.low) / FINE_BINS
+        medians[known] = 10.0 ** (self.low + (fine_bin[at] + share) * step)
         return medians
 
 
-def _sum_equal(cells: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Each cell once, rising, with the sum of its weights."""
-    each, place = np.unique(cells, return_inverse=True)
+def _sum_equal(fine_bins: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Each fine bin once, rising, with the sum of its weights."""
+    each, place = np.unique(fine_bins, return_inverse=True)
     return each, np.asarray(np.bincount(place, weights, len(each)), np.float64)
 
 
@@ -132,7 +132,7 @@ class TableSums:
         em: Electromagnetic rows in the bins of P_EM.
         other: All other labelled rows, likewise.
         ratios: Those in the bins of the weight, with the ratio of true to uncalibrated value.
-        fine: The same ratios in fine cells, for medians; None for means.
+        fine: The same ratios in fine bins, for medians; None for means.
         unlabelled: Rows without a label or a bin, which are in no sum.
     """
 

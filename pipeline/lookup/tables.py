@@ -108,7 +108,7 @@ def mean_of(values: FloatArray, weights: FloatArray) -> Estimate:
 
 
 def median_of(fine: FineSums, num_bins: int) -> Estimate:
-    """Estimates the median of what fine cells hold in B bins."""
+    """Estimates the median of what fine bins hold in B bins."""
 
     def estimate(stride: int) -> FloatArray:
         return fine.medians(num_bins, stride)
@@ -258,7 +258,7 @@ def export_csv(table: Table) -> str:
         "level": table.filled.levels[seen].tolist(),
     }
     rows = zip(*columns.values(), strict=True)
-    lines = [",".join(columns), *(",".join(f"{cell:.9g}" for cell in row) for row in rows)]
+    lines = [",".join(columns), *(",".join(f"{value:.9g}" for value in row) for row in rows)]
     return "\n".join(lines) + "\n"
 
 

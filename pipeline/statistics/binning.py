@@ -1,4 +1,4 @@
-"""Values into cells and bins; compiled.
+"""Values into fine bins and bins; compiled.
 
 A `Spacing` is a scale of fine, even bins, linear or logarithmic, for quantiles of a stream.
 """
@@ -18,27 +18,27 @@ from pipeline.numerics.special import ROUGH_LOG, rough_log
 
 Bins = NDArray[np.uint16]
 
-OUTSIDE = -1  # the cell of a value that is not a number
-UNSEEN = -2  # the cell of a row that is not asked for
+OUTSIDE = -1  # the fine bin of a value that is not a number
+UNSEEN = -2  # the fine bin of a row that is not asked for
 
 _BLOCK = 512  # values at a time whose logarithms are vector instructions
 
 
 @exact_kernel
-def linear_cells(values: RealArray, start: float, scale: float, cells: int) -> Int32Array:
-    """The cell of each value [N] for evenly spaced edges; `scale` is cells per unit."""
+def linear_fine_bins(values: RealArray, start: float, scale: float, fine_bins: int) -> Int32Array:
+    """The fine bin of each value [N] for evenly spaced edges; `scale` is fine bins per unit."""
     out = np.empty(len(values), np.int32)
     for i in range(len(values)):
         step = np.floor((np.float64(values[i]) - start) * scale) + 1.0
         if step != step:  # noqa: PLR0124 - no number
             out[i] = OUTSIDE
         else:
-            out[i] = np.int32(min(max(step, 0.0), cells + 1.0))
+            out[i] = np.int32(min(max(step, 0.0), fine_bins + 1.0))
     return out
 
 
 @exact_kernel
-def log_cells(values: RealArray, start: float, scale: float, cells: int) -> Int32Array:
+def log_fine_bins(values: RealArray, start: float, scale: float, fine_bins: int) -> Int32Array:
     """The same for values whose logarithms are evenly spaced; zero and less are below all.
 
     Where an approximate logarithm is too near to an edge, the exact one decides.
@@ -54,17 +54,17 @@ def log_cells(values: RealArray, start: float, scale: float, cells: int) -> Int3
             step = np.floor(steps[i - first])
             rest = steps[i - first] - step
             if margin < rest < 1.0 - margin:
-                out[i] = np.int32(min(max(step, 0.0), cells + 1.0))
+                out[i] = np.int32(min(max(step, 0.0), fine_bins + 1.0))
             else:
-                out[i] = _log_cell(np.float64(values[i]), start, scale, cells)
+                out[i] = _log_fine_bin(np.float64(values[i]), start, scale, fine_bins)
     return out
 
 
 @exact_kernel
-def _log_cell(value: float, start: float, scale: float, cells: int) -> int:
+def _log_fine_bin(value: float, start: float, scale: float, fine_bins: int) -> int:
     if value > 0.0:
         step = np.floor((np.log(value) - start) * scale) + 1.0
-        return int(min(max(step, 0.0), cells + 1.0))
+        return int(min(max(step, 0.0), fine_bins + 1.0))
     return 0 if value <= 0.0 else OUTSIDE
 
 
@@ -106,11 +106,11 @@ def _corrected(at: int, value: float, edges: FloatArray) -> int:
 
 
 @exact_kernel
-def group_cells(cells: Int32Array, groups: Int32Array) -> Int32Array:
-    """The group of each cell [N]; OUTSIDE stays so."""
-    out = np.empty_like(cells)
-    for i in range(len(cells)):
-        out[i] = groups[np.uint32(cells[i])] if cells[i] >= 0 else cells[i]
+def group_fine_bins(fine_bins: Int32Array, groups: Int32Array) -> Int32Array:
+    """The group of each fine bin [N]; OUTSIDE stays so."""
+    out = np.empty_like(fine_bins)
+    for i in range(len(fine_bins)):
+        out[i] = groups[np.uint32(fine_bins[i])] if fine_bins[i] >= 0 else fine_bins[i]
     return out
 
 
@@ -129,17 +129,17 @@ def number_bins(bins: Bins, starts: Bins) -> Bins:
     return out
 
 
-CORE = 0.2  # |log x| from which on groups of cells around one widen
+CORE = 0.2  # |log x| from which on groups of fine bins around one widen
 
 
 class Spacing(Record):
-    """Cells of equal width in x (linear) or in log x (log), and one flow cell at each end.
+    """Fine bins of equal width in x (linear) or in log x (log), and one flow bin at each end.
 
     Attributes:
         scale: What is evenly spaced.
-        low: Lower edge of the first cell.
-        high: Upper edge of the last cell.
-        cells: Number of cells between the two.
+        low: Lower edge of the first fine bin.
+        high: Upper edge of the last fine bin.
+        cells: Number of fine bins between the two.
     """
 
     scale: Literal["log", "linear"]
@@ -159,34 +159,34 @@ class Spacing(Record):
 
     @property
     def width(self) -> int:
-        """Number of cells with both flow cells."""
+        """Number of fine bins with both flow bins."""
         return self.cells + 2
 
     @property
     def resolution(self) -> float:
-        """Width of a cell: relative (upper/lower edge - 1) if log, absolute if linear."""
+        """Width of a fine bin: relative (upper/lower edge - 1) if log, absolute if linear."""
         if self.scale == "log":
             return float((self.high / self.low) ** (1 / self.cells) - 1)
         return (self.high - self.low) / self.cells
 
     def edges(self) -> FloatArray:
-        """The edges [cells + 1]; not to be changed."""
+        """The edges [fine bins + 1]; not to be changed."""
         return _edges(self.scale, self.low, self.high, self.cells)
 
     def index(self, values: RealArray) -> Int32Array:
-        """The cell of each value [N]: 0 below low, 1 to cells inside, cells + 1 from high on.
+        """The fine bin of each value [N]: 0 below low, 1 to `cells` inside, then `cells` + 1.
 
         What is no number gets OUTSIDE; on a log scale zero and less are below low.
         """
         if self.scale == "log":
             start, stop = np.log(self.low), np.log(self.high)
-            return log_cells(values, start, self.cells / (stop - start), self.cells)
+            return log_fine_bins(values, start, self.cells / (stop - start), self.cells)
         scale = self.cells / (self.high - self.low)
-        return linear_cells(values, self.low, scale, self.cells)
+        return linear_fine_bins(values, self.low, scale, self.cells)
 
 
 class Grouped(Record):
-    """Some neighbouring cells of a spacing taken together.
+    """Some neighbouring fine bins of a spacing taken together.
 
     Attributes:
         base: The spacing.
@@ -198,14 +198,14 @@ class Grouped(Record):
 
     @classmethod
     def evenly(cls, base: Spacing, group: int) -> Self:
-        """Groups of as many cells; the last one may be smaller."""
+        """Groups of as many fine bins; the last one may be smaller."""
         return cls(base=base, starts=(*range(0, base.cells, group), base.cells))
 
     @classmethod
     def around_one(cls, base: Spacing) -> Self:
-        """Single cells of a log spacing near 1, groups that widen with the distance from there.
+        """Single fine bins of a log spacing near 1, groups that widen with the distance from there.
 
-        With x the distance in log, they are about sqrt(1 + (x / 0.2)^2) cells wide.
+        With x the distance in log, they are about sqrt(1 + (x / 0.2)^2) fine bins wide.
         """
         one = -math.log(base.low) / math.log(base.high / base.low) * base.cells
         reach = CORE * base.cells / math.log(base.high / base.low)
@@ -224,12 +224,12 @@ class Grouped(Record):
 
     @property
     def cells(self) -> int:
-        """Number of groups, without the flow cells."""
+        """Number of groups, without the flow bins."""
         return len(self.starts) - 1
 
     @property
     def width(self) -> int:
-        """Number of groups with both flow cells."""
+        """Number of groups with both flow bins."""
         return self.cells + 2
 
     @property
@@ -240,7 +240,7 @@ class Grouped(Record):
         return float(widths.max())
 
     def edges(self) -> FloatArray:
-        """The edges [cells + 1]; not to be changed."""
+        """The edges [fine bins + 1]; not to be changed."""
         return self._kept_edges
 
     @functools.cached_property
@@ -249,19 +249,19 @@ class Grouped(Record):
 
     def index(self, values: RealArray) -> Int32Array:
         """The group of each value [N], as `Spacing.index`."""
-        return group_cells(self.base.index(values), self.of_cells)
+        return group_fine_bins(self.base.index(values), self.of_fine_bins)
 
     @functools.cached_property
-    def of_cells(self) -> Int32Array:
-        """The group of each cell of the base [base.width], flow cells at both ends."""
+    def of_fine_bins(self) -> Int32Array:
+        """The group of each fine bin of the base [base.width], flow bins at both ends."""
         groups = np.searchsorted(self.starts, np.arange(self.base.cells), side="right")
         return np.concatenate([[0], groups, [self.cells + 1]]).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=256)
-def _edges(scale: str, low: float, high: float, cells: int) -> FloatArray:
+def _edges(scale: str, low: float, high: float, fine_bins: int) -> FloatArray:
     make = np.geomspace if scale == "log" else np.linspace
-    edges = np.asarray(make(low, high, cells + 1), dtype=np.float64)
+    edges = np.asarray(make(low, high, fine_bins + 1), dtype=np.float64)
     edges.flags.writeable = False
     return edges
 

@@ -22,9 +22,9 @@ ROUNDING = 1e-12
 def narrowest_interval(
     low: FloatArray, high: FloatArray, weights: FloatArray, content: float
 ) -> tuple[float, float, int, int]:
-    """Ends of the narrowest interval with the given share, and the cells that hold them.
+    """Ends of the narrowest interval with the given share, and the fine bins that hold them.
 
-    The density is constant in each cell, so one end of a narrowest interval is at a cell's edge:
+    The density is constant in each fine bin, so one end of a narrowest interval is at an edge:
     trying all lower edges as left ends and all upper edges as right ends is exact. The other end
     only moves up as the first does.
 
@@ -35,17 +35,17 @@ def narrowest_interval(
         content: Share of the weight.
     """
     after = np.cumsum(weights)
-    cells = low, high, weights, after
-    one, two = _from_left(cells, content), _from_right(cells, content)
+    fine_bins = low, high, weights, after
+    one, two = _from_left(fine_bins, content), _from_right(fine_bins, content)
     return two if two[1] - two[0] < one[1] - one[0] else one
 
 
 @exact_kernel
 def _from_left(
-    cells: tuple[FloatArray, FloatArray, FloatArray, FloatArray], content: float
+    fine_bins: tuple[FloatArray, FloatArray, FloatArray, FloatArray], content: float
 ) -> tuple[float, float, int, int]:
-    """The narrowest of the intervals that begin with a cell."""
-    low, high, weights, after = cells
+    """The narrowest of the intervals that begin with a fine bin."""
+    low, high, weights, after = fine_bins
     last = len(weights) - 1
     need, slack = content * after[last], ROUNDING * after[last]
     best, found, at = np.inf, (np.nan, np.nan, 0, 0), 0
@@ -63,10 +63,10 @@ def _from_left(
 
 @exact_kernel
 def _from_right(
-    cells: tuple[FloatArray, FloatArray, FloatArray, FloatArray], content: float
+    fine_bins: tuple[FloatArray, FloatArray, FloatArray, FloatArray], content: float
 ) -> tuple[float, float, int, int]:
-    """The narrowest of the intervals that end with a cell."""
-    low, high, weights, after = cells
+    """The narrowest of the intervals that end with a fine bin."""
+    low, high, weights, after = fine_bins
     last = len(weights) - 1
     need, slack = content * after[last], ROUNDING * after[last]
     best, found, at = np.inf, (np.nan, np.nan, 0, 0), 0
@@ -86,7 +86,7 @@ def _from_right(
 def quantile_of(
     low: FloatArray, high: FloatArray, weights: FloatArray, probability: float
 ) -> tuple[float, int]:
-    """The smallest x below which the given share of the weight lies, and its cell; C > 0."""
+    """The smallest x below which the given share of the weight lies, and its fine bin; C > 0."""
     size = len(weights)
     after = np.cumsum(weights)
     amount = probability * after[size - 1]
@@ -136,7 +136,7 @@ class Estimates(NamedTuple):
     """Median and narrowest interval, with their errors and bounds.
 
     A bound is how far the estimate of the rows themselves may lie from the one given: infinite
-    where it lies beyond the cells, NaN where negative weights made cells flow together.
+    where it lies beyond the fine bins, NaN where negative weights made fine bins flow together.
     """
 
     median: float
@@ -151,10 +151,10 @@ class Estimates(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distribution:
-    """Occupied cells in rising order, taken as evenly filled.
+    """Occupied fine bins in rising order, taken as evenly filled.
 
-    Against the exact order statistics a quantile is off by at most one cell's width and the
-    width of the narrowest interval by at most two, since an entry never leaves its cell.
+    Against the exact order statistics a quantile is off by at most one fine bin's width and the
+    width of the narrowest interval by at most two, since an entry never leaves its fine bin.
 
     Rows may have negative weights. The sum of weights below x, F, may then fall with x; it is
     replaced by the rising function next to it (least squares: isotonic regression), which has the
@@ -215,7 +215,7 @@ class Distribution:
     def estimates(self) -> Estimates | None:
         """Median and narrowest interval; None if there is no distribution.
 
-        The exact median lies where the cells' F first reaches a half, with negative weights
+        The exact median lies where the fine bins' F first reaches a half, with negative weights
         between there and where it does so for the last time.
         """
         rising = self.rising()
@@ -237,7 +237,7 @@ class Distribution:
         )
 
     def inverse(self) -> "Distribution":
-        """The distribution of 1/x, from the same cells in the reverse order."""
+        """The distribution of 1/x, from the same fine bins in the reverse order."""
         low, high = 1 / self.high[::-1], 1 / self.low[::-1]
         return Distribution(low, high, self.weights[::-1].copy(), self.rows, self.squares)
 

@@ -15,7 +15,7 @@ from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.sparse_histogram import (
     Occupied,
     SortedRows,
-    count_cells,
+    count_fine_bins,
     group_rows,
     merge_occupied,
     sort_rows,
@@ -27,20 +27,20 @@ BinNumbers = NDArray[np.integer]
 
 _NONE = np.zeros(0)
 _ONE_BIN = np.zeros(0, np.uint16)
-_FEW_CELLS = 1 << 17  # whose counts stay in the second-level cache
+_FEW_FINE_BINS = 1 << 17  # whose counts stay in the second-level cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FineHistogram:
-    """Rows in fine cells of a quantity, separately for B bins of something else.
+    """Rows in fine bins of a quantity, separately for B bins of something else.
 
-    Only occupied cells are kept, so that a wide range costs nothing; counts merge exactly.
+    Only occupied fine bins are kept, so that a wide range costs nothing; counts merge exactly.
 
     Attributes:
-        spacing: The fine cells of the quantity.
+        spacing: The fine bins of the quantity.
         num_bins: B; 1 for an inclusive histogram.
-        occupied: The cells that hold rows: bin x spacing.width + index.
-        outside: [B] rows whose value was no number; they are in no cell.
+        occupied: The fine bins that hold rows: bin x spacing.width + index.
+        outside: [B] rows whose value was no number; they are in no fine bin.
     """
 
     spacing: FineBins
@@ -79,13 +79,13 @@ class FineHistogram:
         num_bins: int = 1,
         weights: FloatArray | None = None,
     ) -> Self:
-        """The histogram of rows whose fine cell is known already; the rest as in `of_sorted`."""
+        """The histogram of rows whose fine bin is known already; the rest as in `of_sorted`."""
         index = index.astype(np.int32, copy=False)
-        if num_bins * spacing.width > _FEW_CELLS:
+        if num_bins * spacing.width > _FEW_FINE_BINS:
             rows = sort_rows(index, spacing.width)
             return cls.of_sorted(rows, spacing, bins=bins, num_bins=num_bins, weights=weights)
         at, some = _arrays(bins, weights)
-        occupied, outside = count_cells(index, at, num_bins, spacing.width, some)
+        occupied, outside = count_fine_bins(index, at, num_bins, spacing.width, some)
         return cls(spacing, num_bins, occupied, outside)
 
     @classmethod
@@ -101,8 +101,8 @@ class FineHistogram:
         """The histogram of rows that are sorted already, for use with several axes.
 
         Args:
-            rows: From `occupied.sort_rows` of the rows' fine cells.
-            spacing: The fine cells.
+            rows: From `occupied.sort_rows` of the rows' fine bins.
+            spacing: The fine bins.
             bins: [N] bin of each row in [0, num_bins); all in bin 0 if None.
             num_bins: B.
             weights: [N], of either sign; 1 if None.
@@ -125,36 +125,36 @@ class FineHistogram:
         return FineHistogram(self.spacing, self.num_bins, merged, self.outside + other.outside)
 
     @property
-    def cells(self) -> Int32Array:
-        """[C] occupied cells in rising order."""
-        return self.occupied.cells
+    def fine_bins(self) -> Int32Array:
+        """[C] occupied fine bins in rising order."""
+        return self.occupied.fine_bins
 
     @property
     def counts(self) -> IntArray:
-        """Number of rows in each of the C occupied cells."""
+        """Number of rows in each of the C occupied fine bins."""
         return self.occupied.counts
 
     @property
     def weights(self) -> FloatArray:
-        """Sum of the weights w in each of the C occupied cells."""
+        """Sum of the weights w in each of the C occupied fine bins."""
         return _weighted(self.occupied).weights
 
     @property
     def squares(self) -> FloatArray:
-        """Sum of w^2 in each of the C occupied cells, the variance of the sum of w."""
+        """Sum of w^2 in each of the C occupied fine bins, the variance of the sum of w."""
         return _weighted(self.occupied).squares
 
     @property
     def rows(self) -> IntArray:
-        """Rows in each bin [B], flow cells included."""
+        """Rows in each bin [B], flow bins included."""
         rows = np.bincount(self._owner, self.counts, self.num_bins)  # exact below 2^53
         return rows.astype(np.int64)
 
     def distribution(self, bin_number: int = 0) -> Distribution:
-        """What fell into one bin, ready for quantiles; flow cells have no width."""
-        chosen = self._cells_of(bin_number)
+        """What fell into one bin, ready for quantiles; flow bins have no width."""
+        chosen = self._fine_bins_of(bin_number)
         edges = self.spacing.edges()
-        index = self.cells[chosen] - bin_number * self.spacing.width
+        index = self.fine_bins[chosen] - bin_number * self.spacing.width
         last = len(edges) - 1
         occupied = _weighted(_take(self.occupied, chosen))
         return Distribution(
@@ -168,13 +168,13 @@ class FineHistogram:
     def rebinned(
         self, group: int, bin_number: int = 0
     ) -> tuple[FloatArray, IntArray, FloatArray, FloatArray]:
-        """One bin's cells in groups, without flow: edges [G + 1], rows, sums of w, of w^2 [G].
+        """One bin's fine bins in groups, without flow: edges [G + 1], rows, sums of w, of w^2 [G].
 
         A last group that is not full is left out.
         """
         num_groups = self.spacing.cells // group
-        chosen = self._cells_of(bin_number)
-        index = self.cells[chosen] - bin_number * self.spacing.width
+        chosen = self._fine_bins_of(bin_number)
+        index = self.fine_bins[chosen] - bin_number * self.spacing.width
         at = (index - 1) // group
         keep = (index >= 1) & (at < num_groups)
         rows, weights, squares = (
@@ -186,26 +186,29 @@ class FineHistogram:
 
     def up_to(self, bin_number: int) -> "FineHistogram":
         """The inclusive histogram of all bins up to one of them, that one included."""
-        end = int(np.searchsorted(self.cells, (bin_number + 1) * self.spacing.width))
-        index = self.cells[:end] % self.spacing.width
+        end = int(np.searchsorted(self.fine_bins, (bin_number + 1) * self.spacing.width))
+        index = self.fine_bins[:end] % self.spacing.width
         rows, weights, squares = (
             np.asarray(np.bincount(index, each[:end], self.spacing.width), np.float64)
             for each in (self.counts, self.weights, self.squares)
         )
-        cells = np.flatnonzero(rows)
+        fine_bins = np.flatnonzero(rows)
         occupied = Occupied(
-            cells.astype(np.int32), rows[cells].astype(np.int64), weights[cells], squares[cells]
+            fine_bins.astype(np.int32),
+            rows[fine_bins].astype(np.int64),
+            weights[fine_bins],
+            squares[fine_bins],
         )
         outside = self.outside[: bin_number + 1].sum(keepdims=True)
         return FineHistogram(self.spacing, 1, occupied, outside)
 
     @property
     def _owner(self) -> Int32Array:
-        return np.asarray(self.cells // self.spacing.width)
+        return np.asarray(self.fine_bins // self.spacing.width)
 
-    def _cells_of(self, bin_number: int) -> slice:
+    def _fine_bins_of(self, bin_number: int) -> slice:
         width = self.spacing.width
-        ends = np.searchsorted(self.cells, [bin_number * width, (bin_number + 1) * width])
+        ends = np.searchsorted(self.fine_bins, [bin_number * width, (bin_number + 1) * width])
         return slice(int(ends[0]), int(ends[1]))
 
 
@@ -219,18 +222,18 @@ def _arrays(
 
 def _weighted(occupied: Occupied) -> Occupied:
     """With sums of weights, which are the counts where no row has a weight."""
-    if len(occupied.weights) == len(occupied.cells):
+    if len(occupied.weights) == len(occupied.fine_bins):
         return occupied
     plain = occupied.counts.astype(np.float64)
     return occupied._replace(weights=plain, squares=plain)
 
 
 def _take(occupied: Occupied, at: slice | IntArray) -> Occupied:
-    """Some of the cells."""
-    cells, counts, weights, squares = occupied
-    if len(weights) == len(cells):
+    """Some of the fine bins."""
+    fine_bins, counts, weights, squares = occupied
+    if len(weights) == len(fine_bins):
         weights, squares = weights[at], squares[at]
-    return Occupied(cells[at], counts[at], weights, squares)
+    return Occupied(fine_bins[at], counts[at], weights, squares)
 
 
 _NO_WEIGHTS = np.zeros(0)
@@ -238,20 +241,20 @@ _NO_WEIGHTS = np.zeros(0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseHistogram:
-    """Rows in cells of a quantity, in each of the B bins of all axes together.
+    """Rows in fine bins of a quantity, in each of the B bins of all axes together.
 
-    Cells that no part fills cost no memory: the pages of their counts are never touched.
+    Fine bins that no part fills cost no memory: the pages of their counts are never touched.
 
     boost_histogram 1.8 was tried for `fill`, one Histogram(Integer, Integer) for all axes, filled
-    axis after axis with the same numbers (262,144 rows, 16 axes, 1,718 cells): 140 ns of CPU a row
+    axis after axis with the same numbers (262,144 rows, 16 axes, 1,718 fine bins): 140 ns a row
     with `Unlimited` storage and 201 with `Int64`, 153 here; with weights 260 and as much again for
     the number of rows, which `Weight` does not keep, 241 here. What it would replace is
     `sums_on_axes.count_rows`. `evaluation.tables.plottable` gives the tables as UHI histograms.
 
     Attributes:
-        spacing: The cells.
-        counts: [cells, B] rows; 32 bits wide while parts are added, 64 once merged.
-        sums: [cells, B, 2] sums of w and of w^2; [0, 0, 0] without weights.
+        spacing: The fine bins.
+        counts: [fine bins, B] rows; 32 bits wide while parts are added, 64 once merged.
+        sums: [fine bins, B, 2] sums of w and of w^2; [0, 0, 0] without weights.
         outside: [B] rows whose value was no number.
     """
 
@@ -267,17 +270,19 @@ class DenseHistogram:
         sums = np.zeros((*shape, 2) if weighted else (0, 0, 0))
         return cls(spacing, np.zeros(shape, np.uint32), sums, np.zeros(num_bins, np.int64))
 
-    def fill(self, cells: Int32Array, bins: NDArray[np.uint16], weights: FloatArray | None) -> None:
+    def fill(
+        self, fine_bins: Int32Array, bins: NDArray[np.uint16], weights: FloatArray | None
+    ) -> None:
         """Adds rows.
 
         Args:
-            cells: [N] of each row, as `Spacing.index` gives them, or UNSEEN.
+            fine_bins: [N] of each row, as `Spacing.index` gives them, or UNSEEN.
             bins: [N, A] bin of each row on each axis, numbered through all axes.
             weights: [N]; 1 if None.
         """
         some = _NO_WEIGHTS if weights is None else weights
-        rows = sort_rows(cells, self.spacing.width)
-        count_rows(rows.order, rows.cells, bins, self.counts, self.sums, some)
+        rows = sort_rows(fine_bins, self.spacing.width)
+        count_rows(rows.order, rows.fine_bins, bins, self.counts, self.sums, some)
         missing = bins[rows.outside].ravel()
         self.outside[:] += np.bincount(missing, minlength=len(self.outside))
 
@@ -295,10 +300,10 @@ class DenseHistogram:
     def on_axis(self, bins: slice) -> FineHistogram:
         """The histogram in some of the bins."""
         counts = np.ascontiguousarray(self.counts[:, bins].T).astype(np.int64)
-        cells = np.flatnonzero(counts)
+        fine_bins = np.flatnonzero(counts)
         weights = squares = np.zeros(0)
         if len(self.sums):
             sums = np.ascontiguousarray(self.sums[:, bins].transpose(1, 0, 2)).reshape(-1, 2)
-            weights, squares = sums[cells].T.copy()
-        occupied = Occupied(cells.astype(np.int32), counts.ravel()[cells], weights, squares)
+            weights, squares = sums[fine_bins].T.copy()
+        occupied = Occupied(fine_bins.astype(np.int32), counts.ravel()[fine_bins], weights, squares)
         return FineHistogram(self.spacing, len(counts), occupied, self.outside[bins])

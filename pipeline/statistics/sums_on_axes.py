@@ -83,32 +83,32 @@ def _sums_of_four(
 @exact_kernel
 def count_rows(
     order: Int32Array,
-    cells: Int32Array,
+    fine_bins: Int32Array,
     bins: Bins,
     counts: NDArray[np.integer],
     sums: FloatArray,
     weights: FloatArray,
 ) -> None:
-    """Adds rows to their cell in the bins of all axes at once.
+    """Adds rows to their fine bin in the bins of all axes at once.
 
     Args:
-        order: [M] rows, sorted by cell so that the counts of one cell stay at hand.
-        cells: [M] their cells.
+        order: [M] rows, sorted by fine bin so that the counts of one fine bin stay at hand.
+        fine_bins: [M] their fine bins.
         bins: [N, A] bin of each row on each axis, numbered through all axes.
-        counts: [cells, bins] rows; added to.
-        sums: [cells, bins, 2] sums of w and w^2; added to. Empty without weights.
+        counts: [fine bins, bins] rows; added to.
+        sums: [fine bins, bins, 2] sums of w and w^2; added to. Empty without weights.
         weights: [N]; empty for 1.
     """
     axes = bins.shape[1]
     for i in range(len(order)):
-        row, cell = np.uint32(order[i]), np.uint32(cells[i])
+        row, fine_bin = np.uint32(order[i]), np.uint32(fine_bins[i])
         for a in range(axes):
-            counts[cell, bins[row, a]] += np.uint32(1)
+            counts[fine_bin, bins[row, a]] += np.uint32(1)
         if len(weights) > 0:
             w = weights[row]
             for a in range(axes):
-                sums[cell, bins[row, a], 0] += w
-                sums[cell, bins[row, a], 1] += w * w
+                sums[fine_bin, bins[row, a], 0] += w
+                sums[fine_bin, bins[row, a], 1] += w * w
 
 
 @exact_kernel

@@ -79,7 +79,7 @@ class SummaryPlan:
         exact: The exact density of a simulated sample; None without.
         axes: For rates.
         position: Columns of x, y and z; None where the dataset lacks them.
-        cell_mm: Width of a cell of the position.
+        cell_mm: Width of a fine bin of the position.
     """
 
     label: LabelSettings

@@ -185,13 +185,13 @@ class TagSummary:
     def _shares(
         self, ranking: str, truth: str
     ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-        """Lower edges of the fine cells, and what lies in each of rows without and with a label."""
+        """Lower edges of the fine bins, and what lies in each of rows without and with a label."""
         edges = np.concatenate([[-np.inf], LOGIT.edges()])
         shares = []
         for side in (False, True):
             histogram = self.scores[ranking, truth, side]
             dense = np.zeros(LOGIT.cells + 2)
-            dense[histogram.cells] = histogram.weights
+            dense[histogram.fine_bins] = histogram.weights
             shares.append(dense / dense.sum() if dense.sum() > 0 else None)
         return edges, shares[0], shares[1]
 

@@ -15,7 +15,7 @@ PLAN = plan_evaluation(SMALL, make_manifest(TRAIN))
 
 def slow_log_density(numerator, target):
     """One row: count its bin's training rows by hand."""
-    bins, cells = PLAN.baseline_bins, PLAN.baseline_cells
+    bins, cells = PLAN.baseline_bins, PLAN.baseline_fine_bins
     width = (cells.high - cells.low) / cells.cells
 
     def bin_of(x):
@@ -44,7 +44,7 @@ def test_against_the_slow_twin():
 
 def test_integrates_to_one_in_each_bin_and_is_finite_everywhere():
     baseline = BaselineHistogram.of(TRAIN, PLAN)
-    cells = PLAN.baseline_cells
+    cells = PLAN.baseline_fine_bins
     centres = 10 ** (cells.edges()[:-1] + cells.resolution / 2)
     for numerator in (1e-9, 0.4, 5.0, 1e9):
         density = np.exp(baseline.log_density(np.full(len(centres), numerator), centres))

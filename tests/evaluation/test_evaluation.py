@@ -86,7 +86,7 @@ def check_close(first, second):
     assert first.moments.keys() == second.moments.keys()
     for key, leaf in first.histograms.items():
         other = second.histograms[key]
-        np.testing.assert_array_equal(leaf.cells, other.cells)
+        np.testing.assert_array_equal(leaf.fine_bins, other.fine_bins)
         np.testing.assert_array_equal(leaf.counts, other.counts)
         np.testing.assert_allclose(leaf.weights, other.weights, rtol=1e-11)
     for key, leaf in first.moments.items():

@@ -100,7 +100,7 @@ def test_any_partitioning_has_the_same_counts(sample, whole, size, monkeypatch):
     merged = merge_in_order(groups, operator.add)
     for key, leaf in whole.histograms.items():
         other = merged.histograms[key]
-        np.testing.assert_array_equal(leaf.cells, other.cells)
+        np.testing.assert_array_equal(leaf.fine_bins, other.fine_bins)
         np.testing.assert_array_equal(leaf.counts, other.counts)
         np.testing.assert_array_equal(leaf.outside, other.outside)
         np.testing.assert_allclose(leaf.weights, other.weights, rtol=1e-9, atol=1e-9)
@@ -346,7 +346,7 @@ def test_dense_histograms_merge_like_fine_ones(values, cut):
     merged = dense(slice(0, cut)) + dense(slice(cut, None))
     direct = FineHistogram.of(numbers, groups, bins=bins[:, 0], num_bins=3)
     for found in (merged.on_axis(slice(0, 3)), dense(slice(None)).on_axis(slice(0, 3))):
-        np.testing.assert_array_equal(found.cells, direct.cells)
+        np.testing.assert_array_equal(found.fine_bins, direct.fine_bins)
         np.testing.assert_array_equal(found.counts, direct.counts)
         np.testing.assert_array_equal(found.outside, direct.outside)
 

@@ -16,7 +16,7 @@ from pipeline.formats.manifest import DatasetManifest
 from pipeline.lookup.bins import Quantities, edges_of
 from pipeline.lookup.fit import plan_fit, write_model
 from pipeline.lookup.settings import LookupTableSettings
-from pipeline.lookup.sums import CELLS, TableSums
+from pipeline.lookup.sums import FINE_BINS, TableSums
 from pipeline.lookup.tables import (
     fill_table,
     make_tables,
@@ -132,7 +132,7 @@ def test_tables_are_those_of_the_whole_sample(weight, statistic):
         ]
         tables = make_tables(merge_in_order(sums, TableSums.__add__), settings)
         _check_against(tables.em_probability, by_class, probability, 1e-9)
-        cell = 10 ** ((reach[1] - reach[0]) / CELLS) - 1
+        cell = 10 ** ((reach[1] - reach[0]) / FINE_BINS) - 1
         _check_against(tables.weight, by_weight, factor, 1e-9 if statistic == "mean" else cell)
 
 

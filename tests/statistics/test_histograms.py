@@ -45,7 +45,7 @@ def same(first, second):
     assert first.spacing == second.spacing
     assert first.num_bins == second.num_bins
     assert first.outside == second.outside
-    np.testing.assert_array_equal(first.cells, second.cells)
+    np.testing.assert_array_equal(first.fine_bins, second.fine_bins)
     np.testing.assert_array_equal(first.counts, second.counts)
     np.testing.assert_allclose(first.weights, second.weights, rtol=1e-12)
     np.testing.assert_allclose(first.squares, second.squares, rtol=1e-12)

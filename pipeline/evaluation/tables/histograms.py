@@ -82,8 +82,8 @@ def window_blocks(evaluation: Evaluation) -> Iterator[Block]:
 
 def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[IntArray, FloatArray, FloatArray]:
     """Rows, sums of w and of w^2 in the bins between the edges, of a class or (-1) of all rows."""
-    owner, cell = np.divmod(spectrum.cells, spectrum.spacing.width)
-    keep = np.ones(len(cell), bool) if bit < 0 else ((cell - 1) >> bit) % 2 == 1
+    owner, fine_bin = np.divmod(spectrum.fine_bins, spectrum.spacing.width)
+    keep = np.ones(len(fine_bin), bool) if bit < 0 else ((fine_bin - 1) >> bit) % 2 == 1
     rows, weights, squares = (
         np.asarray(np.bincount(owner[keep], each[keep], spectrum.num_bins)[1:-1], np.float64)
         for each in (spectrum.counts, spectrum.weights, spectrum.squares)
@@ -92,12 +92,12 @@ def _counts(spectrum: FineHistogram, bit: int = -1) -> tuple[IntArray, FloatArra
 
 
 def plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
-    """Occupied cells of the target against some axes, without flow (Figs. 4 and 5)."""
+    """Occupied fine bins of the target against some axes, without flow (Figs. 4 and 5)."""
     for axis in evaluation.plan.plane_axes:
         for name in (TARGET, *evaluation.sets):
             if (histogram := evaluation.profile(PLANE, name, axis.name)) is not None:
-                cells = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
-                yield {"axis": axis.name, "set": name} | cells
+                fine_bins = _plane(histogram, np.asarray(axis.edges), ("target_low", "target_high"))
+                yield {"axis": axis.name, "set": name} | fine_bins
 
 
 def map_blocks(evaluation: Evaluation) -> Iterator[Block]:
@@ -114,8 +114,8 @@ def pair_plane_blocks(evaluation: Evaluation) -> Iterator[Block]:
     for name, figure in PAIR_PLANES.items():
         for key, histogram in evaluation.histograms_of(figure):
             across = histogram.spacing.edges()
-            cells = _plane(histogram, across, ("other_low", "other_high"))
-            yield {"figure": name, "set": key.name} | cells
+            fine_bins = _plane(histogram, across, ("other_low", "other_high"))
+            yield {"figure": name, "set": key.name} | fine_bins
 
 
 def histogram_blocks(
@@ -152,9 +152,9 @@ def fit_rows(evaluation: Evaluation) -> Iterator[Row]:
 
 
 def _plane(histogram: FineHistogram, across: FloatArray, names: tuple[str, str]) -> Block:
-    """Occupied cells without flow: edges in both directions, rows and sums of weights."""
+    """Occupied fine bins without flow: edges in both directions, rows and sums of weights."""
     up = histogram.spacing.edges()
-    x, y = np.divmod(histogram.cells, histogram.spacing.width)
+    x, y = np.divmod(histogram.fine_bins, histogram.spacing.width)
     inside = (x > 0) & (x < len(across)) & (y > 0) & (y < len(up))
     x, y = x[inside], y[inside]
     return {

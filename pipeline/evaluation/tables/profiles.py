@@ -29,12 +29,12 @@ from pipeline.statistics.distribution import Distribution
 from pipeline.statistics.histogram import FineHistogram
 from pipeline.statistics.moments import BinMoments
 
-SLICE_GROUP = 20  # fine cells of the ratio in a bin of a slice: 2 per cent with the default
+SLICE_GROUP = 20  # fine bins of the ratio in a bin of a slice: 2 per cent with the default
 KEPT_SHARES = 50  # steps of the share of clusters that is kept
 
 
 def profile_rows(evaluation: Evaluation, figure: str) -> Iterator[Row]:
-    """Delta_E = x - 1, and Delta_R = 1/x - 1 from the same cells (Eqs. 15 and 16)."""
+    """Delta_E = x - 1, and Delta_R = 1/x - 1 from the same fine bins (Eqs. 15 and 16)."""
     names = evaluation.sets if figure == "delta_r" else (UNCALIBRATED, *evaluation.sets)
     reference = evaluation.plan.settings.reference
     for axis in evaluation.plan.axes:
@@ -114,7 +114,7 @@ def slice_rows(evaluation: Evaluation) -> Iterator[Row]:
 def selection_rows(evaluation: Evaluation) -> Iterator[Row]:
     """What is left when clusters of large relative uncertainty are dropped.
 
-    The thresholds are edges of the cells of the relative uncertainty.
+    The thresholds are edges of the fine bins of the relative uncertainty.
     """
     for key, histogram in evaluation.histograms_of(SELECTION):
         yield from _selected(evaluation, key, histogram)
@@ -122,7 +122,7 @@ def selection_rows(evaluation: Evaluation) -> Iterator[Row]:
 
 def _selected(evaluation: Evaluation, key: Key, histogram: FineHistogram) -> Iterator[Row]:
     rank, tail = evaluation.plan.settings.fine.rank, evaluation.plan.settings.tail
-    owner = histogram.cells // histogram.spacing.width
+    owner = histogram.fine_bins // histogram.spacing.width
     kept = np.cumsum(np.bincount(owner, histogram.weights, histogram.num_bins))
     counts = np.cumsum(histogram.rows)
     if not kept[-1] > 0:
@@ -142,7 +142,7 @@ def _selected(evaluation: Evaluation, key: Key, histogram: FineHistogram) -> Ite
 
 
 def _upper_edge(edges: np.ndarray, number: int) -> float:
-    """Of a cell with flow cells on both sides; NaN: nothing is dropped."""
+    """Of a fine bin with flow bins on both sides; NaN: nothing is dropped."""
     return float(edges[number]) if number < len(edges) else math.nan
 
 
@@ -207,7 +207,7 @@ class _Means:
 
 
 def _estimates(distribution: Distribution, *, shift: float) -> Row:
-    """Median and narrowest interval; missing where they lie beyond the cells."""
+    """Median and narrowest interval; missing where they lie beyond the fine bins."""
     row: Row = {"effective_rows": distribution.effective_rows}
     found = distribution.estimates()
     if found is None:

@@ -51,8 +51,8 @@ def score_rows(evaluation: Evaluation) -> Iterator[Row]:
 def coverage_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Share of true values in central intervals of the density, against their content.
 
-    From the cells of the PIT: exact where an end of the interval is an edge of theirs, else off
-    by less than the content of two cells.
+    From the fine bins of the PIT: exact where an end of the interval is an edge of theirs, else off
+    by less than the content of two fine bins.
     """
     for key, pit in evaluation.histograms_of(PIT):
         total = float(pit.weights.sum())
@@ -103,7 +103,7 @@ def _shares(change: FineHistogram) -> Row:
     """Shares of rows below, inside and above the lines of agreement."""
     edges, _, _, _ = change.rebinned(1)
     width = change.spacing.width
-    dense = np.bincount(change.cells % width, change.weights, width)
+    dense = np.bincount(change.fine_bins % width, change.weights, width)
     below = np.cumsum(dense) / dense.sum()
     low, high = (float(np.interp(x, edges, below[:-1])) for x in (-AGREEMENT, AGREEMENT))
     return {"sigma_below": low, "sigma_inside": high - low, "sigma_above": 1 - high}
