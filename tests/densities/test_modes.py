@@ -275,7 +275,7 @@ def test_both_modes_from_one_grid_are_those_found_one_by_one(case, length):
     block = block_of(parameters)
     alone, is_bound = np.full_like(both, np.nan), np.zeros_like(at_bound)
     rows, out = (block, moments_of_rows(block), (low, high)), (alone, is_bound)
-    sketches = Sketches(np.zeros((300, 4)), np.empty((300, mode_grid.CELLS + 8), np.float32))
+    sketches = Sketches(np.zeros((300, 4)), np.empty((300, mode_grid.INTERVALS + 8), np.float32))
     for i in range(2):
         finder._search_rows(rows, (0.0, np.inf), (i, i + 1), out, sketches)
     for i, modes in enumerate(alone):

@@ -21,7 +21,7 @@ from pipeline.numerics.arrays import Float32Array
 from pipeline.numerics.compiled import kernel, summing_kernel
 from pipeline.numerics.special import copy_into, exp32
 
-CELLS = 96
+INTERVALS = 96
 
 _HULL = 1e-6  # peaks below this fraction of the highest cannot move the maximum out of the hull
 _WIDTH = 1e-2  # peaks above this fraction set the grid step
@@ -113,7 +113,7 @@ def find_extent(small: Small, half: float, tilted: tuple[Tilted, Tilted]) -> Ext
 def choose_grid(extent: Extent, core: Core) -> tuple[Grid, bool]:
     """The even grid, and whether its step is at most half the width of all that can be seen.
 
-    Such a fine one also covers the core, if it has the cells for it.
+    Such a fine one also covers the core, if it has the intervals for it.
     """
     left, right, steepest, narrowest = extent
     half, first, last = core
@@ -123,12 +123,12 @@ def choose_grid(extent: Extent, core: Core) -> tuple[Grid, bool]:
     if right <= left:  # all centres beyond one bound
         left, right = max(left - margin, -half), min(right + margin, half)
     first, last = min(first, left), max(last, right)
-    if 2.0 * (last - first) * narrowest <= CELLS:
+    if 2.0 * (last - first) * narrowest <= INTERVALS:
         left, right = first, last
-    is_fine = 2.0 * (right - left) * narrowest <= CELLS
+    is_fine = 2.0 * (right - left) * narrowest <= INTERVALS
     wanted = 2.0 * (right - left) * (narrowest if is_fine else steepest)
-    cells = int(min(max(np.ceil(wanted), 2.0), float(CELLS)))
-    return Grid(left, right, (right - left) / cells, cells), is_fine
+    size = int(min(max(np.ceil(wanted), 2.0), float(INTERVALS)))
+    return Grid(left, right, (right - left) / size, size), is_fine
 
 
 @summing_kernel
@@ -150,11 +150,11 @@ def fill_densities(small: Small, grid: Grid, runs: Runs, values: Float32Array) -
     exponentials are taken anew every few points: a component that is zero in float32 at the first
     stays so, and is by then still four sigmas from its centre.
     """
-    left, _, step, cells = grid
+    left, _, step, size = grid
     _start_ratios(small, _F(step), runs.decays)
-    for first in range(0, cells + 1, _RUN):
+    for first in range(0, size + 1, _RUN):
         _start_run(small, _F(left + first * step), _F(step), runs)
-        for i in range(first, min(first + _RUN, cells + 1), 4):
+        for i in range(first, min(first + _RUN, size + 1), 4):
             values[i], values[i + 1], values[i + 2], values[i + 3] = _advance(runs)
 
 
@@ -204,8 +204,8 @@ def _advance(runs: Runs) -> tuple[np.float32, np.float32, np.float32, np.float32
 @kernel
 def evaluate_densities(small: Small, grid: Grid, values: Float32Array) -> None:
     """Density at the points of any grid."""
-    left, _, step, cells = grid
-    for i in range(cells + 1):
+    left, _, step, size = grid
+    for i in range(size + 1):
         values[i] = density(small, _F(left + i * step))
 
 

@@ -1,9 +1,9 @@
 """Global maximum of a Gaussian mixture within a range, found row by row; compiled.
 
 Method: an even grid over the hull of the components that can hold the maximum, with the step half
-the smallest width that counts; cells in which still narrower components could beat the best value
-are divided further; each grid maximum that could be the highest is refined by a bracketed Halley
-iteration on the derivative of the logarithm. The grid is float32, the refinement float64.
+the smallest width that counts; intervals in which still narrower components could beat the best
+value are divided further; each grid maximum that could be the highest is refined by a bracketed
+Halley iteration on the derivative of the logarithm. The grid is float32, the refinement float64.
 
 Why the grid is enough: (log f)'' >= -1 / s^2 for a mixture whose smallest width is s, so that a
 grid of step s / 2 has a point with f >= exp(-1/32) f_max = 0.969 f_max next to every maximum.
@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.densities.gaussian_mixture.components import largest_inside
 from pipeline.densities.gaussian_mixture.mode_grid import (
-    CELLS,
+    INTERVALS,
     choose_grid,
     density,
     evaluate_densities,
@@ -176,7 +176,7 @@ def mode_rows(
     Returns:
         What the grids have seen of the densities of l, for the search of quantiles.
     """
-    sketches = Sketches(np.zeros((len(block), 4)), np.empty((len(block), CELLS + 8), _F))
+    sketches = Sketches(np.zeros((len(block), 4)), np.empty((len(block), INTERVALS + 8), _F))
     rows = (block, moments, bounds)
     _search_rows(rows, (0.0, _SHARED), (0, 2), out, sketches)
     if np.any(bounds[1] - bounds[0] > _SHARED):
@@ -209,7 +209,9 @@ def _search_rows(
     small = Small(short[0], short[1], short[2], short[3])
     runs = Runs(short[4], short[5], short[6])
     a, centres, peaks, heights = wide[0], wide[1], np.empty(tilts.size), short[8:]
-    intervals = Intervals(np.empty(CELLS + 1, _F), np.empty(CELLS, _F), np.empty(CELLS, _F))
+    intervals = Intervals(
+        np.empty(INTERVALS + 1, _F), np.empty(INTERVALS, _F), np.empty(INTERVALS, _F)
+    )
     found = np.empty((2 * size + 8, 6))
     for i in range(num_rows):
         low, high = float(bounds[0][i]), float(bounds[1][i])
@@ -325,10 +327,10 @@ def _draw(
         sketch: see Sketches.
     """
     (small, runs), (grid, is_fine), (middle, top), (scale, values) = rows, placed, of_row, sketch
-    left, _, step, cells = grid
+    left, _, step, size = grid
     if is_fine:
         fill_densities(small, grid, runs, values)
-        scale[0], scale[1], scale[2], scale[3] = middle + left, step, cells, np.exp(top)
+        scale[0], scale[1], scale[2], scale[3] = middle + left, step, size, np.exp(top)
     else:
         evaluate_densities(small, grid, values)
         scale[2] = 0.0
@@ -370,14 +372,14 @@ def _mark_bounds(grid: Grid, intervals: Intervals, best: float, half: float) -> 
 @kernel
 def _find_one(grid: Grid, values: Float32Array, best: float, found: FloatArray) -> bool:
     """Notes the peak if the points show but one that counts, well inside: the common case."""
-    left, _, step, cells = grid
+    left, _, step, size = grid
     limit = _F(KEPT * best)
     count, where = 0, 0
-    for i in range(1, cells):
+    for i in range(1, size):
         is_peak = (values[i] >= values[i - 1]) & (values[i] > values[i + 1]) & (values[i] > limit)
         count += int(is_peak)
         where += i * int(is_peak)
-    if count != 1 or values[0] > limit or values[cells] > limit:
+    if count != 1 or values[0] > limit or values[size] > limit:
         return False
     for i in range(3):
         found[0, i] = left + (where + i - 1) * step

@@ -62,9 +62,9 @@ def guess_quantiles(
         low = high
     for j in range(len(found)):
         if rates[j] > 0.0:
-            cell = int(found[j])
-            u, rate = _invert(_cubic(values, cell), rates[j])
-            found[j] = left + step * (cell + u)
+            interval = int(found[j])
+            u, rate = _invert(_cubic(values, interval), rates[j])
+            found[j] = left + step * (interval + u)
             rates[j] = rate * scale / step
 
 
@@ -240,16 +240,16 @@ def _from_sketch(
     parts = Gaussians(row.log_weights, row.means, row.inverse)
     narrowest = _shrink_centred(parts, row.weights, reference, small, weights)
     grid, values = sketch
-    left, step, cells, scale = grid
+    left, step, size, scale = grid
     left -= reference
     low = 0.5 + centred_mass32(small, weights, _F(left)) / total
     of_grid = (left, step, low, step * scale / (SQRT_2PI * total))
-    guess_quantiles(of_grid, values[: int(cells) + 1], probabilities, found, rates)
+    guess_quantiles(of_grid, values[: int(size) + 1], probabilities, found, rates)
     limit = min(_SHORT * narrowest, _SHORTEST)
     centred_masses32(small, weights, found, below)
     for j in range(len(found)):
         start = (found[j], 0.5 + below[j] / total, rates[j])
-        is_inner = left + step < found[j] < left + (cells - 1.0) * step
+        is_inner = left + step < found[j] < left + (size - 1.0) * step
         x = _step(curve, start, probabilities[j], limit if is_inner else 0.0)
         found[j] = reference + x
 
