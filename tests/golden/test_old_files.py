@@ -1,4 +1,4 @@
-"""A dataset, models and calibrated sets that commit 604f040 wrote are read, and kept as they are.
+"""A dataset, models and calibrated sets that commit 604f040 wrote are read on.
 
 `old_files/` was made by `topocal simulate`, `ingest`, `train` and `calibrate` of its study there.
 """

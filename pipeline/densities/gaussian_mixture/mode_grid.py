@@ -23,6 +23,8 @@ from pipeline.numerics.special import copy_into, exp32
 
 INTERVALS = 96
 
+# A component adds at most its height to the density: peaks below these fractions of the highest
+# move a maximum by less than the refinement starts from.
 _HULL = 1e-6  # peaks below this fraction of the highest cannot move the maximum out of the hull
 _WIDTH = 1e-2  # peaks above this fraction set the grid step
 _NARROW = 1e-7  # narrower ones above this fraction are looked at interval by interval

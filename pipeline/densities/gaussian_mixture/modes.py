@@ -147,7 +147,9 @@ def _slopes(parts: Gaussians, x: float) -> tuple[float, float, float, float]:
 
 TILTS = (0.0, LN10)  # of the density of l and of that of R = 10^l, see mode_grid
 
-_REACH = 2.6  # standard deviations about the mean that the grid covers, for the quantiles' sake
+# Standard deviations about the mean that the grid covers, for the sake of the quantiles: the outer
+# ones, 0.025 and 0.975, are at 1.96 of a Gaussian and farther out of what has tails.
+_REACH = 2.6
 _SKEWED = 1.4  # above the mean more: the response has its long tail there
 _SHARED = 24.0  # length of the range in l up to which float32 holds the densities of l and of R
 # Log of the largest value within the range, below which float32 no longer tells values apart. All

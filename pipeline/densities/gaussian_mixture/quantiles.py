@@ -330,7 +330,12 @@ def _solve(
     """Halley's iteration for logit F(x) = logit(level) within the bracket; NaN if it goes on.
 
     The logit is close to straight in the tails too. Convergence is cubic: the last move may be as
-    large as a fiftieth of the smallest width, or of the distance to a bound that cuts the density.
+    large as a fiftieth of the smallest width (the tolerance), or three hundredths of the scale on
+    which the logit changes, F (1 - F) / p, which near a bound that cuts is the distance to it.
+
+    With L = logit F, L' = p / (F (1 - F)) and L'' / L' = p' / p - L' (1 - 2 F), Halley's move is
+    Newton's, d = (logit(level) - L) / L', divided by 1 + d L'' / (2 L'). The divisor is held
+    between a half and two: beyond, the expansion says nothing, and the bracket is there.
     """
     parts, offsets, total = curve
     left, right = bracket
