@@ -11,6 +11,7 @@ from typing import Any, Literal
 from training.settings import (
     BnnSettings,
     DnnSettings,
+    MixtureDensitySettings,
     NetworkSettings,
     RepulsiveEnsembleSettings,
     TaggerSettings,
@@ -27,8 +28,8 @@ class NetworkKind:
         export: "module:function" of a finished training and its settings to an `Exported`.
         workers_share: What is divided among workers: the rows of each batch, or the members of an
             ensemble, which is then `settings.num_networks` networks.
-        weight_sets: "module:function" of settings, checkpoint and seed to the networks whose spread
-            is sigma_stat; None where there is one network.
+        weight_sets: "module:function" of settings, checkpoint and seed to the networks that are
+            averaged to a density, and whose spread is sigma_stat; None where there is no density.
         section: Where in a study its settings stand: among the models, or in the section `tag`.
     """
 
@@ -53,13 +54,13 @@ class NetworkKind:
         return pkgutil.resolve_name(self.export)
 
     def open_weight_sets(self) -> Any:  # noqa: ANN401 - each has its own type of settings
-        """The function that gives the networks whose spread is sigma_stat; imports torch.
+        """The function that gives the networks that are averaged to a density; imports torch.
 
         Raises:
-            ValueError: There is one network, without such a spread.
+            ValueError: The kind makes no density.
         """
         if self.weight_sets is None:
-            msg = f"a model of kind {self.name} is one network"
+            msg = f"a model of kind {self.name} makes no density"
             raise ValueError(msg)
         return pkgutil.resolve_name(self.weight_sets)
 
@@ -81,6 +82,12 @@ NETWORK_KINDS = {
             export=f"{_MIXTURE}:export_ensemble",
             weight_sets=f"{_MIXTURE}:trained_members",
             workers_share="members",
+        ),
+        NetworkKind(
+            MixtureDensitySettings,
+            learner="training.learners.plain:DensityNetwork",
+            export=f"{_MIXTURE}:export_density",
+            weight_sets=f"{_MIXTURE}:trained_members",
         ),
         NetworkKind(
             DnnSettings,

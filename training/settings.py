@@ -105,13 +105,11 @@ class MixtureSettings(NetworkSettings):
 
     Attributes:
         components: Gaussians of the mixture.
-        prior_sigma: Width of the Gaussian prior.
         log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
         epochs: Passes over the training rows.
     """
 
     components: PositiveInt = 3
-    prior_sigma: PositiveFloat = 1.0
     log_variance_bounds: tuple[
         Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
     ] = (-14.0, 0.0)
@@ -130,10 +128,23 @@ class MixtureSettings(NetworkSettings):
         return self.epochs * -(-self.rows_of_epoch(num_rows) // self.batch_rows)
 
 
+class MixtureDensitySettings(MixtureSettings):
+    """One plain network with a mixture output (Bishop, NCRG/94/004, 1994), without sigma_stat.
+
+    Attributes:
+        prior_sigma: Width of a Gaussian prior of all weights and biases, whose most probable values
+            are then trained for; None: those of maximum likelihood.
+    """
+
+    kind: Literal["mixture_density"] = "mixture_density"
+    prior_sigma: PositiveFloat | None = None
+
+
 class BnnSettings(MixtureSettings):
     """A Bayesian network; its weights have the prior, its biases none.
 
     Attributes:
+        prior_sigma: Width of the Gaussian prior.
         samples: Weight sets that are drawn once and exported.
         initial_log_variance: Where log sigma^2 of the weights starts.
         estimator: How a step draws weights. "local_reparametrisation": fresh ones for every row.
@@ -144,6 +155,7 @@ class BnnSettings(MixtureSettings):
     """
 
     kind: Literal["bnn"] = "bnn"
+    prior_sigma: PositiveFloat = 1.0
     samples: PositiveInt = 50
     initial_log_variance: Annotated[float, Field(ge=-30, le=10)] = -9.0
     estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
@@ -161,6 +173,7 @@ class RepulsiveEnsembleSettings(MixtureSettings):
     All weights and biases have the prior.
 
     Attributes:
+        prior_sigma: Width of the Gaussian prior.
         members: How many networks.
         repulsion_scale: Factor of the repulsive term. 1 is the paper's, which is some 1e-6 of the
             likelihood's gradient; 0 a plain ensemble of networks with a prior.
@@ -170,6 +183,7 @@ class RepulsiveEnsembleSettings(MixtureSettings):
     """
 
     kind: Literal["repulsive_ensemble"] = "repulsive_ensemble"
+    prior_sigma: PositiveFloat = 1.0
     members: PositiveInt = 50
     repulsion_scale: NonNegativeFloat = 1.0
     kernel: Kernel = "mixture_mean"

@@ -29,6 +29,7 @@ class ReportSettings(Record):
             "histogram": "histogram",
             "bnn": "BNN",
             "re": "RE",
+            "mdn": "MDN",
             "dnn": "DNN",
             "lcw": "LCW",
         }

@@ -30,8 +30,8 @@ def test_a_network_has_a_learner_and_an_export(name):
     assert kind.settings().num_networks == 1 or kind.weight_sets is not None
 
 
-def test_networks_without_a_spread_say_so():
-    with pytest.raises(ValueError, match="dnn is one network"):
+def test_networks_without_a_density_say_so():
+    with pytest.raises(ValueError, match="dnn makes no density"):
         NETWORK_KINDS["dnn"].open_weight_sets()
 
 

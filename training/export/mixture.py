@@ -25,7 +25,12 @@ from training.export.onnx_file import check_onnx, extract_onnx, write_onnx
 from training.kinds import kind_of
 from training.losses.density_nll import log_density
 from training.networks.mlp import FixedLayer, Layer, draw_weights, split_member, split_parameters
-from training.settings import BnnSettings, MixtureSettings, RepulsiveEnsembleSettings
+from training.settings import (
+    BnnSettings,
+    MixtureDensitySettings,
+    MixtureSettings,
+    RepulsiveEnsembleSettings,
+)
 
 WeightSets = list[list[FixedLayer]]  # layers of each network
 SLAB_ROWS = 512  # of one evaluation of all networks
@@ -45,16 +50,24 @@ def export_ensemble(finished: Finished, settings: RepulsiveEnsembleSettings) -> 
     return _export(finished, settings, members, _by_member(members))
 
 
+def export_density(finished: Finished, settings: MixtureDensitySettings) -> Exported:
+    """Write the network, and describe it."""
+    networks = trained_members(settings, finished.checkpoint, finished.seed)
+    tensors = {}
+    for index, layer in enumerate(networks[0]):
+        tensors[f"weight.{index}"] = layer.weight_OF.clone()
+        tensors[f"bias.{index}"] = layer.bias_O.clone()
+    return _export(finished, settings, networks, tensors)
+
+
 def drawn_networks(settings: BnnSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
     """The weight sets of a Bayesian network that are exported, drawn from its posterior."""
     layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
     return draw_weight_sets(layers, seed, settings.samples)
 
 
-def trained_members(
-    settings: RepulsiveEnsembleSettings, checkpoint: Checkpoint, seed: int
-) -> WeightSets:
-    """The members of an ensemble, which are exported as they are."""
+def trained_members(settings: MixtureSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
+    """The networks of a training, which are exported as they are: members, or the only one."""
     del settings, seed  # nothing is drawn
     return [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
 

@@ -1,9 +1,8 @@
-"""A network with one output as the training loop sees it: a regression or a classifier.
+"""One network without noise as the training loop sees it: a density, a regression or a classifier.
 
-Every worker takes its blocks of each global batch, as for a Bayesian network; there is no noise
-and no prior.
+Every worker takes its blocks of each global batch, as for a Bayesian network.
 
-Shape letters: B rows, C figures of a step, P parameters.
+Shape letters: B rows, C figures of a step, O outputs, P parameters.
 """
 
 from abc import ABC, abstractmethod
@@ -14,14 +13,17 @@ from torch import Tensor
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import RowSource
 from training.data.training_data import TrainingData
+from training.losses.density_nll import log_density
 from training.losses.point import CrossEntropy, LeakyKernel, PointLoss
 from training.networks import mlp
-from training.settings import DnnSettings, TaggerSettings
+from training.settings import Activation, DnnSettings, MixtureDensitySettings, TaggerSettings
 from training.steps.noise import plan_epoch
-from training.steps.operations import operations_on
+from training.steps.operations import Operations, operations_on
 from training.steps.sums import GradientSums
-from training.steps.weight_sets import SWISH, PlainStep, rectified
+from training.steps.weight_sets import SWISH, Loss, PlainStep, mixture_loss, rectified
 from training.worker import Worker
+
+Settings = DnnSettings | TaggerSettings | MixtureDensitySettings
 
 
 class PlainNetwork(ABC):
@@ -32,21 +34,17 @@ class PlainNetwork(ABC):
     shares_rows = True
     score = "loss"
     figures: tuple[str, ...] = ()
+    activation: Activation = "relu"
 
     def __init__(
-        self,
-        data: TrainingData,
-        settings: DnnSettings | TaggerSettings,
-        *,
-        seed: int,
-        worker: Worker,
+        self, data: TrainingData, settings: Settings, *, seed: int, worker: Worker
     ) -> None:
         self.settings, self.worker = settings, worker
-        self.sizes = (data.train.num_features, *settings.hidden, 1)
-        rows = settings.rows_of_epoch(len(data.train))
+        self.num_rows = len(data.train)
+        self.sizes = (data.train.num_features, *settings.hidden, self._num_outputs())
+        rows = settings.rows_of_epoch(self.num_rows)
         self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         theta_P = self._initial(seed).to(worker.device)
-        self.loss = self._make_loss(theta_P)
         self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
         self.networks[0].grad = self.sums.gradient_P
@@ -56,8 +54,8 @@ class PlainNetwork(ABC):
             self.sums,
             self.sizes,
             max(step.rows for step in self.plan),
-            units=rectified(operations) if settings.activation == "relu" else SWISH,
-            loss=self.loss,
+            units=rectified(operations) if self.activation == "relu" else SWISH,
+            loss=self._make_loss(operations),
         )
 
     def _initial(self, seed: int) -> Tensor:
@@ -65,12 +63,20 @@ class PlainNetwork(ABC):
         return mlp.initial_member(self.sizes, generator)
 
     @abstractmethod
-    def _make_loss(self, like: Tensor) -> PointLoss:
-        """The loss, on the device of a tensor."""
+    def _num_outputs(self) -> int:
+        """Outputs of the network for a row."""
+
+    @abstractmethod
+    def _make_loss(self, operations: Operations) -> Loss:
+        """The summed loss of a step, with its gradient."""
+
+    @abstractmethod
+    def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
+        """The loss [B] of each row, for validation."""
 
     def start_epoch(self, epoch: int) -> None:
-        """The loss of the epoch's stage."""
-        self.loss.start_epoch(epoch)
+        """The loss is the same in all epochs."""
+        del epoch
 
     def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean loss of the global batch."""
@@ -89,15 +95,49 @@ class PlainNetwork(ABC):
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
         for slab in rows.slabs(self.worker.rank, self.worker.world_size):
             for part in slab.pieces(self.plan[0].batch_rows):
-                output_B = mlp.forward_fixed(layers, part.x_NF, self.settings.activation)[:, 0]
-                loss_B = self.loss.of_rows(output_B, part.target_N)
+                outputs_BO = mlp.forward_fixed(layers, part.x_NF, self.activation)
+                loss_B = self._loss_of_rows(outputs_BO, part.target_N)
                 weighted_B = loss_B if part.weight_N is None else part.weight_N * loss_B
                 total += weighted_B.sum(dtype=torch.float64)
         self.worker.all_reduce(total)
         return total
 
 
-class Regression(PlainNetwork):
+class PointNetwork(PlainNetwork):
+    """A network with one output."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        settings: DnnSettings | TaggerSettings,
+        *,
+        seed: int,
+        worker: Worker,
+    ) -> None:
+        self.settings, self.activation = settings, settings.activation
+        self.loss = self._make_point_loss(torch.zeros((), device=worker.device))
+        super().__init__(data, settings, seed=seed, worker=worker)
+
+    @abstractmethod
+    def _make_point_loss(self, like: Tensor) -> PointLoss:
+        """The loss, on the device of a tensor."""
+
+    def _num_outputs(self) -> int:
+        return 1
+
+    def _make_loss(self, operations: Operations) -> Loss:
+        del operations  # it is written out in torch
+        return self.loss
+
+    def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
+        return self.loss.of_rows(outputs_BO[:, 0], target_B)
+
+    def start_epoch(self, epoch: int) -> None:
+        """The loss of the epoch's stage."""
+        self.loss.start_epoch(epoch)
+
+
+class Regression(PointNetwork):
     """Predicts one value of the target."""
 
     settings: DnnSettings
@@ -109,13 +149,46 @@ class Regression(PlainNetwork):
             mlp.split_member(theta_P, self.sizes)[-1].weight_OF.mul_(0.1)
         return theta_P
 
-    def _make_loss(self, like: Tensor) -> LeakyKernel:
+    def _make_point_loss(self, like: Tensor) -> LeakyKernel:
         return LeakyKernel(self.settings, like)
 
 
-class Classifier(PlainNetwork):
+class Classifier(PointNetwork):
     """Predicts the probability of a label."""
 
-    def _make_loss(self, like: Tensor) -> CrossEntropy:
+    def _make_point_loss(self, like: Tensor) -> CrossEntropy:
         del like  # it has nothing of its own on a device
         return CrossEntropy()
+
+
+class DensityNetwork(PlainNetwork):
+    """Predicts a Gaussian mixture of log10 of the target: a mixture density network."""
+
+    settings: MixtureDensitySettings
+    score = "nll"
+
+    def _num_outputs(self) -> int:
+        return 3 * self.settings.components
+
+    def _make_loss(self, operations: Operations) -> Loss:
+        return mixture_loss(operations, self.settings.log_variance_bounds)
+
+    def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
+        return -log_density(outputs_BO, target_B, self.settings.log_variance_bounds)
+
+    def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
+        """The gradient of the mean NLL of the global batch plus |theta|^2 / (2 N sigma^2)."""
+        if self.settings.prior_sigma is None:
+            super().reduce_gradients(batch_rows, figures_C)
+            return
+        scale = 1.0 / (self.num_rows * self.settings.prior_sigma**2)
+        grad_P = self.sums.gradient_P.div_(batch_rows).add_(self.theta_P, alpha=scale)
+        figures_C[0] = self.sums.loss
+        figures_C[1] = torch.linalg.vector_norm(grad_P)
+
+    def describe(self) -> dict[str, float]:
+        """The prior's term of the loss, if there is a prior."""
+        if self.settings.prior_sigma is None:
+            return {}
+        scale = 2.0 * self.num_rows * self.settings.prior_sigma**2
+        return {"prior": self.theta_P.double().square().sum().item() / scale}
