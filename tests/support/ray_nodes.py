@@ -121,8 +121,7 @@ class RayNodes:
 
     def _answers(self) -> bool:
         try:
-            for port in (self._dashboard, self._client):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", self._dashboard), timeout=1).close()
         except OSError:
             return False
         return True
