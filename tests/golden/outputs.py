@@ -43,14 +43,15 @@ def run_study(folder: Path, workers: int, trained: Path | None = None) -> None:
         folder: Becomes the study's output.
         workers: Of Dask; a training has one, since more change results by rounding.
         trained: The output of the same study with another number of workers: its networks are
-            taken, and no report is written, since neither is made by Dask.
+            taken, with the files that they follow from, and no report is written, since neither
+            is made by Dask.
     """
     where = [f"output={folder}", f"dask.workers={workers}", "ray.address=none"]
     if trained is None:
         _run("run", where)
         return
-    for job in ("simulate", "ingest"):
-        _run(job, where)
+    shutil.copytree(trained / "simulated", folder / "simulated")
+    _run("ingest", where)
     for name in NETWORKS:
         shutil.copytree(trained / "models" / name, folder / "models" / name)
     for job in ("train", "calibrate", "evaluate"):
