@@ -5,6 +5,7 @@ import logging
 from contextlib import nullcontext
 
 import pytest
+from toy_detector import FAST
 
 from jobs import ingest
 from jobs.cli import main
@@ -57,21 +58,12 @@ def shared_farm(client, monkeypatch):
 def simulated_study(tmp_path_factory):
     """A simulated study with two models, of all features and of four."""
     folder = tmp_path_factory.mktemp("simulated_study")
-    tiny = {
-        "kind": "bnn",
-        "hidden": [8],
-        "components": 2,
-        "samples": 3,
-        "epochs": 2,
-        "batch_rows": 512,
-        "optimizer": {"learning_rate": 5e-3, "milestones": []},
-    }
     some = ["clusterE", "clusterEta", "nPrimVtx", "avgMu"]
     study = {
         "name": "simulated",
         "output": "out",
         "simulate": {"num_clusters": 4000, "clusters_per_file": 4000},
-        "models": {"full": tiny, "four": {**tiny, "features": some}},
+        "models": {"full": FAST, "four": {**FAST, "features": some}},
         "dask": {"workers": 1},
         "ray": {"address": "none"},
     }

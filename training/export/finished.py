@@ -1,5 +1,6 @@
 """A finished training, and what its export adds to the model's card."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.formats.transforms import Scaling
 from training.checkpoint import Checkpoint
 from training.data.rows import RowSource
 from training.data.training_data import scalings_of
+from training.networks.mlp import FixedLayer
 
 MODEL = "model.onnx"
 CHECK_ROWS = 300
@@ -52,6 +54,15 @@ class Finished:
         high_F = torch.tensor([column.maximum for column in ranges], dtype=torch.float64)
         share_NF = torch.rand(CHECK_ROWS, len(ranges), generator=generator, dtype=torch.float64)
         return (low_F + (high_F - low_F) * share_NF).float()
+
+
+def tensors_of(layers: Sequence[FixedLayer], prefix: str = "") -> dict[str, Tensor]:
+    """Weights and biases of a network by layer, as they are kept beside its ONNX file."""
+    tensors: dict[str, Tensor] = {}
+    for index, layer in enumerate(layers):
+        tensors[f"{prefix}weight.{index}"] = layer.weight_OF.detach().clone()
+        tensors[f"{prefix}bias.{index}"] = layer.bias_O.detach().clone()
+    return tensors
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipeline.formats.transforms import Scaling
 from training.checkpoint import Checkpoint
 from training.data.rows import RowSource
 from training.data.training_data import scalings_of
-from training.export.finished import MODEL, Exported, Finished
+from training.export.finished import MODEL, Exported, Finished, tensors_of
 from training.export.graph import NETWORKS_OUTPUT, OUTPUTS, OutputHead, SampledNetworks
 from training.export.onnx_file import check_onnx, extract_onnx, write_onnx
 from training.kinds import kind_of
@@ -53,11 +53,7 @@ def export_ensemble(finished: Finished, settings: RepulsiveEnsembleSettings) -> 
 def export_density(finished: Finished, settings: MixtureDensitySettings) -> Exported:
     """Write the network, and describe it."""
     networks = trained_members(settings, finished.checkpoint, finished.seed)
-    tensors = {}
-    for index, layer in enumerate(networks[0]):
-        tensors[f"weight.{index}"] = layer.weight_OF.clone()
-        tensors[f"bias.{index}"] = layer.bias_O.clone()
-    return _export(finished, settings, networks, tensors)
+    return _export(finished, settings, networks, tensors_of(networks[0]))
 
 
 def drawn_networks(settings: BnnSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
@@ -137,9 +133,7 @@ def _by_member(members: Sequence[Sequence[FixedLayer]]) -> dict[str, Tensor]:
     """Weights and biases by member and layer."""
     tensors: dict[str, Tensor] = {}
     for number, layers in enumerate(members):
-        for index, layer in enumerate(layers):
-            tensors[f"member.{number:03d}.weight.{index}"] = layer.weight_OF.clone()
-            tensors[f"member.{number:03d}.bias.{index}"] = layer.bias_O.clone()
+        tensors |= tensors_of(layers, f"member.{number:03d}.")
     return tensors
 
 

@@ -4,7 +4,7 @@ Shape letters: N rows, F features.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pipeline.formats.card import Output
 from pipeline.formats.files import replacing
 from pipeline.formats.transforms import Scaling
-from training.data.rows import RowSource, TrainingRows
-from training.export.finished import MODEL, Exported, Finished
+from training.data.rows import RowSource
+from training.export.finished import MODEL, Exported, Finished, tensors_of
 from training.export.graph import ScaledModule
 from training.export.onnx_file import check_onnx, write_onnx
 from training.losses.point import CrossEntropy, LeakyKernel, PointLoss, predicted_log10
@@ -47,10 +47,14 @@ class PlainModel(ScaledModule):
         self.biases = nn.ParameterList(layer.bias_O for layer in layers)
         self.requires_grad_(requires_grad=False)
 
+    @property
+    def layers(self) -> list[FixedLayer]:
+        """Weights and biases by layer."""
+        return [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
+
     def output_of_scaled(self, x_NF: Tensor) -> Tensor:
         """The network's own output [N] for scaled features [N, F]."""
-        layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
-        return forward_fixed(layers, x_NF, self.activation).squeeze(1)
+        return forward_fixed(self.layers, x_NF, self.activation).squeeze(1)
 
     def forward(self, features_NF: Tensor) -> tuple[Tensor]:
         """The predicted target, or the probability of the label."""
@@ -69,26 +73,24 @@ def export_regression(finished: Finished, settings: DnnSettings) -> Exported:
     loss = LeakyKernel(settings, torch.zeros(()))
     loss.start_epoch(settings.epochs - 1)
     model = plain_model(finished, settings, response, loss)
-    errors, weights = [], []
-    for slab in finished.validation.slabs(0, 1):
-        log10_N = predicted_log10(model.output_of_scaled(slab.x_NF), settings)
-        errors.append((log10_N - slab.target_N).abs().double())
-        weights.append(_weights_of(slab))
-    error = weighted_median(torch.cat(errors), torch.cat(weights))
-    return write_plain(
-        finished,
-        model,
-        scores={"validation_median_abs_error_log10": error},
-        card={"density": "point", "outputs": (response,)},
-    )
+    rows = evaluate_plain(model, finished.validation)
+    error_N = (predicted_log10(rows.output_N, settings) - rows.target_N).abs().double()
+    scores = {
+        "validation_loss": rows.mean_loss(loss),
+        "validation_median_abs_error_log10": weighted_median(error_N, rows.weight_N),
+    }
+    card = {"density": "point", "outputs": (response,)}
+    return write_plain(finished, model, scores=scores, card=card)
 
 
 def export_classifier(finished: Finished, settings: TaggerSettings) -> Exported:
     """Write the network that predicts the probability of a label, and describe it."""
     score = Output(name="score", unit="1", shape="[row]", description="probability of the label")
     model = plain_model(finished, settings, score, CrossEntropy())
+    rows = evaluate_plain(model, finished.validation)
+    scores = {"validation_loss": rows.mean_loss(model.loss)}
     card = {"density": "categorical", "targets": (), "target_ranges": {}, "outputs": (score,)}
-    return write_plain(finished, model, scores={}, card=card)
+    return write_plain(finished, model, scores=scores, card=card)
 
 
 def plain_model(
@@ -115,42 +117,46 @@ def plain_model(
 def write_plain(
     finished: Finished, model: PlainModel, *, scores: dict[str, float], card: dict[str, Any]
 ) -> Exported:
-    """Write a network with one output; its loss on the validation rows is scored beside `scores`.
+    """Write a network with one output.
 
     Args:
         finished: The training.
         model: From `plain_model`.
-        scores: Further validation scores.
+        scores: Validation scores by name.
         card: Fields of the card.
     """
     with replacing(finished.folder / MODEL) as temporary:
         write_onnx(model, temporary)
         check_onnx(temporary, model, finished.random_rows())
-    tensors = {}
-    for index, (weight_OF, bias_O) in enumerate(zip(model.weights, model.biases, strict=True)):
-        tensors[f"weight.{index}"] = weight_OF.detach().clone()
-        tensors[f"bias.{index}"] = bias_O.detach().clone()
     return Exported(
-        files={"model": MODEL},
-        weights=tensors,
-        scores={"validation_loss": _loss_of(model, finished.validation), **scores},
-        card=card,
+        files={"model": MODEL}, weights=tensors_of(model.layers), scores=scores, card=card
     )
 
 
+class EvaluatedRows(NamedTuple):
+    """A network's own outputs, the targets and the weights of N rows."""
+
+    output_N: Tensor
+    target_N: Tensor
+    weight_N: Tensor
+
+    def mean_loss(self, loss: PointLoss) -> float:
+        """The weighted mean loss; weights have the mean 1."""
+        return (self.weight_N * loss.of_rows(self.output_N, self.target_N)).mean().item()
+
+
 @torch.no_grad()
-def _loss_of(model: PlainModel, rows: RowSource) -> float:
-    """The weighted mean loss of all rows."""
-    losses = [
-        _weights_of(slab) * model.loss.of_rows(model.output_of_scaled(slab.x_NF), slab.target_N)
+def evaluate_plain(model: PlainModel, rows: RowSource) -> EvaluatedRows:
+    """All rows through the network once; weights are float64."""
+    evaluated = [
+        EvaluatedRows(
+            model.output_of_scaled(slab.x_NF),
+            slab.target_N,
+            (torch.ones(len(slab)) if slab.weight_N is None else slab.weight_N).double(),
+        )
         for slab in rows.slabs(0, 1)
     ]
-    return torch.cat(losses).mean().item()
-
-
-def _weights_of(slab: TrainingRows) -> Tensor:
-    weight_N = torch.ones(len(slab)) if slab.weight_N is None else slab.weight_N
-    return weight_N.double()
+    return EvaluatedRows(*(torch.cat(each) for each in zip(*evaluated, strict=True)))
 
 
 def weighted_median(value_N: Tensor, weight_N: Tensor) -> float:

@@ -81,8 +81,13 @@ class PlainNetwork(ABC):
     def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean loss of the global batch."""
         grad_P = self.sums.gradient_P.div_(batch_rows)
+        self._add_prior(grad_P)
         figures_C[0] = self.sums.loss
         figures_C[1] = torch.linalg.vector_norm(grad_P)
+
+    def _add_prior(self, grad_P: Tensor) -> None:
+        """Add the gradient of a prior's term; there is none."""
+        del grad_P
 
     def describe(self) -> dict[str, float]:
         """No figures: the loss tells all there is of one network."""
@@ -176,15 +181,11 @@ class DensityNetwork(PlainNetwork):
     def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
         return -log_density(outputs_BO, target_B, self.settings.log_variance_bounds)
 
-    def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
-        """The gradient of the mean NLL of the global batch plus |theta|^2 / (2 N sigma^2)."""
-        if self.settings.prior_sigma is None:
-            super().reduce_gradients(batch_rows, figures_C)
-            return
-        scale = 1.0 / (self.num_rows * self.settings.prior_sigma**2)
-        grad_P = self.sums.gradient_P.div_(batch_rows).add_(self.theta_P, alpha=scale)
-        figures_C[0] = self.sums.loss
-        figures_C[1] = torch.linalg.vector_norm(grad_P)
+    def _add_prior(self, grad_P: Tensor) -> None:
+        """Of |theta|^2 / (2 N sigma^2), if there is a prior."""
+        if self.settings.prior_sigma is not None:
+            scale = 1.0 / (self.num_rows * self.settings.prior_sigma**2)
+            grad_P.add_(self.theta_P, alpha=scale)
 
     def describe(self) -> dict[str, float]:
         """The prior's term of the loss, if there is a prior."""
