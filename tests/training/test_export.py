@@ -28,7 +28,8 @@ from training.data.training_data import read_training_data, scalings_of
 from training.export.graph import OutputHead, SampledNetworks
 from training.export.mixture import draw_weight_sets
 from training.export.model import HEADER, export_model
-from training.export.onnx_file import check_onnx, write_onnx
+from training.export.networks_onnx import write_networks
+from training.export.onnx_file import check_onnx
 from training.loop import train_network
 from training.losses.density_nll import log_density, split_outputs
 from training.networks.mlp import FixedLayer, forward_fixed, split_member, split_parameters
@@ -257,7 +258,7 @@ def test_file_that_disagrees_with_torch_is_refused(folder, raw, tmp_path):
         ]
         return SampledNetworks(scalings, weight_sets, OutputHead((-14.0, 0.0), (-1.0, 1.0))).eval()
 
-    write_onnx(model(50.0), tmp_path / "model.onnx")
+    write_networks(model(50.0), tmp_path / "model.onnx")
     with pytest.raises(RuntimeError, match="output networks differs"):
         check_onnx(tmp_path / "model.onnx", model(100.0), torch.from_numpy(stacked(raw, names)))
 
@@ -270,7 +271,7 @@ def test_components_far_outside_the_range_count_alike_in_torch_and_in_the_file(t
     weight_sets = [[FixedLayer(torch.zeros(9, 1), bias)] for bias in (far, near)]
     model = SampledNetworks(scalings, weight_sets, OutputHead((-14.0, 0.0), (-0.74, 1.97))).eval()
     path = tmp_path / "far.onnx"
-    write_onnx(model, path)
+    write_networks(model, path)
     check_onnx(path, model, torch.ones(2, 1))
 
 

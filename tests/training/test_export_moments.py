@@ -9,6 +9,7 @@ from training.export.moments import mass_between, moments_within, sigmas_within,
 
 LN10 = math.log(10.0)
 RANGE = (-1.1, 1.6)
+SEARCH_RANGE = torch.tensor(RANGE)
 
 
 def integrated_moments(mean, log_variance, log_weight, search_range):
@@ -48,7 +49,7 @@ def test_moments_equal_numerical_integration(centre_of_log_variance):
     log_variance = centre_of_log_variance + torch.randn(1, 60, 3, generator=generator)
     log_variance = log_variance.clamp(-14.0, 0.0)
     log_weight = torch.log_softmax(torch.randn(1, 60, 3, generator=generator), dim=-1)
-    average, variance = moments_within(mean, log_variance, log_weight, RANGE)
+    average, variance = moments_within(mean, log_variance, log_weight, SEARCH_RANGE)
     for row in range(60):
         parts = (part[0, row].double().numpy() for part in (mean, log_variance, log_weight))
         first, second = integrated_moments(*parts, RANGE)
@@ -59,7 +60,7 @@ def test_moments_equal_numerical_integration(centre_of_log_variance):
 def test_narrow_component_has_the_width_of_a_lognormal():
     s = math.exp(-7.0)
     parts = torch.tensor([[[0.3]]]), torch.tensor([[[-14.0]]]), torch.zeros(1, 1, 1)
-    average, variance = moments_within(*parts, RANGE)
+    average, variance = moments_within(*parts, SEARCH_RANGE)
     expected = 10**0.3 * math.exp((s * LN10) ** 2 / 2)
     assert average.item() == pytest.approx(expected, rel=1e-6)
     width = expected * math.sqrt(math.expm1((s * LN10) ** 2))
@@ -68,7 +69,9 @@ def test_narrow_component_has_the_width_of_a_lognormal():
 
 def test_network_outside_the_range_counts_as_points():
     parts = torch.tensor([[[9.0, -40.0]]]), torch.tensor([[[-4.0, 0.0]]])
-    average, variance = moments_within(*parts, torch.log(torch.tensor([[[0.5, 0.5]]])), RANGE)
+    average, variance = moments_within(
+        *parts, torch.log(torch.tensor([[[0.5, 0.5]]])), SEARCH_RANGE
+    )
     values = 10 ** RANGE[1], 10 ** RANGE[0]
     assert average.item() == pytest.approx(sum(values) / 2, rel=1e-5)
     assert math.sqrt(variance.item()) == pytest.approx((values[0] - values[1]) / 2, rel=1e-5)
@@ -81,8 +84,8 @@ def test_sigmas_are_mean_variance_and_variance_of_means():
         torch.full((5, 7, 2), -4.0),
     )
     log_weight = torch.full((5, 7, 2), math.log(0.5))
-    average, variance = moments_within(mean, log_variance, log_weight, RANGE)
-    found = sigmas_within(mean, log_variance, log_weight, RANGE)
+    average, variance = moments_within(mean, log_variance, log_weight, SEARCH_RANGE)
+    found = sigmas_within(mean, log_variance, log_weight, SEARCH_RANGE)
     torch.testing.assert_close(found[0], average.mean(0))
     torch.testing.assert_close(found[1], variance.mean(0).sqrt())
     torch.testing.assert_close(found[2], average.var(0, unbiased=False).sqrt())
@@ -90,4 +93,4 @@ def test_sigmas_are_mean_variance_and_variance_of_means():
 
 def test_one_network_has_no_statistical_sigma():
     parts = torch.zeros(1, 4, 1), torch.full((1, 4, 1), -4.0), torch.zeros(1, 4, 1)
-    assert not sigmas_within(*parts, RANGE)[2].any()
+    assert not sigmas_within(*parts, SEARCH_RANGE)[2].any()

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.formats.transforms import Scaling
-from training.export.mode import LN10, linear_mode
-from training.export.moments import sigmas_within
+from training.export.mode import LN10
+from training.export.summaries import SUMMARIES, Summaries, mixture_of
 from training.networks.mlp import FixedLayer
 
 INPUT = "features"
 NETWORKS_OUTPUT = "networks"
-MIXTURE_OUTPUT = "mixture"
-OUTPUTS = (NETWORKS_OUTPUT, MIXTURE_OUTPUT, "mean", "sigma_syst", "sigma_stat", "central")
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,11 @@ class ScaledModule(nn.Module):
 
 
 class SampledNetworks(ScaledModule):
-    """Raw features [N, F] to the mixtures of all networks and their summaries in R."""
+    """Raw features [N, F] to the outputs of all networks, their mixtures and summaries in R."""
 
-    outputs = OUTPUTS
+    outputs = (NETWORKS_OUTPUT, *SUMMARIES)
+    log_variance_bounds: Tensor
+    search_range: Tensor
 
     def __init__(
         self,
@@ -82,11 +82,22 @@ class SampledNetworks(ScaledModule):
         )
         self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
         self.num_layers = len(weight_sets[0])
+        for name in ("log_variance_bounds", "search_range"):
+            self.register_buffer(name, torch.tensor(getattr(density, name), dtype=torch.float32))
+        self.summaries = Summaries()
         self.requires_grad_(requires_grad=False)
+
+    @property
+    def networks(self) -> list[list[FixedLayer]]:
+        """The layers of each network."""
+        layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
+        count = self.num_layers
+        return [layers[first : first + count] for first in range(0, len(layers), count)]
 
     def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
         """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features."""
-        return self._mixture_of(self.outputs_of_scaled(x_NF))
+        mean, log_variance, logit = self.outputs_of_scaled(x_NF).chunk(3, dim=1)
+        return torch.cat(mixture_of(mean, log_variance, logit, self.log_variance_bounds), dim=-1)
 
     def outputs_of_scaled(self, x_NF: Tensor) -> Tensor:
         """Means, log sigma^2 before limits and logits of the weights [S, 3K, N].
@@ -95,19 +106,7 @@ class SampledNetworks(ScaledModule):
         as fast as products over all networks with their activations in main memory. The last layer
         is transposed, so that what acts on three columns of each network acts on long rows.
         """
-        layers = [FixedLayer(*pair) for pair in zip(self.weights, self.biases, strict=True)]
-        count = self.num_layers
-        return torch.stack([
-            self._outputs_of(layers[first : first + count], x_NF)
-            for first in range(0, len(layers), count)
-        ])
-
-    def _mixture_of(self, outputs_SPN: Tensor) -> Tensor:
-        mean, log_variance, logit = outputs_SPN.chunk(3, dim=1)
-        logit = logit - logit.amax(dim=1, keepdim=True)
-        log_weight = logit - logit.exp().sum(dim=1, keepdim=True).log()
-        clamped = log_variance.clamp(*self.density.log_variance_bounds)
-        return torch.cat([mean, clamped, log_weight], dim=1).mT
+        return torch.stack([self._outputs_of(layers, x_NF) for layers in self.networks])
 
     @staticmethod
     def _outputs_of(layers: Sequence[FixedLayer], x_NF: Tensor) -> Tensor:
@@ -117,32 +116,14 @@ class SampledNetworks(ScaledModule):
         return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
 
     def forward(self, features_NF: Tensor) -> tuple[Tensor, ...]:
-        """The networks' own outputs [S, 3K, N], their mixture [S, N, 3K], and summaries of R.
-
-        The summaries, [N], are mean, sigma_syst, sigma_stat and central.
+        """The networks' own outputs [S, 3K, N], and what `Summaries` makes of them.
 
         All of a row are NaN where a feature is, or is negative under a logarithm.
         """
         outputs_SPN = self.outputs_of_scaled(self.scaled(features_NF))
-        mixture_SNK = self._mixture_of(outputs_SPN)
-        mean, log_variance, log_weight = mixture_SNK.chunk(3, dim=-1)
-        search_range = self.density.search_range
-        mean_N, syst_N, stat_N = sigmas_within(mean, log_variance, log_weight, search_range)
-        l_N = linear_mode(
-            _all_components(mean),
-            _all_components(log_variance),
-            _all_components(log_weight),
-            search_range,
-        )
-        # a search ends somewhere, also where there is no density
-        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(l_N * LN10))
-        return outputs_SPN, mixture_SNK, mean_N, syst_N, stat_N, central_N
+        parts = outputs_SPN.chunk(3, dim=1)
+        return outputs_SPN, *self.summaries(*parts, self.log_variance_bounds, self.search_range)
 
 
 def _column(values: Iterable[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float64)
-
-
-def _all_components(part_SNK: Tensor) -> Tensor:
-    """The components of all networks side by side, [N, S K]."""
-    return part_SNK.permute(1, 0, 2).flatten(1)

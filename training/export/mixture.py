@@ -20,8 +20,10 @@ from training.checkpoint import Checkpoint
 from training.data.rows import RowSource
 from training.data.training_data import scalings_of
 from training.export.finished import MODEL, Exported, Finished, tensors_of
-from training.export.graph import NETWORKS_OUTPUT, OUTPUTS, OutputHead, SampledNetworks
-from training.export.onnx_file import check_onnx, extract_onnx, write_onnx
+from training.export.graph import NETWORKS_OUTPUT, OutputHead, SampledNetworks
+from training.export.networks_onnx import write_networks
+from training.export.onnx_file import check_onnx, extract_onnx
+from training.export.summaries import SUMMARIES
 from training.kinds import kind_of
 from training.losses.density_nll import log_density
 from training.networks.mlp import FixedLayer, Layer, draw_weights, split_member, split_parameters
@@ -79,10 +81,10 @@ def _export(
     model = _model_of(manifest, finished.scalings, weight_sets, settings)
     scores = _scores_of(model, finished.validation)
     with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as networks:
-        write_onnx(model, temporary)
+        write_networks(model, temporary)
         check_onnx(temporary, model, finished.random_rows())
         extract_onnx(temporary, networks, [NETWORKS_OUTPUT])
-        extract_onnx(temporary, temporary, [name for name in OUTPUTS if name != NETWORKS_OUTPUT])
+        extract_onnx(temporary, temporary, SUMMARIES)
     target = manifest.require_target()
     return Exported(
         files={"model": MODEL, "networks": NETWORKS},

@@ -20,6 +20,7 @@ GRID_POINTS = 48
 PEAKS = 12  # highest single components that are looked at besides the grid
 CANDIDATES = 3
 ITERATIONS = 12
+NEVER = -1e30  # the log height of what is no component
 NEGLIGIBLE = math.log(1e-6)  # peaks this much lower than the highest do not widen the hull
 
 
@@ -39,7 +40,7 @@ class Tilted(NamedTuple):
 
 
 def linear_mode(
-    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: tuple[float, float]
+    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
 ) -> Tensor:
     """log10 of the most probable R of the average of all networks, [N].
 
@@ -47,7 +48,7 @@ def linear_mode(
         mean: Component centres [N, M] in log10 R.
         log_variance: Natural log of their variances.
         log_weight: Natural log of their weights.
-        search_range: Bounds of log10 R, within which the mode is searched.
+        search_range: [2], bounds of log10 R, within which the mode is searched.
     """
     tilted = _tilt(mean, log_variance, log_weight, search_range)
     points = _points(tilted, torch.exp(0.5 * log_variance), search_range)
@@ -70,14 +71,12 @@ def linear_mode(
     return ends.gather(1, best).squeeze(1)
 
 
-def _tilt(
-    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: tuple[float, float]
-) -> Tilted:
+def _tilt(mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor) -> Tilted:
     variance = torch.exp(log_variance)
     centre = mean - LN10 * variance
     log_height = log_weight - LN10 * mean + 0.5 * LN10**2 * variance - 0.5 * log_variance
     half_precision = 0.5 * torch.exp(-log_variance)
-    inside = centre.clamp(*search_range)
+    inside = torch.clamp(centre, search_range[0], search_range[1])
     offset = inside - centre
     reached = log_height - half_precision * (offset * offset)
     highest, place = torch.max(reached, dim=1, keepdim=True)
@@ -85,19 +84,23 @@ def _tilt(
     return Tilted(centre, half_precision, log_height - highest, inside, reached - highest, origin)
 
 
-def _points(tilted: Tilted, sigma: Tensor, search_range: tuple[float, float]) -> Tensor:
+def _points(tilted: Tilted, sigma: Tensor, search_range: Tensor) -> Tensor:
     """Sorted points [N, Q]: an even grid over the hull of the centres, and the highest peaks."""
-    low, high = search_range
+    low, high = search_range[0], search_range[1]
     inside, reached = tilted.inside, tilted.reached
     counts = reached > NEGLIGIBLE
-    first = torch.where(counts, inside, torch.full_like(inside, high)).amin(dim=1, keepdim=True)
-    last = torch.where(counts, inside, torch.full_like(inside, low)).amax(dim=1, keepdim=True)
+    first = torch.where(counts, inside, high).amin(dim=1, keepdim=True)
+    last = torch.where(counts, inside, low).amax(dim=1, keepdim=True)
     steps = torch.arange(GRID_POINTS, dtype=inside.dtype, device=inside.device) / (GRID_POINTS - 1)
     grid = first + (last - first) * steps
-    num_peaks = min(PEAKS, inside.shape[1])
-    highest = torch.topk(reached, num_peaks, dim=1).indices
-    peak, width = inside.gather(1, highest), sigma.gather(1, highest)
-    around = [grid, peak, (peak - width).clamp(low, high), (peak + width).clamp(low, high)]
+    # Whatever their number, which the graph leaves free: the first component fills up.
+    lowest = torch.full_like(reached[:, :1], NEVER).expand(-1, PEAKS)
+    highest = torch.topk(torch.cat([reached, lowest], dim=1), PEAKS, dim=1).indices
+    peak, width = (
+        torch.cat([each, each[:, :1].expand(-1, PEAKS)], dim=1).gather(1, highest)
+        for each in (inside, sigma)
+    )
+    around = [grid, peak, *(torch.clamp(each, low, high) for each in (peak - width, peak + width))]
     points = torch.cat(around, dim=1)
     return torch.topk(points, points.shape[1], dim=1, largest=False).values
 

@@ -61,7 +61,7 @@ def _expm1(x: Tensor) -> Tensor:
 
 
 def moments_within(
-    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: tuple[float, float]
+    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance of R of each network's density within a range, renormalised, [S, N].
 
@@ -69,9 +69,9 @@ def moments_within(
         mean: Component centres [S, N, K] in log10 R.
         log_variance: Natural log of their variances.
         log_weight: Natural log of their weights.
-        search_range: Bounds of log10 R.
+        search_range: [2], bounds of log10 R.
     """
-    low, high = search_range
+    low, high = search_range[0], search_range[1]
     sigma = torch.exp(0.5 * log_variance)
     tilt = sigma * LN10
     mass, first, second = (
@@ -82,7 +82,7 @@ def moments_within(
     safe_mass = torch.where(is_inside, mass, torch.ones_like(mass))
     first, second = first / safe_mass, second / safe_mass
     scale = torch.exp((mean * LN10 + 0.5 * tilt * tilt).clamp(max=0.5 * LARGEST_EXPONENT))
-    point = torch.exp(mean.clamp(low, high) * LN10)
+    point = torch.exp(torch.clamp(mean, low, high) * LN10)
     centre = torch.where(is_inside, scale * first, point)
     # E2 / E0 - (E1 / E0)^2 without the difference of two numbers near 1 for a narrow component
     spread = scale * scale * (_expm1(tilt * tilt) * second + (second - first * first))
@@ -96,7 +96,7 @@ def moments_within(
 
 
 def sigmas_within(
-    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: tuple[float, float]
+    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, sigma_syst and sigma_stat of R, each [N] (Eqs. 40 to 42).
 
@@ -105,7 +105,7 @@ def sigmas_within(
     """
     average_SN, variance_SN = moments_within(mean, log_variance, log_weight, search_range)
     # sums, since the exporter would call a mean `mean`, as one of the outputs is called
-    count = len(average_SN)
+    count = average_SN.shape[0]  # which the exporter can leave free
     mean_N = average_SN.sum(dim=0) / count
     stat_N = (((average_SN - mean_N) ** 2).sum(dim=0) / count).sqrt()
     return mean_N, (variance_SN.sum(dim=0) / count).sqrt(), stat_N

@@ -3,11 +3,8 @@
 Shape letters: S networks, N rows, F features, K components.
 """
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.export.graph import INPUT, MIXTURE_OUTPUT, NETWORKS_OUTPUT, ScaledModule
+from training.export.graph import INPUT, NETWORKS_OUTPUT, ScaledModule
 from training.export.mode import LN10
+from training.export.torch_onnx import export_onnx, quiet
 
 EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
@@ -26,22 +24,16 @@ TWIN_PEAKS = 1e-4  # modes whose log densities differ by less are as good as eac
 
 
 def write_onnx(model: ScaledModule, path: Path) -> None:
-    """Write the module as one ONNX file with a dynamic row axis."""
+    """Write the module as one ONNX file with a free row axis."""
     example_NF = torch.ones(EXAMPLE_ROWS, len(model.shift_F))
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            model,
-            (example_NF,),
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=list(model.outputs),
-            dynamic_shapes=({0: torch.export.Dim("rows")},),
-            verbose=False,
-        )
-        if program is None:
-            msg = "the ONNX exporter returned no program"
-            raise RuntimeError(msg)
-        program.save(path, external_data=False)
+    export_onnx(
+        model,
+        (example_NF,),
+        path,
+        inputs=[INPUT],
+        outputs=model.outputs,
+        dynamic_shapes=({0: torch.export.Dim("rows")},),
+    )
 
 
 def extract_onnx(model: Path, path: Path, outputs: Sequence[str]) -> None:
@@ -49,7 +41,7 @@ def extract_onnx(model: Path, path: Path, outputs: Sequence[str]) -> None:
 
     ONNX Runtime computes all outputs of a file, also those that nobody asks for.
     """
-    with _quiet():
+    with quiet():
         onnx.utils.extract_model(model, path, [INPUT], list(outputs))
 
 
@@ -96,7 +88,7 @@ def check_onnx(path: Path, model: ScaledModule, features_NF: Tensor) -> None:
 def _allowed(name: str, expected: Mapping[str, Tensor]) -> NDArray[np.float32]:
     """The difference that rounding in float32 may make of an output."""
     values: NDArray[np.float32] = expected[name].abs().numpy()
-    if name in {NETWORKS_OUTPUT, MIXTURE_OUTPUT} or "mean" not in expected:
+    if name in {NETWORKS_OUTPUT, "mixture"} or "mean" not in expected:
         return RELATIVE * values + ABSOLUTE
     if name == "central":
         return RELATIVE * LN10 * values  # 1e-4 in log10 R
@@ -112,20 +104,3 @@ def _log_density(mixture_SNK: Tensor, value_N: Tensor) -> Tensor:
     square = (l_N[:, None] - mean) ** 2 * torch.exp(-log_variance)
     log_p_SN = torch.logsumexp(log_weight - 0.5 * (square + log_variance), dim=-1)
     return torch.logsumexp(log_p_SN, dim=0) - math.log(10.0) * l_N
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what the exporter tells about its own implementation."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,0 +1,89 @@
+"""What is read off the networks' outputs, as one module and as the ONNX graph made from it.
+
+The graph depends on no weight, and its numbers of networks, components and rows are free: it is
+exported once and kept as `summaries.onnx` beside this file, since torch takes half a minute for its
+thousand operations. What changes this module, or what it calls, writes the file anew:
+
+    python -m training.export.summaries
+
+Shape letters: S networks, N rows, K components.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.export.mode import LN10, linear_mode
+from training.export.moments import sigmas_within
+from training.export.torch_onnx import export_onnx
+
+FILE = Path(__file__).with_name("summaries.onnx")
+INPUTS = ("means", "log_variances", "logits", "log_variance_bounds", "search_range")
+SUMMARIES = ("mixture", "mean", "sigma_syst", "sigma_stat", "central")
+
+
+class Summaries(nn.Module):
+    """Outputs of all networks to their mixtures and to what these say of R."""
+
+    def forward(
+        self,
+        mean_SKN: Tensor,
+        log_variance_SKN: Tensor,
+        logit_SKN: Tensor,
+        log_variance_bounds: Tensor,
+        search_range: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Mixture [S, N, 3K], and of R mean, sigma_syst, sigma_stat and central, each [N].
+
+        All of a row are NaN where an output of a network is.
+
+        Args:
+            mean_SKN: Centres of the components in log10 R.
+            log_variance_SKN: Natural log of their variances, before the limits.
+            logit_SKN: Logits of their weights.
+            log_variance_bounds: [2], limits of the log variances.
+            search_range: [2], bounds of log10 R for moments and mode.
+        """
+        parts = mixture_of(mean_SKN, log_variance_SKN, logit_SKN, log_variance_bounds)
+        mean_N, syst_N, stat_N = sigmas_within(*parts, search_range)
+        mean, log_variance, log_weight = (_all_components(part) for part in parts)
+        l_N = linear_mode(mean, log_variance, log_weight, search_range)
+        # a search ends somewhere, also where there is no density
+        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(l_N * LN10))
+        return torch.cat(parts, dim=-1), mean_N, syst_N, stat_N, central_N
+
+
+def mixture_of(
+    mean_SKN: Tensor, log_variance_SKN: Tensor, logit_SKN: Tensor, log_variance_bounds: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means, log variances within their limits and log weights that sum to one, each [S, N, K]."""
+    logit_SKN = logit_SKN - logit_SKN.amax(dim=1, keepdim=True)
+    log_weight_SKN = logit_SKN - logit_SKN.exp().sum(dim=1, keepdim=True).log()
+    clamped_SKN = torch.clamp(log_variance_SKN, log_variance_bounds[0], log_variance_bounds[1])
+    return mean_SKN.mT, clamped_SKN.mT, log_weight_SKN.mT
+
+
+def write_summaries(path: Path) -> None:
+    """Export the module with free numbers of networks, components and rows."""
+    networks, components, rows = (torch.export.Dim(name) for name in ("networks", "parts", "rows"))
+    outputs = {0: networks, 1: components, 2: rows}
+    # Sizes of which none is 1, and no two are equal: the exporter takes such for constants.
+    example = (*torch.zeros(3, 4, 3, 5), torch.tensor((-1.0, 1.0)), torch.tensor((-1.0, 1.0)))
+    export_onnx(
+        Summaries().eval(),
+        example,
+        path,
+        inputs=INPUTS,
+        outputs=SUMMARIES,
+        dynamic_shapes=(outputs, outputs, outputs, None, None),
+    )
+
+
+def _all_components(part_SNK: Tensor) -> Tensor:
+    """The components of all networks side by side, [N, S K]."""
+    return part_SNK.permute(1, 0, 2).flatten(1)
+
+
+if __name__ == "__main__":
+    write_summaries(FILE)
