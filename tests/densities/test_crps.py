@@ -76,6 +76,18 @@ def test_a_cut_density():
         assert abs(found - np.trapezoid(gap**2, x)) < 2 * ERROR  # the sum has its own error
 
 
+def test_a_cut_that_leaves_next_to_nothing():
+    """Of a narrow component of weight 0.998 below the bound and a wide one about it."""
+    parts = np.log([[[0.998, 0.002]]]), np.array([[[-0.22, 0.1]]]), np.array([[[0.01, 0.09]]])
+    mixtures = Mixtures(*parts, np.array([-0.12]), np.array([np.inf]))
+    x = np.linspace(-0.12, 1.2, 200_001)
+    below = (np.exp(parts[0]) * ndtr((x[:, None, None] - parts[1]) / parts[2])).sum(axis=(1, 2))
+    below = (below - below[0]) / (1.0 - below[0])
+    for point in (-0.05, 0.1, 0.4):
+        expected = np.trapezoid((below - (x >= point)) ** 2, x)
+        assert crps_of(mixtures, np.array([point]))[0] == pytest.approx(expected, abs=ERROR)
+
+
 def test_of_a_sure_density_it_is_the_absolute_error():
     shape = (1, 3, 1)
     edge = np.full(3, np.inf)

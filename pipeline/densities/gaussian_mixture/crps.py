@@ -122,10 +122,10 @@ def _score_rows(block: FloatArray, bounds: Bounds, points: FloatArray, out: Floa
             is_whole,
             start,
         )
-        left = max(start, centre - _REACH * spread)
-        right = min(end, centre + _REACH * spread)
-        if not left < right:  # a cut far out in a tail, or a spread that is rounded to zero
-            left, right = start, end
+        left, right = start, end
+        # What a cut leaves may lie far from where most of the whole mixture does.
+        if is_whole > 0.0 and spread > 0.0:
+            left, right = max(start, centre - _REACH * spread), min(end, centre + _REACH * spread)
         inside = min(max(point, left), right)
         score = left - point if point < left else max(point - right, 0.0)
         score += _integral(curve, left, inside, 0.0) + _integral(curve, inside, right, 1.0)
