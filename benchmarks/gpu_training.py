@@ -29,7 +29,7 @@ from training.loop import train_network
 from training.networks import mlp as network
 from training.settings import (
     BnnSettings,
-    MixtureSettings,
+    DensitySettings,
     RepulsiveEnsembleSettings,
     VariancePrecision,
 )
@@ -95,7 +95,7 @@ def simulated_rows(count: int, seed: int, device: torch.device) -> TrainingRows:
 
 
 def measure(
-    data: TrainingData, settings: MixtureSettings, steps: int, *, fuse: bool
+    data: TrainingData, settings: DensitySettings, steps: int, *, fuse: bool
 ) -> dict[str, float]:
     """Times and losses of a training; the first epoch, which captures, counts as whole run only."""
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from training.data.training_data import TrainingData, read_training_data
 from training.history import read_history
 from training.loop import train_network
 from training.networks import mlp as network
-from training.settings import BnnSettings, MixtureSettings
+from training.settings import BnnSettings, DensitySettings
 from training.steps.noise import keys_of_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
@@ -98,7 +98,7 @@ def products(steps: int = STEPS) -> Callable[[], None]:
 
 
 def training(
-    settings: MixtureSettings, threads: int, data: TrainingData | None = None
+    settings: DensitySettings, threads: int, data: TrainingData | None = None
 ) -> Callable[[], float]:
     """An epoch of the loop, without its validation: the seconds that the history tells."""
     data = data or random_data()
@@ -185,7 +185,7 @@ def _multiply(together: Barrier, seconds: "Queue[float]") -> None:
     seconds.put(time.perf_counter() - start)
 
 
-def speedup(settings: MixtureSettings, steps: int) -> float:
+def speedup(settings: DensitySettings, steps: int) -> float:
     """Rows per second with two workers over those with one; the first two epochs do not count."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(STARTS_OF_WORKERS):
@@ -194,7 +194,7 @@ def speedup(settings: MixtureSettings, steps: int) -> float:
     return statistics.median(rates[2]) / statistics.median(rates[1])
 
 
-def _rates_of(world_size: int, settings: MixtureSettings, steps: int) -> list[float]:
+def _rates_of(world_size: int, settings: DensitySettings, steps: int) -> list[float]:
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
@@ -215,7 +215,7 @@ def _rates_of(world_size: int, settings: MixtureSettings, steps: int) -> list[fl
 
 
 def _work(
-    rank: int, world_size: int, port: int, folder: str, settings: MixtureSettings, steps: int
+    rank: int, world_size: int, port: int, folder: str, settings: DensitySettings, steps: int
 ) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from pipeline.formats.errors import UserError
+
 # One line each; the same line heads the job's module.
 JOBS = {
     "simulate": "write simulated clusters with a known response density to ROOT files",
@@ -38,12 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in known:
         sys.stderr.write(f"topocal: no job named {words[0]}; the jobs are {', '.join(known)}\n")
         return 2
+    try:
+        module = importlib.import_module(f"jobs.{words[0]}")
+    except UserError as error:  # of an entry in a table that another package adds
+        sys.stderr.write(f"topocal: {error}\n")
+        return 2
     if words[0] in TOOLS:
-        status: int = importlib.import_module(f"jobs.{words[0]}").main(words[1:])
+        status: int = module.main(words[1:])
         return status
     from jobs.launch import run_job  # noqa: PLC0415 - `topocal --help` answers at once
 
-    module = importlib.import_module(f"jobs.{words[0]}")
     return run_job(words[0], module.main, words[1:], getattr(module, "OPTIONS", None))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pipeline.formats.card import ModelCard, require_artefact
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
+from pipeline.formats.families import FAMILIES
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, DatasetManifest, Part
 from pipeline.formats.transforms import ColumnStatistics
@@ -35,7 +36,7 @@ def describe_model(card: ModelCard) -> list[TextTable]:
         TextTable(
             "Validation scores",
             ("score", "value"),
-            [(name, f"{value:.6g}") for name, value in card.scores.items()],
+            [(name, f"{value:.6g}") for name, value in (card.scores | card.checks).items()],
         ),
         TextTable(
             "Settings",
@@ -81,8 +82,9 @@ def _target_rows(card: ModelCard, target: Target) -> list[tuple[str, str]]:
 def _prediction(card: ModelCard) -> str:
     if card.density == "categorical":
         return "the probability of a label, one value a cluster"
-    if card.density == "gaussian_mixture":
-        return f"densities: {card.num_networks} networks, {card.num_components} components each"
+    if card.density in FAMILIES:
+        family = card.density.replace("_", " ")
+        return f"{family}: {card.num_networks} networks, {card.num_components} components each"
     if card.density == "quantiles":
         return f"quantiles: {', '.join(f'{level:g}' for level in card.quantile_levels)}"
     return "one value a cluster, without uncertainty"

@@ -8,6 +8,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.formats.families import GAUSSIAN_MIXTURE
 from training.settings import (
     BnnSettings,
     DnnSettings,
@@ -25,6 +26,7 @@ class NetworkKind:
     Attributes:
         settings: Its settings; their `kind` is its name.
         learner: "module:class" of the `Learner`, called as (data, settings, seed=, worker=).
+        autograd: The same for families of densities that `learner` has no step of its own for.
         export: "module:function" of a finished training and its settings to an `Exported`.
         workers_share: What is divided among workers: the rows of each batch, or the members of an
             ensemble, which is then `settings.num_networks` networks.
@@ -36,6 +38,7 @@ class NetworkKind:
     settings: type[NetworkSettings]
     learner: str
     export: str
+    autograd: str | None = None
     workers_share: Literal["rows", "members"] = "rows"
     weight_sets: str | None = None
     section: Literal["models", "tag"] = "models"
@@ -45,9 +48,11 @@ class NetworkKind:
         """What `kind` says in a study and on a card."""
         return str(self.settings.model_fields["kind"].default)
 
-    def open_learner(self) -> Any:  # noqa: ANN401 - each has its own type of settings
+    def open_learner(self, settings: NetworkSettings) -> Any:  # noqa: ANN401 - each has its own type of settings
         """The class of the learner, whose import takes in torch."""
-        return pkgutil.resolve_name(self.learner)
+        family = getattr(settings, "family", GAUSSIAN_MIXTURE.name)
+        other = None if family == GAUSSIAN_MIXTURE.name else self.autograd
+        return pkgutil.resolve_name(other or self.learner)
 
     def open_export(self) -> Any:  # noqa: ANN401 - each has its own type of settings
         """The function that exports; imports torch."""
@@ -66,6 +71,7 @@ class NetworkKind:
 
 
 _MIXTURE, _POINT = "training.export.mixture", "training.export.point"
+_AUTOGRAD = "training.learners.autograd"
 
 NETWORK_KINDS = {
     kind.name: kind
@@ -73,12 +79,14 @@ NETWORK_KINDS = {
         NetworkKind(
             BnnSettings,
             learner="training.learners.bayesian:BayesianNetwork",
+            autograd=f"{_AUTOGRAD}:AutogradBayesian",
             export=f"{_MIXTURE}:export_bayesian",
             weight_sets=f"{_MIXTURE}:drawn_networks",
         ),
         NetworkKind(
             RepulsiveEnsembleSettings,
             learner="training.learners.ensemble:RepulsiveEnsemble",
+            autograd=f"{_AUTOGRAD}:AutogradEnsemble",
             export=f"{_MIXTURE}:export_ensemble",
             weight_sets=f"{_MIXTURE}:trained_members",
             workers_share="members",
@@ -86,6 +94,7 @@ NETWORK_KINDS = {
         NetworkKind(
             MixtureDensitySettings,
             learner="training.learners.plain:DensityNetwork",
+            autograd=f"{_AUTOGRAD}:AutogradDensity",
             export=f"{_MIXTURE}:export_density",
             weight_sets=f"{_MIXTURE}:trained_members",
         ),

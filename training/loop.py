@@ -174,7 +174,8 @@ def _prepare(
     if settings.steps_per_epoch is not None:
         train = Passes(train, settings.rows_of_epoch(len(train)))
     data = TrainingData(train, data.validation.to(device), data.columns)
-    learner: Learner = kind_of(settings).open_learner()(data, settings, seed=seed, worker=worker)
+    learner_class = kind_of(settings).open_learner(settings)
+    learner: Learner = learner_class(data, settings, seed=seed, worker=worker)
     chunks = cut_plan(learner.plan, settings.batch_rows, device)
     return Run(
         settings=settings,

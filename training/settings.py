@@ -9,9 +9,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
+from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
 from pipeline.formats.records import ModelSettings, Record
 
 VariancePrecision = Literal["float32", "tf32", "bfloat16"]
@@ -100,20 +102,48 @@ class NetworkSettings(ModelSettings):
         return num_rows if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_rows
 
 
-class MixtureSettings(NetworkSettings):
-    """What all networks with a Gaussian-mixture output share; defaults of arXiv 2412.04370.
+class DensitySettings(NetworkSettings):
+    """What all networks whose output is a density share; defaults of arXiv 2412.04370.
 
     Attributes:
-        components: Gaussians of the mixture.
-        log_variance_bounds: Limits of the mixture's own log sigma^2, in (log10 of the target)^2.
+        family: Of the density of log10 of the target: "gaussian_mixture" or "split_normal", two
+            half Gaussians about one mode.
+        components: Gaussians of a mixture.
+        log_variance_bounds: Limits of the density's own log sigma^2, in (log10 of the target)^2.
         epochs: Passes over the training rows.
     """
+
+    # not written where it is not set: models from before it existed stay up to date
+    family: str = Field(default=GAUSSIAN_MIXTURE.name, exclude_if=GAUSSIAN_MIXTURE.name.__eq__)
 
     components: PositiveInt = 3
     log_variance_bounds: tuple[
         Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
     ] = (-14.0, 0.0)
     epochs: PositiveInt = 150
+
+    @field_validator("family")
+    @classmethod
+    def _family_is_known(cls, family: str) -> str:
+        if family not in FAMILIES:
+            msg = f"expected one of {', '.join(FAMILIES)}"
+            raise ValueError(msg)
+        return family
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single_density_has_one_component(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("family") in FAMILIES:
+            has_components = FAMILIES[given["family"]].has_components
+            return given if has_components else {"components": 1, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _components_make_sense(self) -> Self:
+        if self.components > 1 and not FAMILIES[self.family].has_components:
+            msg = f"components: a {self.family} has one, got {self.components}; leave the key out"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
@@ -123,12 +153,17 @@ class MixtureSettings(NetworkSettings):
             raise ValueError(msg)
         return self
 
+    @property
+    def num_outputs(self) -> int:
+        """Numbers that a network gives for a row."""
+        return FAMILIES[self.family].num_outputs(self.components)
+
     def updates(self, num_rows: int) -> int:
         """The steps of a whole training on so many rows."""
         return self.epochs * -(-self.rows_of_epoch(num_rows) // self.batch_rows)
 
 
-class MixtureDensitySettings(MixtureSettings):
+class MixtureDensitySettings(DensitySettings):
     """One plain network with a mixture output (Bishop, NCRG/94/004, 1994), without sigma_stat.
 
     Attributes:
@@ -140,7 +175,7 @@ class MixtureDensitySettings(MixtureSettings):
     prior_sigma: PositiveFloat | None = None
 
 
-class BnnSettings(MixtureSettings):
+class BnnSettings(DensitySettings):
     """A Bayesian network; its weights have the prior, its biases none.
 
     Attributes:
@@ -161,13 +196,25 @@ class BnnSettings(MixtureSettings):
     estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
     variance_precision: VariancePrecision = "float32"
 
+    @model_validator(mode="after")
+    def _step_knows_the_family(self) -> Self:
+        special = {
+            "estimator": self.estimator != "local_reparametrisation",
+            "variance_precision": self.variance_precision != "float32",
+        }
+        if self.family != GAUSSIAN_MIXTURE.name and any(special.values()):
+            key = next(key for key, is_set in special.items() if is_set)
+            msg = f"{key}: {getattr(self, key)} is for family {GAUSSIAN_MIXTURE.name} alone"
+            raise ValueError(msg)
+        return self
+
     @property
     def num_networks(self) -> int:
         """Number of weight sets that are drawn and exported."""
         return self.samples
 
 
-class RepulsiveEnsembleSettings(MixtureSettings):
+class RepulsiveEnsembleSettings(DensitySettings):
     """Networks that are trained side by side and repel each other (Eq. 36).
 
     All weights and biases have the prior.

@@ -13,7 +13,7 @@ from training.data.rows import TrainingRows
 from training.data.training_data import TrainingData
 from training.history import read_history
 from training.loop import train_network
-from training.settings import MixtureSettings
+from training.settings import DensitySettings
 from training.worker import Worker
 
 STEPS, ROUNDS = 4, 4  # of a measurement; its first round compiles and is not counted
@@ -47,7 +47,7 @@ def estimate_cost(study: Study, trainings: Sequence[Training]) -> Iterator[str]:
 
 
 def measure_step(
-    settings: MixtureSettings, num_features: int, threads: int, device: torch.device
+    settings: DensitySettings, num_features: int, threads: int, device: torch.device
 ) -> float:
     """Seconds of one update on random rows, the median of some epochs."""
     rows = STEPS * settings.batch_rows

@@ -14,12 +14,12 @@ from pipeline.formats.versions import fingerprint
 from pipeline.settings import SummarySettings
 from pipeline.training_size.points import POINT, PointRecord
 from pipeline.training_size.settings import LadderSettings, ScalingSettings
-from training.settings import MixtureSettings
+from training.settings import DensitySettings
 
 VERSION = 1  # raised when the same training gives other figures
 UNFINISHED = "training"  # folder of the checkpoints, below that of the point
 
-Settings = TypeVar("Settings", bound=MixtureSettings)
+Settings = TypeVar("Settings", bound=DensitySettings)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Training:
 
     ladder: str
     model: str
-    settings: MixtureSettings
+    settings: DensitySettings
     rows: int
     sample: int
     repeat: int
@@ -174,7 +174,7 @@ def pool_rows(trainings: Sequence[Training], scaling: ScalingSettings) -> int:
     return max((each.sample * each.rows for each in trainings), default=0)
 
 
-def _settings_of(study: Study, name: str, ladder: LadderSettings) -> MixtureSettings:
+def _settings_of(study: Study, name: str, ladder: LadderSettings) -> DensitySettings:
     settings = study.models.get(ladder.model)
     if settings is None:
         msg = (
@@ -182,7 +182,7 @@ def _settings_of(study: Study, name: str, ladder: LadderSettings) -> MixtureSett
             f"the study has {', '.join(study.models) or 'none'}"
         )
         raise UserError(msg)
-    if not isinstance(settings, MixtureSettings):
+    if not isinstance(settings, DensitySettings):
         msg = (
             f"scaling.ladders.{name}.model: {ladder.model} is of kind {settings.kind}, which gives "
             "no sigma_stat; take a bnn or a repulsive_ensemble"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jobs.training_size.plan import PointPlan
 from pipeline.calibrators.density import Summariser
 from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs
+from pipeline.formats.families import GAUSSIAN_MIXTURE
 from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows
 from training.checkpoint import Checkpoint, newest_checkpoint
@@ -29,8 +30,9 @@ class TrainedDensity:
 
     networks: SampledNetworks
     inputs: tuple[str, ...]
+    family: str = GAUSSIAN_MIXTURE.name
 
-    def mixtures(self, columns: Mapping[str, NDArray[Any]]) -> NetworkOutputs:
+    def of_rows(self, columns: Mapping[str, NDArray[Any]]) -> NetworkOutputs:
         """The mixture of each of N rows, from their raw features by name."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         with torch.no_grad():

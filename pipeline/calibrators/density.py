@@ -4,18 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from pipeline.calibrators.onnx_session import open_session
 from pipeline.calibrators.protocol import calibrated_pair, is_inside
-from pipeline.densities.gaussian_mixture.crps import crps_of
-from pipeline.densities.gaussian_mixture.functionals import summarise
-from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs
 from pipeline.densities.gaussian_mixture.parameters import Mixtures
 from pipeline.formats.calibrated_set import Functionals, calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
+from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.ingest.identity import uniform_of
 from pipeline.numerics.arrays import Columns, FloatArray
@@ -37,8 +35,12 @@ class Density(Protocol):
     def inputs(self) -> tuple[str, ...]:
         """The feature columns that it needs."""
 
-    def mixtures(self, columns: Columns) -> Mixtures | NetworkOutputs:
-        """The mixture of each of N rows, from the columns that `inputs` names."""
+    @property
+    def family(self) -> str:
+        """The family of its densities."""
+
+    def of_rows(self, columns: Columns) -> Any:  # noqa: ANN401 - as the family reads them
+        """The densities of N rows, from the columns that `inputs` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +48,25 @@ class OnnxDensity:
     """The networks of one ONNX file.
 
     Attributes:
-        path: The file, whose output `networks` is that of blocks.NetworkOutputs.
+        path: The file, whose output `networks` [S, P, N] is what the family takes.
         sha256: Of the file.
         inputs: The feature columns in their order.
         log_variance_bounds: What the networks' logs of variances are limited to.
+        family: Of the densities.
     """
 
     path: Path
     sha256: str
     inputs: tuple[str, ...]
     log_variance_bounds: tuple[float, float]
+    family: str = GAUSSIAN_MIXTURE.name
 
-    def mixtures(self, columns: Columns) -> NetworkOutputs:
-        """The mixtures of some rows; some two thousand at a time are fastest."""
+    def of_rows(self, columns: Columns) -> Any:  # noqa: ANN401 - as the family reads them
+        """The densities of some rows; some two thousand at a time are fastest."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         session = open_session(self.path, self.sha256)
         (outputs_SPN,) = session.run(["networks"], {"features": x_NF})
-        return NetworkOutputs(outputs_SPN, self.log_variance_bounds)
+        return FAMILIES[self.family].load("densities")(outputs_SPN, self.log_variance_bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,9 @@ class OracleDensity:
     inputs: tuple[str, ...]
     numerator: str
     truth_cut: tuple[float | None, float | None]
+    family: str = GAUSSIAN_MIXTURE.name
 
-    def mixtures(self, columns: Columns) -> Mixtures:
+    def of_rows(self, columns: Columns) -> Mixtures:
         """The exact mixtures of some rows."""
         exact = response_mixture(columns, self.settings)
         above, below = self.truth_cut
@@ -204,9 +209,9 @@ class Summariser:
             rows: The density's inputs and the target's numerator [N].
             truth: log10 of the true target [N], for the scores; None without truth.
         """
-        mixtures = self.density.mixtures(rows)
-        summary = summarise(
-            mixtures,
+        densities, family = self.density.of_rows(rows), FAMILIES[self.density.family]
+        summary = family.load("summarise")(
+            densities,
             *self.search_range,
             central=self.settings.central,
             sigma=self.settings.sigma,
@@ -221,5 +226,5 @@ class Summariser:
         if truth is not None and self.crps_share:
             chosen = np.flatnonzero(uniform_of(rows[IDENTITY], CRPS_SEED) < self.crps_share)
             columns["crps"] = np.full(len(truth), np.nan, np.float32)
-            columns["crps"][chosen] = crps_of(mixtures.of_rows(chosen), truth[chosen])
+            columns["crps"][chosen] = family.load("crps")(densities.of_rows(chosen), truth[chosen])
         return columns

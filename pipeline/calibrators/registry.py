@@ -11,6 +11,7 @@ from pipeline.calibrators.protocol import Calibrator, Ranges
 from pipeline.formats.card import Artefact, ModelCard
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
+from pipeline.formats.families import FAMILIES
 from pipeline.settings import SummarySettings
 
 
@@ -42,14 +43,14 @@ class OpenedModel:
         return OnnxFile(self.path, self.sha256, self.inputs)
 
 
-def _open_mixture(model: OpenedModel) -> Summariser:
+def _open_density(model: OpenedModel) -> Summariser:
     low, high = model.card.target_ranges[model.target.name]
     margin, bounds = model.settings.margin, model.card.log_variance_bounds
     if bounds is None:
         msg = f"{model.path.parent}: its card has no log_variance_bounds; train it again"
         raise UserError(msg)
     return Summariser(
-        density=OnnxDensity(model.path, model.sha256, model.inputs, bounds),
+        density=OnnxDensity(model.path, model.sha256, model.inputs, bounds, model.card.density),
         target=model.target,
         search_range=(low - margin, high + margin),
         ranges=model.ranges,
@@ -75,8 +76,8 @@ class CalibratorKind:
 
     Attributes:
         open: Makes the calibrator.
-        role: Of the artefact that it reads: "networks" are a mixture's outputs before functionals,
-            which are computed here, faster and with more digits than in the model's own graph.
+        role: Of the artefact that it reads: "networks" are parameters of densities; what follows
+            is computed here, faster and with more digits than in the model's own graph.
     """
 
     open: Callable[[OpenedModel], Calibrator]
@@ -85,7 +86,7 @@ class CalibratorKind:
 
 # By the card's artefact and density. A density that is not here calibrates nothing.
 CALIBRATORS = {
-    ("onnx", "gaussian_mixture"): CalibratorKind(_open_mixture, "networks"),
+    **{("onnx", family): CalibratorKind(_open_density, "networks") for family in FAMILIES},
     ("onnx", "quantiles"): CalibratorKind(_open_quantiles),
     ("onnx", "point"): CalibratorKind(_open_point),
     ("tables", "point"): CalibratorKind(_open_tables),
@@ -119,4 +120,12 @@ def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) ->
         target=target,
         settings=settings,
     )
-    return CALIBRATORS[card.artefact, card.density].open(model)
+    kind = CALIBRATORS.get((card.artefact, card.density))
+    if kind is None:
+        msg = (
+            f"{folder}: its card names the density {card.density}, and this installation knows "
+            f"{', '.join(density for _, density in CALIBRATORS)}; install the package that the "
+            "model was trained with"
+        )
+        raise UserError(msg)
+    return kind.open(model)

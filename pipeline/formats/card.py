@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pipeline.formats.columns import Cut, Feature, Target
 from pipeline.formats.errors import UserError
+from pipeline.formats.families import FAMILIES
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import OutputRecord, Record
@@ -55,10 +56,11 @@ class ModelCard(OutputRecord):
         artefacts: By role: "model" is the ONNX file with all outputs or the tables, "networks" the
             networks alone, before limits and normalisation, for bulk work; then "weights" and
             "history".
-        density: What the outputs describe: Gaussian mixtures in log10 of the target (`mixture`),
-            quantiles of log10 of the target (`quantiles` [row, quantile]), or one estimate of the
-            target a row (`response` [row]); "categorical": the probability of a label a row
-            (`score` [row]), which calibrates nothing.
+        density: What the outputs describe: a family of densities of log10 of the target (see
+            `families`; of "gaussian_mixture" the output `mixture`), "quantiles" of log10 of the
+            target (`quantiles` [row, quantile]), or a "point", one estimate of the target a row
+            (`response` [row]); "categorical": the probability of a label a row (`score` [row]),
+            which calibrates nothing.
         quantile_levels: Probability of each quantile, rising; for "quantiles".
         num_networks: Size of the network axis S (weight samples or members); for mixtures.
         num_components: Components K of each network's mixture; for mixtures.
@@ -73,6 +75,8 @@ class ModelCard(OutputRecord):
         outputs: Outputs of the model.
         settings: The model's resolved settings.
         scores: Validation scores, by name.
+        checks: Of the exported file, by name: share of the rows tried whose central value it cannot
+            prove to be the most probable one.
         fingerprint: Of the settings and data that the model follows from.
         data_fingerprint: The dataset's.
         git_hash: Commit of the code; "unknown" outside a checkout.
@@ -85,7 +89,7 @@ class ModelCard(OutputRecord):
     kind: str
     artefact: Literal["onnx", "tables"] = "onnx"
     artefacts: dict[str, Artefact]
-    density: Literal["gaussian_mixture", "quantiles", "point", "categorical"] = "gaussian_mixture"
+    density: str = "gaussian_mixture"
     quantile_levels: tuple[float, ...] = ()
     num_networks: int | None = None
     num_components: int | None = None
@@ -99,6 +103,7 @@ class ModelCard(OutputRecord):
     outputs: tuple[Output, ...]
     settings: dict[str, Any]
     scores: dict[str, float]
+    checks: dict[str, float] = Field(default={})
     data_fingerprint: str
     git_hash: str
     versions: dict[str, str]
@@ -124,7 +129,7 @@ class ModelCard(OutputRecord):
     def missing_from(self, folder: Path) -> list[str]:
         """Files that are not there or have another size, or that earlier versions did not make."""
         missing = super().missing_from(folder)
-        if self.density == "gaussian_mixture" and "networks" not in self.artefacts:
+        if self.density in FAMILIES and "networks" not in self.artefacts:
             missing.append(NETWORKS)
         return missing
 

@@ -176,7 +176,7 @@ def _exact_probabilities(summary: SummaryPlan, rows: Columns) -> dict[str, Float
     """By name: the exact probabilities of the label, and of the component that is its cause."""
     if summary.exact is None:
         return {}
-    mixtures = summary.exact.mixtures(rows)
+    mixtures = summary.exact.of_rows(rows)
     wanted = {"exact_label": summary.label, "exact_component": summary.component}
     predicted = rows.get(PREDICTED)
     found = {

@@ -84,14 +84,14 @@ def plan(tmp_path, density):
 
 def test_memory_is_that_of_a_slab_and_rows_do_not_depend_on_it(plan, monkeypatch):
     seen = []
-    mixtures = OnnxDensity.mixtures
+    mixtures = OnnxDensity.of_rows
 
     def watched(self, columns):
         found = mixtures(self, columns)
         seen.append(found.outputs_SPN.shape[2])
         return found
 
-    monkeypatch.setattr(OnnxDensity, "mixtures", watched)
+    monkeypatch.setattr(OnnxDensity, "of_rows", watched)
     whole = read_part(plan.folder, calibrate_part(plan).part)
     assert max(seen) == calibrate.SLAB < ROWS == sum(seen) == whole.num_rows
     monkeypatch.setattr(calibrate, "SLAB", 333)

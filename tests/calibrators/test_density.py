@@ -88,21 +88,21 @@ def test_the_oracle_is_cut_as_the_truth_was_cut():
     oracle = oracle_of(_manifest(cuts=cuts))
     assert isinstance(oracle, OracleDensity)
     assert oracle.truth_cut == (1.0, 20.0)
-    mixtures = oracle.mixtures(rows)
+    mixtures = oracle.of_rows(rows)
     inside = log_density(mixtures, response[cut])
     assert np.isfinite(inside).all()
     # rows beyond the cuts are impossible, and a cut makes the rest more probable
     assert (log_density(mixtures, mixtures.upper + 1e-6) == -np.inf).all()
     assert (log_density(mixtures, mixtures.lower - 1e-6) == -np.inf).all()
     free = oracle_of(_manifest())
-    assert (inside >= log_density(free.mixtures(rows), response[cut]) - 1e-12).all()
+    assert (inside >= log_density(free.of_rows(rows), response[cut]) - 1e-12).all()
 
 
 def test_a_model_file_that_is_not_the_one_of_the_card_is_refused(tmp_path):
     path = tmp_path / "model.onnx"
     density = OnnxDensity(path, "0" * 64, ("x",), (-20.0, 5.0))
     with pytest.raises(UserError, match="missing or not the file that the model card lists"):
-        density.mixtures({"x": np.ones(3)})
+        density.of_rows({"x": np.ones(3)})
     path.write_bytes(b"other")
     with pytest.raises(UserError, match="missing or not the file"):
-        density.mixtures({"x": np.ones(3)})
+        density.of_rows({"x": np.ones(3)})

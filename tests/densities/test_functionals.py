@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.gaussian_mixture import linear_moments, log10_moments, log_density, quantile
+from reference.mixture_cases import CASES, build
 from scipy.special import erfcx
 from scipy.stats import truncnorm
 
@@ -17,19 +18,6 @@ LOW, HIGH = -1.3, 2.2
 LEVELS = {"q025": 0.025, "q16": 0.16, "median": 0.5, "q84": 0.84, "q975": 0.975}
 CENTRAL = ("mode_linear", "mode_log10", "median", "mean")
 SIGMAS = ("sigma_syst", "sigma_stat", "sigma_tot")
-
-
-def build(rng, networks, rows, components, *, scatter=0.02, widths=(0.02, 0.5), cut=None):
-    """Networks that agree up to a scatter; cut is how many rows have bounds."""
-    shape = (networks, rows, components)
-    means = rng.normal(0, 0.2, shape[1:]) + rng.normal(0, scatter, shape)
-    log_sigmas = rng.uniform(*np.log(widths), shape[1:]) + rng.normal(0, scatter, shape)
-    weights = rng.normal(0, 1.5, shape[1:]) + rng.normal(0, scatter, shape)
-    weights -= np.log(np.exp(weights).sum(axis=-1, keepdims=True))
-    lower, upper = np.full(rows, -np.inf), np.full(rows, np.inf)
-    if cut is not None:
-        lower[:cut:2], upper[:cut:3] = rng.normal(-0.3, 0.2), rng.normal(0.3, 0.2)
-    return Mixtures(weights, means, np.exp(log_sigmas), lower, upper)
 
 
 def single(mean, sigma, lower=-np.inf, upper=np.inf):
@@ -46,16 +34,6 @@ def density_at(mixtures, points):
 def rows_of(mixtures, rows):
     parameters = (a[:, rows] for a in (mixtures.log_weights, mixtures.means, mixtures.sigmas))
     return Mixtures(*parameters, mixtures.lower[rows], mixtures.upper[rows])
-
-
-CASES = {
-    "posterior": lambda rng: build(rng, 50, 150, 3),
-    "ensemble": lambda rng: build(rng, 50, 150, 3, scatter=0.3),
-    "exact": lambda rng: build(rng, 1, 300, 7, cut=200),
-    "cut": lambda rng: build(rng, 5, 200, 3, scatter=0.1, cut=200),
-    "narrow": lambda rng: build(rng, 2, 300, 3, widths=(1e-3, 2.0), cut=100),
-    "odd": lambda rng: build(rng, 3, 100, 1, scatter=0.2, widths=(0.1, 1.0)),
-}
 
 
 @pytest.fixture(params=CASES)

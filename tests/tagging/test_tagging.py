@@ -41,7 +41,7 @@ def sample():
 @pytest.fixture(scope="module")
 def exact(sample):
     density = OracleDensity(GeneratorSettings(), FEATURES, "clusterE", (0.3, None))
-    return density.mixtures(sample)
+    return density.of_rows(sample)
 
 
 def test_labels_are_what_their_definitions_say(sample):

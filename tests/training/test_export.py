@@ -141,6 +141,7 @@ def test_file_stands_alone_with_a_dynamic_row_axis(folder):
         "sigma_syst",
         "sigma_stat",
         "central",
+        "central_gap",
     ]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     files = {"model.onnx", "networks.onnx", "weights.safetensors", "history.jsonl", "model.json"}
@@ -195,7 +196,7 @@ def test_summaries_equal_a_grid_over_the_mixture(folder, session, raw):
     """Mode, mean and sigmas of R from the exported mixture on a fine grid of log10 R."""
     card = read_card(folder)
     features = stacked(raw, [item.name for item in card.inputs])
-    mixture, mean, syst, stat, central = session.run(None, {"features": features})
+    mixture, mean, syst, stat, central, gap = session.run(None, {"features": features})
     m, log_variance, log_weight = np.split(mixture.astype(np.float64), 3, axis=-1)
     low, high = card.target_ranges[TARGET.name]
     log_r = np.linspace(low - SEARCH_MARGIN, high + SEARCH_MARGIN, 20_001)
@@ -209,7 +210,10 @@ def test_summaries_equal_a_grid_over_the_mixture(folder, session, raw):
         assert mean[row] == pytest.approx(means.mean(), rel=1e-4)
         assert syst[row] == pytest.approx(math.sqrt(variances.mean()), rel=1e-4)
         assert stat[row] == pytest.approx(means.std(), rel=1e-3, abs=1e-5)
-        mode = log_r[(density.mean(axis=0) * 10 ** (-log_r)).argmax()]
+        tilted = density.mean(axis=0) * 10 ** (-log_r)
+        reached = np.interp(math.log10(central[row]), log_r, tilted)
+        assert 0.0 <= math.log(tilted.max() / reached) + 1e-4 <= gap[row] + 2e-4
+        mode = log_r[tilted.argmax()]
         assert math.log10(central[row]) == pytest.approx(mode, abs=2 * (log_r[1] - log_r[0]) + 1e-4)
 
 

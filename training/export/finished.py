@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.formats.columns import Feature
-from pipeline.formats.manifest import DatasetManifest
+from pipeline.formats.manifest import DatasetManifest, columns_of, read_part
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling
 from training.checkpoint import Checkpoint
@@ -27,7 +28,8 @@ class Finished:
 
     Attributes:
         folder: Of the model.
-        manifest: Of the dataset that it was trained on.
+        dataset: Folder of the dataset that it was trained on.
+        manifest: Of that dataset.
         features: Inputs of the networks.
         checkpoint: The last one.
         seed: Of the training.
@@ -35,6 +37,7 @@ class Finished:
     """
 
     folder: Path
+    dataset: Path
     manifest: DatasetManifest
     features: tuple[Feature, ...]
     checkpoint: Checkpoint
@@ -45,6 +48,14 @@ class Finished:
     def scalings(self) -> tuple[Scaling, ...]:
         """How each feature is scaled for the network, in the order of the features."""
         return scalings_of(self.manifest, self.features)
+
+    def validation_rows(self) -> Tensor:
+        """Raw features [N, F] of the first rows of the validation split."""
+        part = self.manifest.parts_of("validation")[0]
+        names = [feature.name for feature in self.features]
+        columns = columns_of(read_part(self.dataset, part, names).slice(0, CHECK_ROWS))
+        rows = np.stack([columns[name] for name in names], axis=1)
+        return torch.from_numpy(rows.astype(np.float32))
 
     def random_rows(self) -> Tensor:
         """Raw features spread evenly over their training ranges."""

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline.formats.families import GAUSSIAN_MIXTURE
 from pipeline.formats.transforms import Scaling
+from training.export.family_summaries import FamilySummaries
 from training.export.mode import LN10
-from training.export.summaries import SUMMARIES, Summaries, mixture_of
+from training.export.summaries import Summaries
 from training.networks.mlp import FixedLayer
 
 INPUT = "features"
@@ -24,12 +26,14 @@ class OutputHead:
     """How the outputs are read.
 
     Attributes:
-        log_variance_bounds: Limits of the components' log sigma^2.
+        log_variance_bounds: Limits of the densities' logs of variances.
         search_range: Bounds of log10 of the target for modes and moments.
+        family: Of the densities.
     """
 
     log_variance_bounds: tuple[float, float]
     search_range: tuple[float, float]
+    family: str = GAUSSIAN_MIXTURE.name
 
 
 class ScaledModule(nn.Module):
@@ -63,9 +67,8 @@ class ScaledModule(nn.Module):
 
 
 class SampledNetworks(ScaledModule):
-    """Raw features [N, F] to the outputs of all networks, their mixtures and summaries in R."""
+    """Raw features [N, F] to the outputs of all networks, their densities and summaries in R."""
 
-    outputs = (NETWORKS_OUTPUT, *SUMMARIES)
     log_variance_bounds: Tensor
     search_range: Tensor
 
@@ -84,7 +87,9 @@ class SampledNetworks(ScaledModule):
         self.num_layers = len(weight_sets[0])
         for name in ("log_variance_bounds", "search_range"):
             self.register_buffer(name, torch.tensor(getattr(density, name), dtype=torch.float32))
-        self.summaries = Summaries()
+        is_mixture = density.family == GAUSSIAN_MIXTURE.name
+        self.summaries = Summaries() if is_mixture else FamilySummaries(density.family)
+        self.outputs = (NETWORKS_OUTPUT, *self.summaries.outputs)
         self.requires_grad_(requires_grad=False)
 
     @property
@@ -94,17 +99,17 @@ class SampledNetworks(ScaledModule):
         count = self.num_layers
         return [layers[first : first + count] for first in range(0, len(layers), count)]
 
-    def mixture_of_scaled(self, x_NF: Tensor) -> Tensor:
-        """Means, clamped log sigma^2 and normalised log weights [S, N, 3K] of scaled features."""
-        mean, log_variance, logit = self.outputs_of_scaled(x_NF).chunk(3, dim=1)
-        return torch.cat(mixture_of(mean, log_variance, logit, self.log_variance_bounds), dim=-1)
+    def densities_of_scaled(self, x_NF: Tensor) -> Tensor:
+        """The first of the summaries alone, [S, N, P], of scaled features."""
+        parts = self.summaries.split(self.outputs_of_scaled(x_NF))
+        return self.summaries.densities(parts, self.log_variance_bounds)
 
     def outputs_of_scaled(self, x_NF: Tensor) -> Tensor:
-        """Means, log sigma^2 before limits and logits of the weights [S, 3K, N].
+        """What the networks themselves give, [S, P, N]: the parameters of the densities.
 
         Network by network: each is a chain of products whose rows stay in the cache, three times
         as fast as products over all networks with their activations in main memory. The last layer
-        is transposed, so that what acts on three columns of each network acts on long rows.
+        is transposed, so that what acts on a few columns of each network acts on long rows.
         """
         return torch.stack([self._outputs_of(layers, x_NF) for layers in self.networks])
 
@@ -116,12 +121,12 @@ class SampledNetworks(ScaledModule):
         return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
 
     def forward(self, features_NF: Tensor) -> tuple[Tensor, ...]:
-        """The networks' own outputs [S, 3K, N], and what `Summaries` makes of them.
+        """The networks' own outputs [S, P, N], and what the summaries make of them.
 
         All of a row are NaN where a feature is, or is negative under a logarithm.
         """
         outputs_SPN = self.outputs_of_scaled(self.scaled(features_NF))
-        parts = outputs_SPN.chunk(3, dim=1)
+        parts = self.summaries.split(outputs_SPN)
         return outputs_SPN, *self.summaries(*parts, self.log_variance_bounds, self.search_range)
 
 

@@ -4,14 +4,17 @@ Shape letters: S samples, N rows, F features, K components, P parameters.
 """
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipeline.formats.card import NETWORKS, SEARCH_MARGIN, Output
 from pipeline.formats.columns import Target
+from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
 from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest, select_features
 from pipeline.formats.seeds import derive_seed
@@ -23,16 +26,19 @@ from training.export.finished import MODEL, Exported, Finished, tensors_of
 from training.export.graph import NETWORKS_OUTPUT, OutputHead, SampledNetworks
 from training.export.networks_onnx import write_networks
 from training.export.onnx_file import check_onnx, extract_onnx
-from training.export.summaries import SUMMARIES
 from training.kinds import kind_of
-from training.losses.density_nll import log_density
+from training.learners.autograd import gaussian_network
 from training.networks.mlp import FixedLayer, Layer, draw_weights, split_member, split_parameters
+from training.networks.modules import fixed_layers, fully_connected
 from training.settings import (
     BnnSettings,
+    DensitySettings,
     MixtureDensitySettings,
-    MixtureSettings,
     RepulsiveEnsembleSettings,
 )
+from training.steps.autograd import LOG_VARIANCE, FlatParameters, gaussian_layers
+
+log = logging.getLogger(__name__)
 
 WeightSets = list[list[FixedLayer]]  # layers of each network
 SLAB_ROWS = 512  # of one evaluation of all networks
@@ -42,8 +48,7 @@ def export_bayesian(finished: Finished, settings: BnnSettings) -> Exported:
     """Write networks drawn from the posterior, and describe them."""
     checkpoint = finished.checkpoint
     weight_sets = drawn_networks(settings, checkpoint, finished.seed)
-    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
-    return _export(finished, settings, weight_sets, _posterior(layers, weight_sets))
+    return _export(finished, settings, weight_sets, _posterior(settings, checkpoint, weight_sets))
 
 
 def export_ensemble(finished: Finished, settings: RepulsiveEnsembleSettings) -> Exported:
@@ -60,19 +65,36 @@ def export_density(finished: Finished, settings: MixtureDensitySettings) -> Expo
 
 def drawn_networks(settings: BnnSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
     """The weight sets of a Bayesian network that are exported, drawn from its posterior."""
-    layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
-    return draw_weight_sets(layers, seed, settings.samples)
+    return draw_weight_sets(_posterior_layers(settings, checkpoint), seed, settings.samples)
 
 
-def trained_members(settings: MixtureSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
+def trained_members(settings: DensitySettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
     """The networks of a training, which are exported as they are: members, or the only one."""
-    del settings, seed  # nothing is drawn
-    return [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
+    del seed  # nothing is drawn
+    if settings.family == GAUSSIAN_MIXTURE.name:
+        return [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
+    module = fully_connected(checkpoint.sizes, torch.Generator())
+    flat = FlatParameters.of(module)
+    return [fixed_layers(module, flat.views(each.theta_P)) for each in checkpoint.networks]
+
+
+def _posterior_layers(settings: BnnSettings, checkpoint: Checkpoint) -> list[Layer]:
+    """Means, log variances and biases of each layer, in whatever order the learner keeps them."""
+    theta_P, sizes = checkpoint.networks[0].theta_P, checkpoint.sizes
+    if settings.family == GAUSSIAN_MIXTURE.name:
+        return split_parameters(theta_P, sizes)
+    generator = torch.Generator()
+    module = gaussian_network(settings, fully_connected(sizes, generator), generator)
+    views = FlatParameters.of(module).views(theta_P)
+    return [
+        Layer(*(views[f"{name}.{part}"] for part in ("weight", LOG_VARIANCE, "bias")))
+        for name in gaussian_layers(module)
+    ]
 
 
 def _export(
     finished: Finished,
-    settings: MixtureSettings,
+    settings: DensitySettings,
     weight_sets: WeightSets,
     weights: dict[str, Tensor],
 ) -> Exported:
@@ -82,26 +104,47 @@ def _export(
     scores = _scores_of(model, finished.validation)
     with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as networks:
         write_networks(model, temporary)
-        check_onnx(temporary, model, finished.random_rows())
+        checks = _check(finished, model, temporary)
         extract_onnx(temporary, networks, [NETWORKS_OUTPUT])
-        extract_onnx(temporary, temporary, SUMMARIES)
+        extract_onnx(temporary, temporary, model.summaries.outputs)
     target = manifest.require_target()
     return Exported(
         files={"model": MODEL, "networks": NETWORKS},
         weights=weights,
         scores=scores,
         card={
-            "density": "gaussian_mixture",
+            "density": settings.family,
+            "checks": checks,
             "num_networks": settings.num_networks,
             "num_components": settings.components,
             "log_variance_bounds": settings.log_variance_bounds,
-            "outputs": _outputs_of(target, settings.components),
+            "outputs": _outputs_of(target, settings, model.summaries.outputs),
         },
     )
 
 
+def _check(finished: Finished, model: SampledNetworks, path: Path) -> dict[str, float]:
+    """Compare the file with torch; by name the share of rows with an unproven central value.
+
+    Networks that have hardly been trained make densities of dozens of narrow peaks far from the
+    data: the training is kept, and the share is told.
+    """
+    rows = {"validation": finished.validation_rows(), "spread": finished.random_rows()}
+    shares = {name: check_onnx(path, model, features) for name, features in rows.items()}
+    if any(shares.values()):
+        log.warning(
+            "%s: the file's central value may not be the most probable one for %.1f %% of "
+            "validation rows and %.1f %% of rows spread over the training ranges; its output "
+            "central_gap says for which, and `calibrate` and `apply` search without this limit",
+            finished.folder.name,
+            100.0 * shares["validation"],
+            100.0 * shares["spread"],
+        )
+    return {f"central_unproven_{name}": share for name, share in shares.items()}
+
+
 def networks_of(
-    manifest: DatasetManifest, settings: MixtureSettings, checkpoint: Checkpoint, seed: int
+    manifest: DatasetManifest, settings: DensitySettings, checkpoint: Checkpoint, seed: int
 ) -> SampledNetworks:
     """The networks of a finished training as they would be exported, without a file."""
     scalings = scalings_of(manifest, select_features(manifest, settings.features))
@@ -118,11 +161,11 @@ def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> Weight
 
 
 def _posterior(
-    layers: Sequence[Layer], weight_sets: Sequence[Sequence[FixedLayer]]
+    settings: BnnSettings, checkpoint: Checkpoint, weight_sets: Sequence[Sequence[FixedLayer]]
 ) -> dict[str, Tensor]:
     """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F]."""
     tensors: dict[str, Tensor] = {}
-    for index, layer in enumerate(layers):
+    for index, layer in enumerate(_posterior_layers(settings, checkpoint)):
         tensors[f"mean.{index}"] = layer.mean_OF.clone()
         tensors[f"log_variance.{index}"] = layer.log_variance_OF.clone()
         tensors[f"bias.{index}"] = layer.bias_O.clone()
@@ -143,22 +186,24 @@ def _model_of(
     manifest: DatasetManifest,
     scalings: Sequence[Scaling],
     weight_sets: Sequence[Sequence[FixedLayer]],
-    settings: MixtureSettings,
+    settings: DensitySettings,
 ) -> SampledNetworks:
     low, high = manifest.log10_target_range()
-    density = OutputHead(settings.log_variance_bounds, (low - SEARCH_MARGIN, high + SEARCH_MARGIN))
+    reach = (low - SEARCH_MARGIN, high + SEARCH_MARGIN)
+    density = OutputHead(settings.log_variance_bounds, reach, settings.family)
     return SampledNetworks(scalings, weight_sets, density).eval()
 
 
 @torch.no_grad()
 def _scores_of(model: SampledNetworks, rows: RowSource) -> dict[str, float]:
     """Validation NLL of the averaged density and the mean NLL of its single networks."""
+    log_density = FAMILIES[model.density.family].load("log_density")
     averaged, single = 0.0, 0.0
     pieces = (slab.pieces(SLAB_ROWS) for slab in rows.slabs(0, 1))
     for slab in itertools.chain.from_iterable(pieces):
-        mixture_SNK = model.mixture_of_scaled(slab.x_NF)
-        target_SN = slab.target_N.expand(len(mixture_SNK), -1)
-        log_p_SN = log_density(mixture_SNK, target_SN, model.density.log_variance_bounds).double()
+        density_SNP = model.densities_of_scaled(slab.x_NF)
+        target_SN = slab.target_N.expand(len(density_SNP), -1)
+        log_p_SN = log_density(density_SNP, target_SN, model.density.log_variance_bounds).double()
         log_p_N = torch.logsumexp(log_p_SN, dim=0) - math.log(len(log_p_SN))
         weight_N = torch.ones(len(slab)) if slab.weight_N is None else slab.weight_N
         averaged -= (weight_N * log_p_N).sum().item()
@@ -169,28 +214,52 @@ def _scores_of(model: SampledNetworks, rows: RowSource) -> dict[str, float]:
     }
 
 
-def _outputs_of(target: Target, components: int) -> tuple[Output, ...]:
+def _outputs_of(
+    target: Target, settings: DensitySettings, names: Sequence[str]
+) -> tuple[Output, ...]:
+    """What the file gives: the densities, then what is read off them."""
     name, unit = target.name, target.unit
     within = f"within the training range of log10 {name} and {SEARCH_MARGIN} on either side"
-    mixture = (
-        f"{components} means, {components} natural logs of the variance and {components} natural "
-        f"logs of the weight of each network's Gaussian mixture in log10 {name}"
-    )
     described = {
         "mean": f"mean of {name} over networks and density, {within}",
         "sigma_syst": f"root of the networks' mean variance of {name}, {within} (Eq. 41)",
         "sigma_stat": f"standard deviation of the networks' means of {name}, {within} (Eq. 42)",
         "central": f"most probable {name} of the averaged density, {within}",
+        "central_gap": (
+            "how much higher than at central the natural log of the density can be at most, "
+            f"{within}: a fixed search cannot find the highest of any number of peaks"
+        ),
     }
     return (
-        Output(
-            name="mixture",
-            unit=f"log10({unit})",
-            shape="[network, row, 3 x components]",
-            description=mixture,
-        ),
+        _density_output(names[0], target, settings),
         *(
-            Output(name=key, unit=unit, shape="[row]", description=text)
-            for key, text in described.items()
+            Output(
+                name=key,
+                unit="1" if key == "central_gap" else unit,
+                shape="[row]",
+                description=described[key],
+            )
+            for key in names[1:]
         ),
     )
+
+
+def _density_output(name: str, target: Target, settings: DensitySettings) -> Output:
+    count, family = settings.components, FAMILIES[settings.family]
+    if settings.family == GAUSSIAN_MIXTURE.name:
+        words = (
+            f"{count} means, {count} natural logs of the variance and {count} natural logs of the "
+            f"weight of each network's Gaussian mixture in log10 {target.name}"
+        )
+        return Output(
+            name=name,
+            unit=f"log10({target.unit})",
+            shape="[network, row, 3 x components]",
+            description=words,
+        )
+    words = (
+        f"{', '.join(family.parameters)} of each network's {family.name} density in log10 "
+        f"{target.name}, logs of variances before their limits"
+    )
+    shape = f"[network, row, {settings.num_outputs}]"
+    return Output(name=name, unit=f"log10({target.unit})", shape=shape, description=words)

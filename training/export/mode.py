@@ -6,6 +6,11 @@ search looks at a grid over the hull of its centres and at its highest peaks, ke
 local maxima and refines each by Newton steps that a bracket guards. No loop depends on the data,
 so the same code is the ONNX graph. Written with operations that ONNX has.
 
+Fixed operations cannot find the highest of any number of peaks, so the search says how far it can
+have missed. With s the smallest width, (log f)'' >= -1 / s^2 for a mixture f: from a maximum f
+falls no faster than a Gaussian of that width, and one between two points w apart, of which
+the nearer is at most w / 2 away, is no higher than their larger value times exp(w^2 / (8 s^2)).
+
 Shape letters: N rows, M components of all networks, Q points, C candidates.
 """
 
@@ -18,10 +23,14 @@ from torch import Tensor
 LN10 = math.log(10.0)
 GRID_POINTS = 48
 PEAKS = 12  # highest single components that are looked at besides the grid
+LOOKED_AT = 8  # highest points of the grid whose density is computed without rounding
 CANDIDATES = 3
 ITERATIONS = 12
 NEVER = -1e30  # the log height of what is no component
-NEGLIGIBLE = math.log(1e-6)  # peaks this much lower than the highest do not widen the hull
+NEGLIGIBLE = math.log(1e-6)  # lower components neither widen the hull nor narrow the smallest width
+ROUNDING = (
+    8.0 * 2.0**-24
+)  # of an exponent whose three terms cancel, relative to the largest of them
 
 
 class Tilted(NamedTuple):
@@ -39,10 +48,21 @@ class Tilted(NamedTuple):
     origin: Tensor
 
 
+class Mode(NamedTuple):
+    """The mode of N rows.
+
+    `log10_N` is log10 of its R; `gap_N` bounds how much higher than there the natural log of the
+    density can be anywhere in the range.
+    """
+
+    log10_N: Tensor
+    gap_N: Tensor
+
+
 def linear_mode(
     mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
-) -> Tensor:
-    """log10 of the most probable R of the average of all networks, [N].
+) -> Mode:
+    """The most probable R of the average of all networks.
 
     Args:
         mean: Component centres [N, M] in log10 R.
@@ -61,14 +81,31 @@ def linear_mode(
     # all may differ by rounding.
     is_first, is_last = points > left, points < right
     is_peak = (~is_first | (value >= before)) & (~is_last | (value >= after)) & (is_first | is_last)
-    score = torch.where(is_peak, value, value - 1e6)
-    chosen = torch.topk(score, CANDIDATES, dim=1).indices
+    handicap = torch.where(is_peak, torch.zeros_like(value), torch.full_like(value, -1e6))
+    seen = torch.topk(value + handicap, LOOKED_AT, dim=1).indices
+    exact = _density(tilted, points.gather(1, seen)) + handicap.gather(1, seen)
+    chosen = seen.gather(1, torch.topk(exact, CANDIDATES, dim=1).indices)
     refined = _refine(
         tilted, points.gather(1, chosen), left.gather(1, chosen), right.gather(1, chosen)
     )
     ends = torch.cat([refined, points.gather(1, chosen)], dim=1)
-    best = torch.topk(_density(tilted, ends), 1, dim=1).indices
-    return ends.gather(1, best).squeeze(1)
+    reached, best = torch.topk(_density(tilted, ends), 1, dim=1)
+    gap = _gap(tilted, points, value, torch.log(reached))
+    return Mode(ends.gather(1, best).squeeze(1), gap.squeeze(1))
+
+
+def _gap(tilted: Tilted, points: Tensor, value: Tensor, reached: Tensor) -> Tensor:
+    """By how much the log density may exceed that reached, [N, 1]: see the head of this file."""
+    counts = tilted.reached > NEGLIGIBLE
+    half = torch.where(counts, tilted.half_precision, torch.zeros_like(tilted.half_precision))
+    width = points[:, 1:] - points[:, :-1]
+    higher = torch.maximum(value[:, 1:], value[:, :-1])
+    # w^2 / (8 s^2) is w^2 / 4 times 1 / (2 s^2)
+    bound = torch.log(higher) + 0.25 * width * width * half.amax(dim=1, keepdim=True)
+    offset = tilted.inside - tilted.origin
+    rounding = ROUNDING * (half * offset * offset).amax(dim=1, keepdim=True)
+    above = (bound.amax(dim=1, keepdim=True) - reached).clamp(min=0.0)
+    return above + rounding
 
 
 def _tilt(mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor) -> Tilted:

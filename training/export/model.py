@@ -36,6 +36,7 @@ def export_model(job: TrainingJob) -> ModelCard:
     features = select_features(manifest, settings.features)
     finished = Finished(
         folder=folder,
+        dataset=job.dataset,
         manifest=manifest,
         features=features,
         checkpoint=checkpoint,

@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from training.export.graph import INPUT, NETWORKS_OUTPUT, SampledNetworks, ScaledModule
 from training.export.mode import LN10
-from training.export.summaries import FILE, INPUTS
 from training.networks.mlp import FixedLayer
 
 PREFIX = "networks/"  # of names here; those of the summaries have none
@@ -44,12 +43,12 @@ class _Graph:
 
 
 def write_networks(model: SampledNetworks, path: Path) -> None:
-    """Write the networks, their mixture and its summaries as one file with a free row axis."""
-    summaries = onnx.load(FILE)
+    """Write the networks, their densities and summaries as one file with a free row axis."""
+    model.summaries.export(path)
+    summaries = onnx.load(path)
     networks = _networks(model, summaries)
-    parts = INPUTS[:3]
     whole = onnx.compose.merge_models(
-        networks, summaries, io_map=[(PREFIX + name, name) for name in parts]
+        networks, summaries, io_map=[(PREFIX + name, name) for name in model.summaries.parts]
     )
     constants = {
         "log_variance_bounds": model.log_variance_bounds,
@@ -69,7 +68,7 @@ def write_networks(model: SampledNetworks, path: Path) -> None:
 
 
 def _networks(model: SampledNetworks, like: onnx.ModelProto) -> onnx.ModelProto:
-    """Features to the outputs of all networks, whole and in the three parts of a mixture."""
+    """Features to the outputs of all networks, whole and in the parts that the summaries take."""
     graph = _Graph()
     scaled = _scale(graph, model)
     networks = model.networks
@@ -82,9 +81,9 @@ def _networks(model: SampledNetworks, like: onnx.ModelProto) -> onnx.ModelProto:
     graph.nodes.append(
         helper.make_node("Concat", stacked, [NETWORKS_OUTPUT], NETWORKS_OUTPUT, axis=0)
     )
-    parts = [PREFIX + name for name in INPUTS[:3]]
+    parts = [PREFIX + name for name in model.summaries.parts]
     graph.nodes.append(
-        helper.make_node("Split", [NETWORKS_OUTPUT], parts, "split", axis=1, num_outputs=3)
+        helper.make_node("Split", [NETWORKS_OUTPUT], parts, "split", axis=1, num_outputs=len(parts))
     )
 
     def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
@@ -97,7 +96,7 @@ def _networks(model: SampledNetworks, like: onnx.ModelProto) -> onnx.ModelProto:
         [value(INPUT, rows, len(model.shift_F))],
         [
             value(NETWORKS_OUTPUT, count, size, rows),
-            *(value(name, count, size // 3, rows) for name in parts),
+            *(value(name, count, size // len(parts), rows) for name in parts),
         ],
         graph.constants,
     )

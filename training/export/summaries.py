@@ -9,6 +9,8 @@ thousand operations. What changes this module, or what it calls, writes the file
 Shape letters: S networks, N rows, K components.
 """
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,12 +21,34 @@ from training.export.moments import sigmas_within
 from training.export.torch_onnx import export_onnx
 
 FILE = Path(__file__).with_name("summaries.onnx")
-INPUTS = ("means", "log_variances", "logits", "log_variance_bounds", "search_range")
-SUMMARIES = ("mixture", "mean", "sigma_syst", "sigma_stat", "central")
+PARTS = ("means", "log_variances", "logits")
+LIMITS = ("log_variance_bounds", "search_range")
 
 
 class Summaries(nn.Module):
-    """Outputs of all networks to their mixtures and to what these say of R."""
+    """Outputs of all networks to their mixtures and to what these say of R.
+
+    Attributes:
+        parts: Names of what the outputs [S, P, N] are split into.
+        outputs: Names of what is returned.
+    """
+
+    parts = PARTS
+    outputs = ("mixture", "mean", "sigma_syst", "sigma_stat", "central", "central_gap")
+
+    def split(self, outputs_SPN: Tensor) -> tuple[Tensor, ...]:
+        """Means, log variances and logits, each [S, K, N]."""
+        return outputs_SPN.chunk(3, dim=1)
+
+    def densities(self, parts: Sequence[Tensor], log_variance_bounds: Tensor) -> Tensor:
+        """The mixtures alone, [S, N, 3K], of what `split` gives."""
+        mean_SKN, log_variance_SKN, logit_SKN = parts
+        mixture = mixture_of(mean_SKN, log_variance_SKN, logit_SKN, log_variance_bounds)
+        return torch.cat(mixture, dim=-1)
+
+    def export(self, path: Path) -> None:
+        """Write the graph, which has been made before."""
+        shutil.copyfile(FILE, path)
 
     def forward(
         self,
@@ -33,8 +57,8 @@ class Summaries(nn.Module):
         logit_SKN: Tensor,
         log_variance_bounds: Tensor,
         search_range: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Mixture [S, N, 3K], and of R mean, sigma_syst, sigma_stat and central, each [N].
+    ) -> tuple[Tensor, ...]:
+        """Mixture [S, N, 3K], then each [N]: of R mean, sigma_syst, sigma_stat, central; its gap.
 
         All of a row are NaN where an output of a network is.
 
@@ -48,10 +72,12 @@ class Summaries(nn.Module):
         parts = mixture_of(mean_SKN, log_variance_SKN, logit_SKN, log_variance_bounds)
         mean_N, syst_N, stat_N = sigmas_within(*parts, search_range)
         mean, log_variance, log_weight = (_all_components(part) for part in parts)
-        l_N = linear_mode(mean, log_variance, log_weight, search_range)
+        mode = linear_mode(mean, log_variance, log_weight, search_range)
         # a search ends somewhere, also where there is no density
-        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(l_N * LN10))
-        return torch.cat(parts, dim=-1), mean_N, syst_N, stat_N, central_N
+        is_nan_N = torch.isnan(mean_N)
+        central_N = torch.where(is_nan_N, mean_N, torch.exp(mode.log10_N * LN10))
+        gap_N = torch.where(is_nan_N, mean_N, mode.gap_N)
+        return torch.cat(parts, dim=-1), mean_N, syst_N, stat_N, central_N, gap_N
 
 
 def mixture_of(
@@ -74,8 +100,8 @@ def write_summaries(path: Path) -> None:
         Summaries().eval(),
         example,
         path,
-        inputs=INPUTS,
-        outputs=SUMMARIES,
+        inputs=(*PARTS, *LIMITS),
+        outputs=Summaries.outputs,
         dynamic_shapes=(outputs, outputs, outputs, None, None),
     )
 

@@ -99,18 +99,20 @@ class BayesianNetwork:
     ) -> None:
         self.settings, self.seed, self.worker = settings, seed, worker
         self.num_rows = len(data.train)
-        self.sizes = mlp.layer_sizes(data.train.num_features, settings.hidden, settings.components)
+        self.sizes = (data.train.num_features, *settings.hidden, settings.num_outputs)
         self.num_weights = mlp.count_weights(self.sizes)
         rows = settings.rows_of_epoch(self.num_rows)
         self.plan = plan_epoch(rows, settings.batch_rows, worker.rank, worker.world_size)
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
-        theta_P = mlp.initial_parameters(self.sizes, settings.initial_log_variance, generator).to(
-            worker.device
-        )
+        theta_P = self._initial(generator).to(worker.device)
         self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
         self.networks[0].grad = self.sums.gradient_P
         self.fill: Step = self._make_step()
+
+    def _initial(self, generator: torch.Generator) -> Tensor:
+        """Parameters [P] before the first step."""
+        return mlp.initial_parameters(self.sizes, self.settings.initial_log_variance, generator)
 
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""
@@ -118,6 +120,11 @@ class BayesianNetwork:
     def reduce_gradients(self, batch_rows: int, figures_C: Tensor) -> None:
         """The gradient of the mean NLL of the global batch plus KL / N."""
         grad_P = self.sums.gradient_P.div_(batch_rows)
+        self._add_kl(grad_P)
+        figures_C[0] = self.sums.loss
+        figures_C[1] = torch.linalg.vector_norm(grad_P)
+
+    def _add_kl(self, grad_P: Tensor) -> None:
         mlp.add_kl_gradient(
             grad_P,
             self.theta_P,
@@ -125,17 +132,22 @@ class BayesianNetwork:
             prior_sigma=self.settings.prior_sigma,
             num_rows=self.num_rows,
         )
-        figures_C[0] = self.sums.loss
-        figures_C[1] = torch.linalg.vector_norm(grad_P)
+
+    def _kl(self) -> float:
+        """KL(q | prior) in nats."""
+        kl = mlp.kl_divergence(self.theta_P, self.num_weights, self.settings.prior_sigma)
+        return kl.item()
+
+    def _log_variances(self) -> Tensor:
+        """Log sigma^2 of all weights [W]."""
+        return self.theta_P[self.num_weights : 2 * self.num_weights]
 
     def describe(self) -> dict[str, float]:
         """KL per row and quantiles of the weights' log sigma^2."""
-        kl = mlp.kl_divergence(self.theta_P, self.num_weights, self.settings.prior_sigma)
-        log_variance_W = self.theta_P[self.num_weights : 2 * self.num_weights]
         levels = torch.tensor(QUANTILES, device=self.theta_P.device)
-        spread = torch.quantile(log_variance_W, levels)
+        spread = torch.quantile(self._log_variances(), levels)
         return {
-            "kl": kl.item() / self.num_rows,
+            "kl": self._kl() / self.num_rows,
             **{
                 f"log_variance_q{100 * level:02.0f}": value
                 for level, value in zip(QUANTILES, spread.tolist(), strict=True)
@@ -144,12 +156,15 @@ class BayesianNetwork:
 
     def validate(self, rows: RowSource) -> Tensor:
         """The NLL of the density averaged over drawn weight sets, each worker on its rows."""
-        layers = mlp.split_parameters(self.theta_P, self.sizes)
         slabs = rows.slabs(self.worker.rank, self.worker.world_size)
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
-        total += validation_nll(layers, slabs, self.settings.log_variance_bounds, self.seed)
+        total += self._validation_nll(slabs)
         self.worker.all_reduce(total)
         return total
+
+    def _validation_nll(self, slabs: Iterable[TrainingRows]) -> Tensor:
+        layers = mlp.split_parameters(self.theta_P, self.sizes)
+        return validation_nll(layers, slabs, self.settings.log_variance_bounds, self.seed)
 
     def _make_step(self) -> Step:
         operations = operations_on(self.worker.device, fuse=self.worker.fuse)

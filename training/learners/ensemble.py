@@ -14,10 +14,9 @@ from torch import Tensor
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import RowSource, TrainingRows
 from training.data.training_data import TrainingData
-from training.losses.density_nll import log_density
 from training.networks import mlp
 from training.settings import RepulsiveEnsembleSettings
-from training.steps.members import FIGURES, EnsembleStep, aligned_rows
+from training.steps.members import FIGURES, EnsembleStep, MembersStep, aligned_rows
 from training.steps.noise import plan_epoch
 from training.steps.operations import operations_on
 from training.steps.sampled import Batch
@@ -48,7 +47,7 @@ class RepulsiveEnsemble:
         self.settings, self.worker = settings, worker
         self.num_rows, self.num_networks = len(data.train), settings.members
         self.numbers = share_members(settings.members, worker.rank, worker.world_size)
-        self.sizes = mlp.layer_sizes(data.train.num_features, settings.hidden, settings.components)
+        self.sizes = (data.train.num_features, *settings.hidden, settings.num_outputs)
         rows = settings.rows_of_epoch(self.num_rows)
         self.plan = plan_epoch(rows, settings.batch_rows, rank=0, world_size=1)
         start_CP = self._initial(seed).to(worker.device)
@@ -62,26 +61,32 @@ class RepulsiveEnsemble:
             FIGURES * settings.members + 1, dtype=torch.float64, device=worker.device
         )
         self.sums = MemberSums.of(zeros, FIGURES)
-        self.step = EnsembleStep(
+        self.step: MembersStep = self._make_step(grad_CP)
+
+    def _make_step(self, grad_CP: Tensor) -> MembersStep:
+        """What fills the members' gradients [C, P]."""
+        return EnsembleStep(
             self.theta_CP,
             grad_CP,
             self.sizes,
             self.plan[0].rows,
-            settings=settings,
+            settings=self.settings,
             num_rows=self.num_rows,
             numbers=self.numbers,
-            all_reduce=worker.all_reduce,
-            operations=operations_on(worker.device, fuse=worker.fuse),
+            all_reduce=self.worker.all_reduce,
+            operations=operations_on(self.worker.device, fuse=self.worker.fuse),
         )
 
     def _initial(self, seed: int) -> Tensor:
         return torch.stack([
-            mlp.initial_member(
-                self.sizes,
-                torch.Generator().manual_seed(derive_seed(seed, "initial weights", number)),
+            self._initial_member(
+                torch.Generator().manual_seed(derive_seed(seed, "initial weights", number))
             )
             for number in self.numbers
         ])
+
+    def _initial_member(self, generator: torch.Generator) -> Tensor:
+        return mlp.initial_member(self.sizes, generator)
 
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""
@@ -123,13 +128,7 @@ class RepulsiveEnsemble:
 
     def _log_density(self, part: TrainingRows) -> Tensor:
         """The sum over rows of weight times log of the averaged density."""
-        bounds = self.settings.log_variance_bounds
-
-        def of_group(group: slice) -> Tensor:
-            outputs_CBO = self.step.networks.forward(group, part.x_NF)
-            return log_density(outputs_CBO, part.target_N.expand(len(outputs_CBO), -1), bounds)
-
-        log_p_MB = self.step.gather(of_group, len(part))
+        log_p_MB = self.step.log_densities(part.x_NF, part.target_N)
         log_p_B = torch.logsumexp(log_p_MB, dim=0) - math.log(self.settings.members)
         weighted_B = log_p_B if part.weight_N is None else part.weight_N * log_p_B
         return weighted_B.sum(dtype=torch.float64)

@@ -19,6 +19,7 @@ from training.networks import mlp
 from training.settings import Activation, DnnSettings, MixtureDensitySettings, TaggerSettings
 from training.steps.noise import plan_epoch
 from training.steps.operations import Operations, operations_on
+from training.steps.sampled import Step
 from training.steps.sums import GradientSums
 from training.steps.weight_sets import SWISH, Loss, PlainStep, mixture_loss, rectified
 from training.worker import Worker
@@ -39,7 +40,7 @@ class PlainNetwork(ABC):
     def __init__(
         self, data: TrainingData, settings: Settings, *, seed: int, worker: Worker
     ) -> None:
-        self.settings, self.worker = settings, worker
+        self.settings, self.seed, self.worker = settings, seed, worker
         self.num_rows = len(data.train)
         self.sizes = (data.train.num_features, *settings.hidden, self._num_outputs())
         rows = settings.rows_of_epoch(self.num_rows)
@@ -48,12 +49,16 @@ class PlainNetwork(ABC):
         self.sums = GradientSums.of(torch.zeros(len(theta_P) + 2, device=worker.device))
         self.theta_P, self.networks = theta_P, [theta_P.detach().requires_grad_()]
         self.networks[0].grad = self.sums.gradient_P
-        operations = operations_on(worker.device, fuse=worker.fuse)
-        self.fill = PlainStep(
-            theta_P,
+        self.fill: Step = self._make_step(max(step.rows for step in self.plan))
+
+    def _make_step(self, max_rows: int) -> Step:
+        """What fills the sums with a worker's share of a batch, of at most so many rows."""
+        operations = operations_on(self.worker.device, fuse=self.worker.fuse)
+        return PlainStep(
+            self.theta_P,
             self.sums,
             self.sizes,
-            max(step.rows for step in self.plan),
+            max_rows,
             units=rectified(operations) if self.activation == "relu" else SWISH,
             loss=self._make_loss(operations),
         )
@@ -73,6 +78,11 @@ class PlainNetwork(ABC):
     @abstractmethod
     def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
         """The loss [B] of each row, for validation."""
+
+    def _outputs(self, x_BF: Tensor) -> Tensor:
+        """Outputs [B, O] of the network."""
+        layers = mlp.split_member(self.theta_P, self.sizes)
+        return mlp.forward_fixed(layers, x_BF, self.activation)
 
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""
@@ -96,12 +106,10 @@ class PlainNetwork(ABC):
     @torch.no_grad()
     def validate(self, rows: RowSource) -> Tensor:
         """The loss with what it is in the epoch, each worker on its rows."""
-        layers = mlp.split_member(self.theta_P, self.sizes)
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
         for slab in rows.slabs(self.worker.rank, self.worker.world_size):
             for part in slab.pieces(self.plan[0].batch_rows):
-                outputs_BO = mlp.forward_fixed(layers, part.x_NF, self.activation)
-                loss_B = self._loss_of_rows(outputs_BO, part.target_N)
+                loss_B = self._loss_of_rows(self._outputs(part.x_NF), part.target_N)
                 weighted_B = loss_B if part.weight_N is None else part.weight_N * loss_B
                 total += weighted_B.sum(dtype=torch.float64)
         self.worker.all_reduce(total)
@@ -167,13 +175,13 @@ class Classifier(PointNetwork):
 
 
 class DensityNetwork(PlainNetwork):
-    """Predicts a Gaussian mixture of log10 of the target: a mixture density network."""
+    """Predicts a density of log10 of the target; a Gaussian mixture if not in a subclass."""
 
     settings: MixtureDensitySettings
     score = "nll"
 
     def _num_outputs(self) -> int:
-        return 3 * self.settings.components
+        return self.settings.num_outputs
 
     def _make_loss(self, operations: Operations) -> Loss:
         return mixture_loss(operations, self.settings.log_variance_bounds)

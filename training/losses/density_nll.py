@@ -35,6 +35,12 @@ def log_density(outputs: Tensor, target: Tensor, bounds: tuple[float, float]) ->
     return torch.logsumexp(log_weight - 0.5 * (square + log_variance + LOG_TWO_PI), dim=-1)
 
 
+def mixture_mean(outputs: Tensor) -> Tensor:
+    """The mean of each mixture [...], of outputs [..., 3K]; the order of components is not seen."""
+    mean, _, logit = outputs.chunk(3, dim=-1)
+    return (torch.softmax(logit, dim=-1) * mean).sum(dim=-1)
+
+
 def nll_with_gradient(
     outputs_BO: Tensor,
     target_B: Tensor,

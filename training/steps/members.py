@@ -19,10 +19,12 @@ P parameters.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from training.losses.density_nll import log_density
 from training.networks.mlp import split_member
 from training.settings import RepulsiveEnsembleSettings
 from training.steps.operations import Operations
@@ -117,6 +119,29 @@ class MemberNetworks:
         return room[: self.at_once * rows * width].view(self.at_once, rows, width)
 
 
+class MembersStep(Protocol):
+    """Fills the gradients of a worker's members of an ensemble.
+
+    Attributes:
+        figures_MF: Of each member: summed loss, and squared norms of the gradients by parameters,
+            and by outputs of likelihood and repulsion; zero where other workers have the member.
+        bandwidth: Of the kernel of the repulsion, a scalar.
+        spread: Of the members' predictions, a scalar.
+    """
+
+    figures_MF: Tensor
+    bandwidth: Tensor
+    spread: Tensor
+
+    def __call__(self, batch: Batch) -> None:
+        """Fill gradients and figures."""
+        ...
+
+    def log_densities(self, x_BF: Tensor, target_B: Tensor) -> Tensor:
+        """Log density [M, B] of each row's target by each member of all workers; not kept long."""
+        ...
+
+
 FIGURES = 4  # of a member: summed NLL, and squared norms of three gradients
 
 
@@ -163,6 +188,16 @@ class EnsembleStep:
         self.figures_MF.zero_()
         for group in self.networks.groups():
             self._fill_group(group, batch, repulsion.force_MD[self._place(group)])
+
+    def log_densities(self, x_BF: Tensor, target_B: Tensor) -> Tensor:
+        """Log density [M, B] of each row's target by each member of all workers."""
+        bounds = self.settings.log_variance_bounds
+
+        def of_group(group: slice) -> Tensor:
+            outputs_CBO = self.networks.forward(group, x_BF)
+            return log_density(outputs_CBO, target_B.expand(len(outputs_CBO), -1), bounds)
+
+        return self.gather(of_group, len(x_BF))
 
     def gather(self, of_group: Callable[[slice], Tensor], width: int) -> Tensor:
         """A row of numbers for each member of all workers, [M, width]; not kept for long."""

@@ -1,0 +1,105 @@
+"""What is read off networks of any family of densities, from their log density on even points.
+
+As `Summaries`, for families without a closed form of their own: R = 10^l is averaged over points of
+l, and the mode is the highest of them, moved to the top of the parabola through its neighbours.
+
+Shape letters: S networks, N rows, P outputs of a network, G points.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.formats.families import FAMILIES
+from training.export.mode import LN10
+from training.export.torch_onnx import export_onnx
+
+POINTS = 1024
+PARTS = ("outputs",)
+LIMITS = ("log_variance_bounds", "search_range")
+
+
+class FamilySummaries(nn.Module):
+    """Outputs of all networks to the parameters of their densities and to what these say of R.
+
+    Attributes:
+        parts: Names of what the outputs [S, P, N] are split into.
+        outputs: Names of what is returned.
+    """
+
+    parts = PARTS
+    outputs = ("parameters", "mean", "sigma_syst", "sigma_stat", "central")
+
+    def __init__(self, family: str) -> None:
+        super().__init__()
+        self.family = FAMILIES[family]
+        self.log_density = self.family.load("log_density")
+
+    def split(self, outputs_SPN: Tensor) -> tuple[Tensor, ...]:
+        """The outputs as they are."""
+        return (outputs_SPN,)
+
+    def densities(self, parts: Sequence[Tensor], log_variance_bounds: Tensor) -> Tensor:
+        """The parameters of the densities, [S, N, P]; logs of variances have no limits yet."""
+        del log_variance_bounds
+        return parts[0].mT
+
+    def forward(
+        self, outputs_SPN: Tensor, log_variance_bounds: Tensor, search_range: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Parameters [S, N, P], then of R mean, sigma_syst, sigma_stat and central, each [N].
+
+        Args:
+            outputs_SPN: Of the networks.
+            log_variance_bounds: [2], limits of the log variances.
+            search_range: [2], bounds of log10 R for moments and mode.
+        """
+        parameters_SNP = outputs_SPN.mT
+        low, high = search_range[0], search_range[1]
+        share_G = torch.arange(POINTS, dtype=outputs_SPN.dtype) / (POINTS - 1)
+        step, l_G = (high - low) / (POINTS - 1), low + (high - low) * share_G
+        bounds = (log_variance_bounds[0], log_variance_bounds[1])
+        log_SNG = self.log_density(parameters_SNP.unsqueeze(2), l_G, bounds)
+        weight_G = torch.where((share_G > 0.0) & (share_G < 1.0), 1.0, 0.5)
+        highest_SN1 = log_SNG.amax(dim=2, keepdim=True)
+        p_SNG = torch.exp(log_SNG - highest_SN1) * weight_G
+        p_SNG = p_SNG / p_SNG.sum(dim=2, keepdim=True)
+        value_G = torch.exp(l_G * LN10)
+        mean_SN = (p_SNG * value_G).sum(dim=2)
+        variance_SN = (p_SNG * (value_G - mean_SN.unsqueeze(2)) ** 2).sum(dim=2)
+        count = mean_SN.shape[0]
+        mean_N = mean_SN.sum(dim=0) / count
+        stat_N = (((mean_SN - mean_N) ** 2).sum(dim=0) / count).sqrt()
+        syst_N = (variance_SN.sum(dim=0) / count).sqrt()
+        tilted_NG = torch.logsumexp(log_SNG, dim=0) - LN10 * l_G
+        log10_N = _highest(tilted_NG, l_G, step)
+        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(log10_N * LN10))
+        return parameters_SNP, mean_N, syst_N, stat_N, central_N
+
+    def export(self, path: Path) -> None:
+        """Write the graph with free numbers of networks and rows."""
+        outputs = len(self.family.parameters)
+        sizes = {0: torch.export.Dim("networks"), 2: torch.export.Dim("rows")}
+        # Two tensors: of one the tracer would make one input.
+        limits = (torch.tensor((-1.0, 1.0)), torch.tensor((-1.0, 1.0)))
+        export_onnx(
+            self,
+            (torch.zeros(4, outputs, 5), *limits),
+            path,
+            inputs=(*PARTS, *LIMITS),
+            outputs=self.outputs,
+            dynamic_shapes=(sizes, None, None),
+        )
+
+
+def _highest(value_NG: Tensor, l_G: Tensor, step: Tensor) -> Tensor:
+    """Where the highest value lies, [N], to a fraction of a step."""
+    place_N1 = value_NG.argmax(dim=1, keepdim=True).clamp(1, POINTS - 2)
+    before, top, after = (value_NG.gather(1, place_N1 + shift) for shift in (-1, 0, 1))
+    bend = before - 2.0 * top + after
+    shift = 0.5 * (before - after) / torch.where(bend < 0.0, bend, torch.full_like(bend, -1.0))
+    is_bent = bend < 0.0
+    shift = torch.where(is_bent, shift.clamp(-1.0, 1.0), torch.zeros_like(shift))
+    return (l_G[place_N1] + shift * step).squeeze(1)

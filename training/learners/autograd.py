@@ -1,0 +1,196 @@
+"""Learners of any torch module with any loss, by torch's automatic gradient, in three treatments.
+
+Each is the hand-written learner of its kind with another step: what the workers share, the
+penalty, what the history tells and what is validated stay. Here the module is the fully connected
+network and the loss that of the density's family; another subclass replaces `_module` and `_loss`.
+
+Shape letters: B rows, O outputs of a network, P parameters, M members, C some of them, S weight
+sets.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pipeline.formats.families import FAMILIES
+from pipeline.formats.seeds import derive_seed
+from training.data.rows import TrainingRows
+from training.learners.bayesian import WEIGHT_SETS, BayesianNetwork
+from training.learners.ensemble import RepulsiveEnsemble
+from training.learners.plain import DensityNetwork
+from training.networks.modules import fully_connected
+from training.settings import BnnSettings, DensitySettings
+from training.steps.autograd import (
+    LOG_VARIANCE,
+    AutogradMembersStep,
+    AutogradStep,
+    FlatParameters,
+    Prediction,
+    RowLoss,
+    add_kl_gradient,
+    draw_weights,
+    gaussian_layers,
+    kl_divergence,
+    with_gaussian_weights,
+)
+from training.steps.members import MembersStep
+from training.steps.sampled import Step
+
+
+def family_loss(settings: DensitySettings) -> RowLoss:
+    """The negative log density [..., B] of outputs [..., B, O] at the rows' targets [B]."""
+    log_density = FAMILIES[settings.family].load("log_density")
+    bounds = settings.log_variance_bounds
+
+    def loss(outputs_BO: Tensor, target_B: Tensor) -> Tensor:
+        log_p_B: Tensor = log_density(outputs_BO, target_B, bounds)
+        return -log_p_B
+
+    return loss
+
+
+class AutogradDensity(DensityNetwork):
+    """One plain network."""
+
+    module: nn.Module
+
+    def _module(self, generator: torch.Generator) -> nn.Module:
+        return fully_connected(self.sizes, generator)
+
+    def _loss(self) -> RowLoss:
+        return family_loss(self.settings)
+
+    def _initial(self, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
+        self.module = self._module(generator).to(self.worker.device)
+        return FlatParameters.of(self.module).values(self.module)
+
+    def _make_step(self, max_rows: int) -> Step:
+        return AutogradStep(self.networks[0], self.sums, self.module, self._loss(), max_rows)
+
+    def _outputs(self, x_BF: Tensor) -> Tensor:
+        views = FlatParameters.of(self.module).views(self.theta_P)
+        outputs_BO: Tensor = functional_call(self.module, views, (x_BF,))
+        return outputs_BO
+
+    def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
+        return self._loss()(outputs_BO, target_B)
+
+
+def gaussian_network(
+    settings: BnnSettings, module: nn.Module, generator: torch.Generator
+) -> nn.Module:
+    """The network with Gaussian weights in all its linear layers.
+
+    Args:
+        settings: Where the log variances start.
+        module: Whose weights become the means.
+        generator: Draws what the log variances differ by at first.
+    """
+
+    def draw(layer: nn.Linear) -> Tensor:
+        jitter_OF = torch.randn(layer.weight.shape, generator=generator)
+        return settings.initial_log_variance + 1e-3 * jitter_OF
+
+    return with_gaussian_weights(module, None, draw)
+
+
+class AutogradBayesian(BayesianNetwork):
+    """A network with Gaussian weights, by local reparametrisation; biases are plain."""
+
+    module: nn.Module
+
+    def _module(self, generator: torch.Generator) -> nn.Module:
+        plain = fully_connected(self.sizes, generator)
+        return gaussian_network(self.settings, plain, generator)
+
+    def _loss(self) -> RowLoss:
+        return family_loss(self.settings)
+
+    def _initial(self, generator: torch.Generator) -> Tensor:
+        self.module = self._module(generator).to(self.worker.device)
+        return FlatParameters.of(self.module).values(self.module)
+
+    def _make_step(self) -> Step:
+        rows = max(step.rows for step in self.plan)
+        return AutogradStep(self.networks[0], self.sums, self.module, self._loss(), rows)
+
+    def _add_kl(self, grad_P: Tensor) -> None:
+        prior_sigma, num_rows = self.settings.prior_sigma, self.num_rows
+        add_kl_gradient(grad_P, self.theta_P, self.module, prior_sigma, num_rows)
+
+    def _kl(self) -> float:
+        return kl_divergence(self.theta_P, self.module, self.settings.prior_sigma)
+
+    def _log_variances(self) -> Tensor:
+        views = FlatParameters.of(self.module).views(self.theta_P)
+        names = gaussian_layers(self.module)
+        return torch.cat([views[f"{name}.{LOG_VARIANCE}"].flatten() for name in names])
+
+    @torch.no_grad()
+    def _validation_nll(self, slabs: Iterable[TrainingRows]) -> Tensor:
+        """The sum over rows of weight times NLL of the density averaged over eight weight sets."""
+        plain, loss = fully_connected(self.sizes, torch.Generator()), self._loss()
+        sets = [
+            draw_weights(
+                self.module,
+                self.theta_P,
+                torch.Generator().manual_seed(derive_seed(self.seed, "validation", index)),
+            )
+            for index in range(WEIGHT_SETS)
+        ]
+        device = self.theta_P.device
+        there = [{name: each.to(device) for name, each in drawn.items()} for drawn in sets]
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for slab in slabs:
+            for part in slab.pieces(self.plan[0].batch_rows):
+                log_p_SB = torch.stack([
+                    -loss(functional_call(plain, drawn, (part.x_NF,)), part.target_N)
+                    for drawn in there
+                ])
+                log_p_B = torch.logsumexp(log_p_SB, dim=0) - math.log(WEIGHT_SETS)
+                weighted_B = log_p_B if part.weight_N is None else part.weight_N * log_p_B
+                total -= weighted_B.sum(dtype=torch.float64)
+        return total
+
+
+class AutogradEnsemble(RepulsiveEnsemble):
+    """Members of a repulsive ensemble."""
+
+    def _module(self, generator: torch.Generator) -> nn.Module:
+        return fully_connected(self.sizes, generator)
+
+    def _loss(self) -> RowLoss:
+        return family_loss(self.settings)
+
+    def _prediction(self) -> Prediction:
+        """What the repulsion's kernel compares, as `settings.kernel` says."""
+        loss, location = self._loss(), FAMILIES[self.settings.family].load("location")
+        kinds: dict[str, Prediction] = {
+            "mixture_mean": lambda outputs_BO, _: location(outputs_BO),
+            "nll": loss,
+            "outputs": lambda outputs_BO, _: outputs_BO,
+        }
+        return kinds[self.settings.kernel]
+
+    def _initial_member(self, generator: torch.Generator) -> Tensor:
+        module = self._module(generator)
+        return FlatParameters.of(module).values(module)
+
+    def _make_step(self, grad_CP: Tensor) -> MembersStep:
+        settings = self.settings
+        return AutogradMembersStep(
+            self.networks,
+            list(grad_CP),
+            self._module(torch.Generator()).to(self.worker.device),
+            loss=self._loss(),
+            predict=self._prediction(),
+            members=settings.members,
+            numbers=self.numbers,
+            strength=settings.repulsion_scale / self.num_rows,
+            prior=1.0 / (self.num_rows * settings.prior_sigma**2),
+            all_reduce=self.worker.all_reduce,
+        )
