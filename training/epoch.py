@@ -139,7 +139,7 @@ def train_epoch(run: Run, state: State, advance: Advance) -> None:
         LossNotFiniteError: A loss or gradient is not finite.
     """
     started = time.perf_counter()
-    rate = run.settings.optimizer.rate_at(state.epoch)
+    rate = run.settings.rate_at(state.epoch)
     state.optimizer.param_groups[0]["lr"].fill_(rate)
     run.learner.start_epoch(state.epoch)
     if not run.is_stepwise:

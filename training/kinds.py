@@ -8,7 +8,6 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.formats.families import GAUSSIAN_MIXTURE
 from training.settings import (
     BnnSettings,
     DnnSettings,
@@ -26,7 +25,7 @@ class NetworkKind:
     Attributes:
         settings: Its settings; their `kind` is its name.
         learner: "module:class" of the `Learner`, called as (data, settings, seed=, worker=).
-        autograd: The same for families of densities that `learner` has no step of its own for.
+        autograd: The same for settings that `learner` has no step of its own for.
         export: "module:function" of a finished training and its settings to an `Exported`.
         workers_share: What is divided among workers: the rows of each batch, or the members of an
             ensemble, which is then `settings.num_networks` networks.
@@ -50,8 +49,7 @@ class NetworkKind:
 
     def open_learner(self, settings: NetworkSettings) -> Any:  # noqa: ANN401 - each has its own type of settings
         """The class of the learner, whose import takes in torch."""
-        family = getattr(settings, "family", GAUSSIAN_MIXTURE.name)
-        other = None if family == GAUSSIAN_MIXTURE.name else self.autograd
+        other = None if getattr(settings, "is_handwritten", True) else self.autograd
         return pkgutil.resolve_name(other or self.learner)
 
     def open_export(self) -> Any:  # noqa: ANN401 - each has its own type of settings

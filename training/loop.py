@@ -130,16 +130,25 @@ def train_network(  # noqa: PLR0913 - wiring
     with compute_threads(worker.threads):
         if worker.rank == 0:
             remove_foreign_checkpoints(folder, fingerprint)
-        run = _prepare(data, settings, seed, worker, should_stop)
-        state = _start(run, folder, fingerprint)
-        if worker.rank == 0:
-            write_history(folder, state.history)
-        advance = advance_on(run, state)
-        with _board(folder, state, is_wished=tensorboard and worker.rank == 0) as add_to_board:
-            while state.epoch < settings.epochs:
-                train_epoch(run, state, advance)
-                _keep_epoch(run, state, folder, fingerprint)
-                add_to_board(state.history[-1])
+        for stage, end in enumerate(settings.stage_ends):
+            done = newest_checkpoint(folder, fingerprint)
+            if done is not None and done.epoch >= end and end < settings.epochs:
+                continue
+            run = _prepare(data, settings.in_stage(stage), seed, worker, should_stop)
+            _train_until(end, run, folder, fingerprint, tensorboard=tensorboard)
+
+
+def _train_until(end: int, run: Run, folder: Path, fingerprint: str, *, tensorboard: bool) -> None:
+    """Train, or continue, to the end of a stage."""
+    state, is_first = _start(run, folder, fingerprint), run.worker.rank == 0
+    if is_first:
+        write_history(folder, state.history)
+    advance = advance_on(run, state)
+    with _board(folder, state, is_wished=tensorboard and is_first) as add_to_board:
+        while state.epoch < end:
+            train_epoch(run, state, advance)
+            _keep_epoch(run, state, folder, fingerprint)
+            add_to_board(state.history[-1])
 
 
 def _keep_epoch(run: Run, state: State, folder: Path, fingerprint: str) -> None:
@@ -218,7 +227,9 @@ def _start(run: Run, folder: Path, fingerprint: str) -> State:
         _restore(found, run.learner, optimizer)
         optimizer.param_groups[0]["lr"] = rate
         state.epoch, state.history = found.epoch, list(found.history)
-        if worker.rank == 0:
+        for theta_P in run.learner.renewed_at(state.epoch):
+            optimizer.state.pop(theta_P, None)
+        if worker.rank == 0 and state.epoch not in settings.stage_ends[:-1]:
             log.info("continue after epoch %d of %d", found.epoch, settings.epochs)
     # torch's own way to leave out an update without asking the device
     cast("Any", optimizer).found_inf = run.buffers.fault
@@ -269,11 +280,15 @@ def _count(worker: Worker, value: float = 1.0) -> float:
 
 
 def _network_state(theta_P: torch.Tensor, optimizer: torch.optim.Adam) -> NetworkState:
-    moments = optimizer.state[theta_P]
+    moments = optimizer.state.get(theta_P) or {
+        "exp_avg": torch.zeros_like(theta_P),  # not trained yet
+        "exp_avg_sq": torch.zeros_like(theta_P),
+        "step": torch.zeros(()),
+    }
     return NetworkState(
         theta_P.detach().cpu().clone(),  # a view's file would hold all networks
-        moments["exp_avg"].cpu(),
-        moments["exp_avg_sq"].cpu(),
+        moments["exp_avg"].detach().cpu().clone(),
+        moments["exp_avg_sq"].detach().cpu().clone(),
         moments["step"].cpu(),
     )
 

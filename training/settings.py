@@ -1,7 +1,7 @@
 """Settings of the trained networks; no torch here, so that a study is checked without it."""
 
 import itertools
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -97,6 +97,20 @@ class NetworkSettings(ModelSettings):
         """Sentences for the log about choices that are allowed and seldom meant."""
         return ()
 
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Completed epochs at the end of each part of the training with settings of its own."""
+        return (self.epochs,)
+
+    def in_stage(self, stage: int) -> Self:
+        """The settings that hold in one of those parts."""
+        del stage
+        return self
+
+    def rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.optimizer.rate_at(epoch)
+
     def rows_of_epoch(self, num_rows: int) -> int:
         """The rows that an epoch sees of a training set of so many."""
         return num_rows if self.steps_per_epoch is None else self.steps_per_epoch * self.batch_rows
@@ -154,25 +168,111 @@ class DensitySettings(NetworkSettings):
         return self
 
     @property
+    def is_handwritten(self) -> bool:
+        """Whether it is trained by a step written for it, and not by automatic gradient."""
+        return self.family == GAUSSIAN_MIXTURE.name
+
+    @property
     def num_outputs(self) -> int:
         """Numbers that a network gives for a row."""
         return FAMILIES[self.family].num_outputs(self.components)
 
     def updates(self, num_rows: int) -> int:
         """The steps of a whole training on so many rows."""
-        return self.epochs * -(-self.rows_of_epoch(num_rows) // self.batch_rows)
+        total, before = 0, 0
+        for number, end in enumerate(self.stage_ends):
+            rows = self.in_stage(number).batch_rows
+            total += (end - before) * -(-self.rows_of_epoch(num_rows) // rows)
+            before = end
+        return total
+
+
+Part = Literal["hidden", "output"]
+
+
+class DensityStage(Record):
+    """A part of the training of a density.
+
+    Attributes:
+        epochs: Passes over the training rows.
+        loss: "nll", or "squared_error": that of the density's location, of a mixture its mean, in
+            log10 of the target; it leaves the widths as they are.
+        trained: The parts of the network that are trained; the others keep their values.
+        batch_rows: Instead of the network's own.
+        optimizer: Instead of the network's own; milestones are counted from the stage's start.
+    """
+
+    epochs: PositiveInt
+    loss: Literal["nll", "squared_error"] = "nll"
+    trained: Annotated[tuple[Part, ...], Field(min_length=1)] = get_args(Part)
+    batch_rows: PositiveInt | None = None
+    optimizer: OptimizerSettings | None = None
+
+    def renewed(self, before: "DensityStage | None") -> tuple[Part, ...]:
+        """The parts for which Adam's moments of the stage before mean nothing."""
+        if before is None or before.loss != self.loss:
+            return self.trained
+        return tuple(part for part in self.trained if part not in before.trained)
 
 
 class MixtureDensitySettings(DensitySettings):
-    """One plain network with a mixture output (Bishop, NCRG/94/004, 1994), without sigma_stat.
+    """One plain network with a density as output (Bishop, NCRG/94/004, 1994), without sigma_stat.
 
     Attributes:
         prior_sigma: Width of a Gaussian prior of all weights and biases, whose most probable values
             are then trained for; None: those of maximum likelihood.
+        stages: Parts of the training, one after the other; none: one of `epochs`. With stages
+            `epochs` is their sum.
     """
 
     kind: Literal["mixture_density"] = "mixture_density"
     prior_sigma: PositiveFloat | None = None
+    stages: tuple[DensityStage, ...] = Field(default=(), exclude_if=lambda stages: not stages)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_are_those_of_the_stages(cls, given: object) -> object:
+        stages = given.get("stages") if isinstance(given, dict) else None
+        if not isinstance(given, dict) or not isinstance(stages, list | tuple) or not stages:
+            return given
+        epochs = [
+            stage.get("epochs") if isinstance(stage, dict) else getattr(stage, "epochs", None)
+            for stage in stages
+        ]
+        if not all(isinstance(count, int) for count in epochs):
+            return given  # a stage's own check says what is wrong
+        total = sum(count for count in epochs if isinstance(count, int))
+        if given.get("epochs", total) != total:
+            msg = f"epochs: the stages have {total}, got {given['epochs']}; leave the key out"
+            raise ValueError(msg)
+        return given | {"epochs": total}
+
+    @property
+    def is_handwritten(self) -> bool:
+        """Whether it is trained by a step written for it."""
+        return super().is_handwritten and not self.stages
+
+    @property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Completed epochs at the end of each stage."""
+        return tuple(itertools.accumulate(stage.epochs for stage in self.stages)) or (self.epochs,)
+
+    def stage_at(self, epoch: int) -> int:
+        """The number of the stage that an epoch, counted from 0, belongs to."""
+        return sum(end <= epoch for end in self.stage_ends[:-1])
+
+    def in_stage(self, stage: int) -> Self:
+        """The same with the batches of a stage."""
+        rows = self.stages[stage].batch_rows if self.stages else None
+        return self if rows is None else self.model_copy(update={"batch_rows": rows})
+
+    def rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        if not self.stages:
+            return super().rate_at(epoch)
+        number = self.stage_at(epoch)
+        started = (0, *self.stage_ends)[number]
+        return (self.stages[number].optimizer or self.optimizer).rate_at(epoch - started)
 
 
 class BnnSettings(DensitySettings):

@@ -71,17 +71,19 @@ def drawn_networks(settings: BnnSettings, checkpoint: Checkpoint, seed: int) -> 
 def trained_members(settings: DensitySettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
     """The networks of a training, which are exported as they are: members, or the only one."""
     del seed  # nothing is drawn
-    if settings.family == GAUSSIAN_MIXTURE.name:
+    if settings.is_handwritten:
         return [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
     module = fully_connected(checkpoint.sizes, torch.Generator())
-    flat = FlatParameters.of(module)
-    return [fixed_layers(module, flat.views(each.theta_P)) for each in checkpoint.networks]
+    flat, found = FlatParameters.of(module), [each.theta_P for each in checkpoint.networks]
+    if isinstance(settings, MixtureDensitySettings):  # the parts of one network
+        found = [torch.cat(found)]
+    return [fixed_layers(module, flat.views(theta_P)) for theta_P in found]
 
 
 def _posterior_layers(settings: BnnSettings, checkpoint: Checkpoint) -> list[Layer]:
     """Means, log variances and biases of each layer, in whatever order the learner keeps them."""
     theta_P, sizes = checkpoint.networks[0].theta_P, checkpoint.sizes
-    if settings.family == GAUSSIAN_MIXTURE.name:
+    if settings.is_handwritten:
         return split_parameters(theta_P, sizes)
     generator = torch.Generator()
     module = gaussian_network(settings, fully_connected(sizes, generator), generator)

@@ -9,7 +9,8 @@ sets.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from training.learners.bayesian import WEIGHT_SETS, BayesianNetwork
 from training.learners.ensemble import RepulsiveEnsemble
 from training.learners.plain import DensityNetwork
 from training.networks.modules import fully_connected
-from training.settings import BnnSettings, DensitySettings
+from training.settings import BnnSettings, DensitySettings, Part
 from training.steps.autograd import (
     LOG_VARIANCE,
     AutogradMembersStep,
@@ -52,16 +53,41 @@ def family_loss(settings: DensitySettings) -> RowLoss:
     return loss
 
 
+def location_loss(settings: DensitySettings) -> RowLoss:
+    """The squared distance [..., B] of the rows' targets from the location of their densities."""
+    location = FAMILIES[settings.family].load("location")
+
+    def loss(outputs_BO: Tensor, target_B: Tensor) -> Tensor:
+        distance_B: Tensor = target_B - location(outputs_BO)
+        return distance_B * distance_B
+
+    return loss
+
+
 class AutogradDensity(DensityNetwork):
-    """One plain network."""
+    """One plain network, trained in stages if the settings name some.
+
+    Hidden layers and output are two networks to optimiser and checkpoints, each with moments of its
+    own: a stage trains both or one.
+    """
 
     module: nn.Module
+    parts: Sequence[Part] = get_args(Part)
 
     def _module(self, generator: torch.Generator) -> nn.Module:
         return fully_connected(self.sizes, generator)
 
-    def _loss(self) -> RowLoss:
-        return family_loss(self.settings)
+    def _places(self) -> list[slice]:
+        """Of the parts among the parameters."""
+        places = FlatParameters.of(self.module).places
+        first, *_, last = places.values()
+        output = next(at for name, at in places.items() if name.startswith(self._output_name()))
+        return [slice(first.start, output.start), slice(output.start, last.stop)]
+
+    def _output_name(self) -> str:
+        """Of the layer that makes the outputs."""
+        *_, (name, _) = self.module.named_children()
+        return name
 
     def _initial(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
@@ -69,7 +95,39 @@ class AutogradDensity(DensityNetwork):
         return FlatParameters.of(self.module).values(self.module)
 
     def _make_step(self, max_rows: int) -> Step:
-        return AutogradStep(self.networks[0], self.sums, self.module, self._loss(), max_rows)
+        places = self._places()
+        self.networks = [self.theta_P[place].detach().requires_grad_() for place in places]
+        self.gradients = [self.sums.gradient_P[place] for place in places]
+        self.num_networks, self.numbers = len(places), range(len(places))
+        leaf_P = self.theta_P.detach().requires_grad_()
+        self.step = AutogradStep(
+            leaf_P, self.sums, self.module, family_loss(self.settings), max_rows
+        )
+        self.start_epoch(0)
+        return self.step
+
+    def renewed_at(self, epoch: int) -> Sequence[Tensor]:
+        """The parts that a stage which begins here trains anew, or with another loss."""
+        stages, number = self.settings.stages, self.settings.stage_at(epoch)
+        if epoch not in self.settings.stage_ends[:-1]:
+            return ()
+        renewed = stages[number].renewed(stages[number - 1])
+        return [self.networks[self.parts.index(part)] for part in renewed]
+
+    def start_epoch(self, epoch: int) -> None:
+        """The loss and the trained parts of the epoch's stage."""
+        if not self.settings.stages:
+            trained: Sequence[Part] = self.parts
+        else:
+            stage = self.settings.stages[self.settings.stage_at(epoch)]
+            trained = stage.trained
+            is_nll = stage.loss == "nll"
+            self.score = "nll" if is_nll else "loss"
+            self.step.loss = (family_loss if is_nll else location_loss)(self.settings)
+        for part, theta_P, gradient_P in zip(
+            self.parts, self.networks, self.gradients, strict=True
+        ):
+            theta_P.grad = gradient_P if part in trained else None
 
     def _outputs(self, x_BF: Tensor) -> Tensor:
         views = FlatParameters.of(self.module).views(self.theta_P)
@@ -77,7 +135,7 @@ class AutogradDensity(DensityNetwork):
         return outputs_BO
 
     def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
-        return self._loss()(outputs_BO, target_B)
+        return self.step.loss(outputs_BO, target_B)
 
 
 def gaussian_network(

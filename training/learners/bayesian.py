@@ -114,6 +114,11 @@ class BayesianNetwork:
         """Parameters [P] before the first step."""
         return mlp.initial_parameters(self.sizes, self.settings.initial_log_variance, generator)
 
+    def renewed_at(self, epoch: int) -> Sequence[Tensor]:
+        """None: there is one stage."""
+        del epoch
+        return ()
+
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""
 

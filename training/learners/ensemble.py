@@ -7,6 +7,7 @@ Shape letters: M all members, C this worker's, B rows, P parameters, F figures.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -87,6 +88,11 @@ class RepulsiveEnsemble:
 
     def _initial_member(self, generator: torch.Generator) -> Tensor:
         return mlp.initial_member(self.sizes, generator)
+
+    def renewed_at(self, epoch: int) -> Sequence[Tensor]:
+        """None: there is one stage."""
+        del epoch
+        return ()
 
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""

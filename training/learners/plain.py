@@ -6,6 +6,7 @@ Shape letters: B rows, C figures of a step, O outputs, P parameters.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -83,6 +84,11 @@ class PlainNetwork(ABC):
         """Outputs [B, O] of the network."""
         layers = mlp.split_member(self.theta_P, self.sizes)
         return mlp.forward_fixed(layers, x_BF, self.activation)
+
+    def renewed_at(self, epoch: int) -> Sequence[Tensor]:
+        """None: there is one stage."""
+        del epoch
+        return ()
 
     def start_epoch(self, epoch: int) -> None:
         """The loss is the same in all epochs."""

@@ -3,6 +3,7 @@
 Shape letters: P parameters, C figures of a step.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -18,7 +19,8 @@ class Learner(Protocol):
 
     Attributes:
         sizes: Units per layer.
-        networks: Parameters theta_P of each network of this worker, with a gradient to update by.
+        networks: Parameters theta_P of each network of this worker, with a gradient to update by;
+            None where they are not trained.
         numbers: Of these networks among all.
         num_networks: How many there are on all workers.
         shares_rows: The workers have the same networks and share the rows of each batch; else
@@ -40,6 +42,10 @@ class Learner(Protocol):
     @property
     def sums(self) -> StepSums:
         """What a step adds up over the workers."""
+        ...
+
+    def renewed_at(self, epoch: int) -> Sequence[Tensor]:
+        """The networks for which Adam starts anew at an epoch, counted from 0."""
         ...
 
     def start_epoch(self, epoch: int) -> None:
