@@ -20,7 +20,7 @@ from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
 from pipeline.calibrators.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
-from pipeline.calibrators.density import Summariser, oracle_of
+from pipeline.calibrators.density import Summariser
 from pipeline.calibrators.lookup_table import ReferenceScale
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.calibrators.registry import bulk_artefact, open_calibrator
@@ -32,7 +32,7 @@ from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import fingerprint, versions_of
 from pipeline.settings import SummarySettings
-from pipeline.simulators.known_density.settings import RECIPE
+from pipeline.simulators.registry import oracle_of
 
 log = logging.getLogger(__name__)
 
@@ -145,11 +145,10 @@ def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[
         for name in density.inputs
         if name in manifest.statistics
     }
-    identity = fingerprint(recipe=RECIPE, generator=density.settings, cut=density.truth_cut)
     low, high = manifest.log10_target_range()
     reach = (low - settings.margin, high + settings.margin)
     summariser = Summariser(density, manifest.target, reach, ranges, settings)
-    return [CalibrationSource(ORACLE, ORACLE, identity, summariser)]
+    return [CalibrationSource(ORACLE, ORACLE, density.fingerprint, summariser)]
 
 
 def _fingerprint(study: Study, manifest: DatasetManifest, source: CalibrationSource) -> str:

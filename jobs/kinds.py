@@ -8,12 +8,11 @@ import pkgutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Union
-
-from pydantic import Field
+from typing import Any
 
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import requiring_extra
+from pipeline.formats.plugins import Table
 from pipeline.formats.records import ModelSettings
 from pipeline.lookup.settings import LookupTableSettings
 from pipeline.trees.settings import BoostedTreesSettings
@@ -47,19 +46,17 @@ class ModelKind:
             return pkgutil.resolve_name(self.train)  # type: ignore[no-any-return]
 
 
-KINDS = {
-    **{
-        name: ModelKind(kind.settings, "jobs.train_networks:train_networks", "train", kind.section)
-        for name, kind in NETWORK_KINDS.items()
-    },
-    "lookup_table": ModelKind(LookupTableSettings, "jobs.fit_lookup_table:fit_lookup_table"),
-    "boosted_trees": ModelKind(BoostedTreesSettings, "jobs.grow_trees:grow_trees", "trees"),
-}
+def _own() -> dict[str, ModelKind]:
+    return {
+        **{
+            name: ModelKind(
+                kind.settings, "jobs.train_networks:train_networks", "train", kind.section
+            )
+            for name, kind in NETWORK_KINDS.items()
+        },
+        "lookup_table": ModelKind(LookupTableSettings, "jobs.fit_lookup_table:fit_lookup_table"),
+        "boosted_trees": ModelKind(BoostedTreesSettings, "jobs.grow_trees:grow_trees", "trees"),
+    }
 
-if TYPE_CHECKING:
-    AnyModelSettings = ModelSettings
-else:
-    AnyModelSettings = Annotated[
-        Union[tuple(kind.settings for kind in KINDS.values() if kind.section == "models")],  # noqa: UP007 - of a table
-        Field(discriminator="kind"),
-    ]
+
+KINDS = Table(_own, "model_kinds", ModelKind)

@@ -16,9 +16,9 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.versions import fingerprint
-from pipeline.simulators.known_density.lcw import LCW_TABLES
-from pipeline.simulators.known_density.settings import RECIPE
+from pipeline.simulators.registry import SIMULATORS
 from pipeline.simulators.sample_files import SAMPLE, SimulatedSample, plan_files, write_file
+from pipeline.simulators.settings import SampleSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def simulated_inputs(study: Study) -> list[str]:
     """
     folder = sample_folder(study)
     sample = SimulatedSample.load(folder / SAMPLE, made_by="simulate")
-    if study.simulate is not None and sample.fingerprint != _fingerprint(study):
+    if study.simulate is not None and sample.fingerprint != _fingerprint(study, study.simulate):
         msg = f"{folder}: made with other settings; run `topocal simulate` again"
         raise UserError(msg)
     sample.require_files(folder, made_by="simulate")
@@ -49,7 +49,7 @@ def main(study: Study, run: Run) -> None:
         msg = "the study has no section simulate; add one, or name real files in dataset.inputs"
         raise UserError(msg)
     folder = sample_folder(study)
-    wanted = _fingerprint(study)
+    wanted = _fingerprint(study, study.simulate)
     if run.keeps("simulate", folder / SAMPLE, SimulatedSample, wanted):
         return
     with replacing_folder(folder) as new, open_farm(study.dask) as client:
@@ -60,12 +60,13 @@ def main(study: Study, run: Run) -> None:
     log.info("simulate: %d clusters in %d files", study.simulate.num_clusters, len(files))
 
 
-def _fingerprint(study: Study) -> str:
+def _fingerprint(study: Study, settings: SampleSettings) -> str:
+    simulator = SIMULATORS[settings.simulator]
     return fingerprint(
         stage="simulate",
-        version=RECIPE,
-        lcw=sha256_of(LCW_TABLES),
-        settings=study.simulate,
+        version=simulator.recipe,
+        **{name: sha256_of(path) for name, path in simulator.files.items()},
+        settings=settings,
         seed=study.seed,
         layout=study.dataset.layout,
     )

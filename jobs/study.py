@@ -3,22 +3,49 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self, Union
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from jobs.kinds import AnyModelSettings
+from jobs.kinds import KINDS
 from jobs.settings import load_settings
 from jobs.sites import DaskSettings, RaySettings
 from pipeline.evaluation.rows import RESERVED_SETS, VERSUS
 from pipeline.evaluation.settings import EvaluateSettings
-from pipeline.formats.records import PathText, Record
+from pipeline.formats.records import ModelSettings, PathText, Record
 from pipeline.report.settings import ReportSettings
 from pipeline.settings import CalibrateSettings, DatasetSettings
-from pipeline.simulators.settings import SimulateSettings
+from pipeline.simulators.registry import SIMULATORS
+from pipeline.simulators.settings import KNOWN_DENSITY, SampleSettings
 from pipeline.tagging.settings import TagSettings, UnderPredicted
 from pipeline.training_size.settings import ScalingSettings
 from training.settings import TaggerSettings
+
+
+def _with_simulator(section: object) -> object:
+    """A section that names no simulator is that of the usual one."""
+    return {"simulator": KNOWN_DENSITY, **section} if isinstance(section, dict) else section
+
+
+# The sections that have a form for each entry of a table, found by its name.
+if TYPE_CHECKING:
+    AnyModelSettings = ModelSettings
+    AnySampleSettings = SampleSettings
+else:
+    AnyModelSettings = Annotated[
+        Union[tuple(kind.settings for kind in KINDS.values() if kind.section == "models")],  # noqa: UP007 - of a table
+        Field(discriminator="kind"),
+    ]
+    _SAMPLES = [simulator.settings for simulator in SIMULATORS.values()]
+    AnySampleSettings = (
+        _SAMPLES[0]
+        if len(_SAMPLES) == 1
+        else Annotated[
+            Union[tuple(_SAMPLES)],  # noqa: UP007 - of a table
+            Field(discriminator="simulator"),
+            BeforeValidator(_with_simulator),
+        ]
+    )
 
 
 class TagSection(TagSettings):
@@ -40,7 +67,7 @@ class Study(Record):
     name: str
     output: PathText
     seed: Annotated[int, Field(ge=0)] = 0
-    simulate: SimulateSettings | None = None
+    simulate: AnySampleSettings | None = None
     dataset: DatasetSettings = DatasetSettings()
     tag: TagSection | None = None
     models: dict[str, AnyModelSettings] = Field(default={})

@@ -23,7 +23,6 @@ from jobs.study import Study, TagSection
 from jobs.tags import VERSION, open_tags, tags_fingerprint, tags_folder, untagged_folder
 from jobs.task import Task
 from jobs.train import train_named, train_task
-from pipeline.calibrators.density import oracle_of
 from pipeline.calibrators.estimates import OnnxFile
 from pipeline.calibrators.registry import open_calibrator
 from pipeline.evaluation.axes import resolve_axis
@@ -31,9 +30,11 @@ from pipeline.fold import map_parts, merge_in_order
 from pipeline.formats.calibrated_set import LabelManifest, TagManifest, read_labels
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
+from pipeline.formats.families import GAUSSIAN_MIXTURE
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part
 from pipeline.formats.versions import fingerprint, versions_of
+from pipeline.simulators.registry import oracle_of
 from pipeline.tagging.labels import check_label, describe_label, true_component
 from pipeline.tagging.parts import (
     LabelPlan,
@@ -186,6 +187,8 @@ def _working_point(client: Client, study: Study, plans: Sequence[TagPlan]) -> fl
 
 def _summary_plan(study: Study, manifest: DatasetManifest) -> SummaryPlan:
     tag, oracle = _section(study), oracle_of(manifest)
+    # Of other families nobody has written the distribution function yet.
+    is_mixture = not isinstance(oracle, str) and oracle.family == GAUSSIAN_MIXTURE.name
     known = {column.name for column in manifest.columns}
     axes = {
         name: axis
@@ -195,7 +198,7 @@ def _summary_plan(study: Study, manifest: DatasetManifest) -> SummaryPlan:
     return SummaryPlan(
         label=tag.label,
         component=true_component(manifest),
-        exact=None if isinstance(oracle, str) else oracle,
+        exact=None if isinstance(oracle, str) or not is_mixture else oracle,
         axes=tuple(
             resolve_axis(f"tag.axes.{name}", name, axis, manifest) for name, axis in axes.items()
         ),

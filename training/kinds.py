@@ -8,6 +8,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.formats.plugins import Table
 from training.settings import (
     BnnSettings,
     DnnSettings,
@@ -71,44 +72,43 @@ class NetworkKind:
 _MIXTURE, _POINT = "training.export.mixture", "training.export.point"
 _AUTOGRAD = "training.learners.autograd"
 
-NETWORK_KINDS = {
-    kind.name: kind
-    for kind in (
-        NetworkKind(
-            BnnSettings,
-            learner="training.learners.bayesian:BayesianNetwork",
-            autograd=f"{_AUTOGRAD}:AutogradBayesian",
-            export=f"{_MIXTURE}:export_bayesian",
-            weight_sets=f"{_MIXTURE}:drawn_networks",
-        ),
-        NetworkKind(
-            RepulsiveEnsembleSettings,
-            learner="training.learners.ensemble:RepulsiveEnsemble",
-            autograd=f"{_AUTOGRAD}:AutogradEnsemble",
-            export=f"{_MIXTURE}:export_ensemble",
-            weight_sets=f"{_MIXTURE}:trained_members",
-            workers_share="members",
-        ),
-        NetworkKind(
-            MixtureDensitySettings,
-            learner="training.learners.plain:DensityNetwork",
-            autograd=f"{_AUTOGRAD}:AutogradDensity",
-            export=f"{_MIXTURE}:export_density",
-            weight_sets=f"{_MIXTURE}:trained_members",
-        ),
-        NetworkKind(
-            DnnSettings,
-            learner="training.learners.plain:Regression",
-            export=f"{_POINT}:export_regression",
-        ),
-        NetworkKind(
-            TaggerSettings,
-            learner="training.learners.plain:Classifier",
-            export=f"{_POINT}:export_classifier",
-            section="tag",
-        ),
-    )
-}
+_OWN = (
+    NetworkKind(
+        BnnSettings,
+        learner="training.learners.bayesian:BayesianNetwork",
+        autograd=f"{_AUTOGRAD}:AutogradBayesian",
+        export=f"{_MIXTURE}:export_bayesian",
+        weight_sets=f"{_MIXTURE}:drawn_networks",
+    ),
+    NetworkKind(
+        RepulsiveEnsembleSettings,
+        learner="training.learners.ensemble:RepulsiveEnsemble",
+        autograd=f"{_AUTOGRAD}:AutogradEnsemble",
+        export=f"{_MIXTURE}:export_ensemble",
+        weight_sets=f"{_MIXTURE}:trained_members",
+        workers_share="members",
+    ),
+    NetworkKind(
+        MixtureDensitySettings,
+        learner="training.learners.plain:DensityNetwork",
+        autograd=f"{_AUTOGRAD}:AutogradDensity",
+        export=f"{_MIXTURE}:export_density",
+        weight_sets=f"{_MIXTURE}:trained_members",
+    ),
+    NetworkKind(
+        DnnSettings,
+        learner="training.learners.plain:Regression",
+        export=f"{_POINT}:export_regression",
+    ),
+    NetworkKind(
+        TaggerSettings,
+        learner="training.learners.plain:Classifier",
+        export=f"{_POINT}:export_classifier",
+        section="tag",
+    ),
+)
+
+NETWORK_KINDS = Table(lambda: {kind.name: kind for kind in _OWN}, "network_kinds", NetworkKind)
 
 
 def kind_of(settings: NetworkSettings) -> NetworkKind:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from jobs.training_size.plan import PointPlan
 from pipeline.calibrators.density import Summariser
-from pipeline.densities.gaussian_mixture.network_outputs import NetworkOutputs
-from pipeline.formats.families import GAUSSIAN_MIXTURE
+from pipeline.formats.families import FAMILIES
 from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows
 from training.checkpoint import Checkpoint, newest_checkpoint
@@ -30,15 +29,20 @@ class TrainedDensity:
 
     networks: SampledNetworks
     inputs: tuple[str, ...]
-    family: str = GAUSSIAN_MIXTURE.name
 
-    def of_rows(self, columns: Mapping[str, NDArray[Any]]) -> NetworkOutputs:
-        """The mixture of each of N rows, from their raw features by name."""
+    @property
+    def family(self) -> str:
+        """The family of the densities."""
+        return self.networks.density.family
+
+    def of_rows(self, columns: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401 - of a family
+        """The density of each of N rows, from their raw features by name."""
         x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         with torch.no_grad():
             scaled_NF = self.networks.scaled(torch.from_numpy(x_NF))
             outputs_SPN = self.networks.outputs_of_scaled(scaled_NF).numpy()
-        return NetworkOutputs(outputs_SPN, self.networks.density.log_variance_bounds)
+        bounds = self.networks.density.log_variance_bounds
+        return FAMILIES[self.family].load("densities")(outputs_SPN, bounds)
 
 
 def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -> None:

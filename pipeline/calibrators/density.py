@@ -1,4 +1,4 @@
-"""Densities as calibrators: a trained model's ONNX file or the exact density, and what follows."""
+"""Densities as calibrators: a trained model's ONNX file, or any other, and what follows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,22 +10,12 @@ import numpy as np
 
 from pipeline.calibrators.onnx_session import open_session
 from pipeline.calibrators.protocol import calibrated_pair, is_inside
-from pipeline.densities.gaussian_mixture.parameters import Mixtures
 from pipeline.formats.calibrated_set import Functionals, calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
-from pipeline.formats.manifest import DatasetManifest
 from pipeline.ingest.identity import uniform_of
 from pipeline.numerics.arrays import Columns, FloatArray
 from pipeline.settings import SummarySettings
-from pipeline.simulators.known_density.features import FEATURES
-from pipeline.simulators.known_density.response import (
-    FLOORED,
-    RESPONSE,
-    SECOND_TIME_FLOOR,
-    response_mixture,
-)
-from pipeline.simulators.known_density.settings import RECIPE, GeneratorSettings
 
 
 class Density(Protocol):
@@ -67,84 +57,6 @@ class OnnxDensity:
         session = open_session(self.path, self.sha256)
         (outputs_SPN,) = session.run(["networks"], {"features": x_NF})
         return FAMILIES[self.family].load("densities")(outputs_SPN, self.log_variance_bounds)
-
-
-@dataclass(frozen=True, slots=True)
-class OracleDensity:
-    """The exact density of a simulated sample, cut as the dataset's truth was cut.
-
-    Attributes:
-        settings: The generator's.
-        inputs: The columns that the density depends on.
-        numerator: Column of the response's numerator.
-        truth_cut: Bounds (above, below) on the response's denominator; they bound the response.
-    """
-
-    settings: GeneratorSettings
-    inputs: tuple[str, ...]
-    numerator: str
-    truth_cut: tuple[float | None, float | None]
-    family: str = GAUSSIAN_MIXTURE.name
-
-    def of_rows(self, columns: Columns) -> Mixtures:
-        """The exact mixtures of some rows."""
-        exact = response_mixture(columns, self.settings)
-        above, below = self.truth_cut
-        log_energy = np.log10(columns[self.numerator].astype(np.float64))
-        lower, upper = exact.lower, exact.upper
-        if above is not None and above > 0:
-            upper = np.minimum(upper, log_energy - np.log10(above))
-        if below is not None:
-            lower = np.maximum(lower, log_energy - np.log10(below))
-        return Mixtures(
-            log_weights=exact.log_weights,
-            means=exact.means,
-            sigmas=exact.sigmas,
-            lower=lower,
-            upper=upper,
-        )
-
-
-def oracle_of(manifest: DatasetManifest) -> OracleDensity | str:
-    """The exact density of a dataset, or the reason why it has none."""
-    reason = _why_no_oracle(manifest)
-    if reason is not None:
-        return reason
-    above = [cut.above for cut in manifest.truth_cuts if cut.above is not None]
-    below = [cut.below for cut in manifest.truth_cuts if cut.below is not None]
-    return OracleDensity(
-        settings=GeneratorSettings.model_validate(
-            (manifest.inputs[0].simulation or {})["settings"]
-        ),
-        inputs=FEATURES,
-        numerator=RESPONSE[0],
-        truth_cut=(max(above, default=None), min(below, default=None)),
-    )
-
-
-def _why_no_oracle(manifest: DatasetManifest) -> str | None:
-    target, simulation = manifest.target, manifest.inputs[0].simulation
-    recipe = simulation and simulation.get("recipe")
-    absent = sorted(set(FEATURES) - {column.name for column in manifest.columns})
-    others = [cut.column for cut in manifest.truth_cuts if cut.column != RESPONSE[1]]
-    floors = {floor.column: floor.floor for floor in manifest.floors if floor.column in FEATURES}
-    changing = [n for n, f in floors.items() if n != FLOORED or f > SECOND_TIME_FLOOR]
-    reasons = {
-        "its inputs are from different generators": len({
-            repr(file.simulation) for file in manifest.inputs
-        })
-        > 1,
-        "its inputs were not simulated by this generator": simulation is None,
-        f"its target is not {' / '.join(RESPONSE)}": target is None
-        or (target.numerator, target.denominator) != RESPONSE,
-        f"it lacks {', '.join(absent)}, on which the density depends": bool(absent),
-        f"the floor of {', '.join(changing)} hides what the density depends on": bool(changing),
-        "its inputs are of another version of the generator": recipe != RECIPE,
-        f"a cut on {', '.join(others)} changes the density in a way that is not known": bool(
-            others
-        ),
-    }
-    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 # A float32 would round the sum of five million rows' scores in its sixth digit.

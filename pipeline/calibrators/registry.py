@@ -84,9 +84,11 @@ class CalibratorKind:
     role: str = "model"
 
 
+FAMILY = "family"  # of densities: any of those in `families`
+
 # By the card's artefact and density. A density that is not here calibrates nothing.
 CALIBRATORS = {
-    **{("onnx", family): CalibratorKind(_open_density, "networks") for family in FAMILIES},
+    ("onnx", FAMILY): CalibratorKind(_open_density, "networks"),
     ("onnx", "quantiles"): CalibratorKind(_open_quantiles),
     ("onnx", "point"): CalibratorKind(_open_point),
     ("tables", "point"): CalibratorKind(_open_tables),
@@ -95,8 +97,13 @@ CALIBRATORS = {
 
 def bulk_artefact(card: ModelCard) -> Artefact:
     """The file that bulk work reads."""
-    kind = CALIBRATORS.get((card.artefact, card.density))
+    kind = _kind_of(card)
     return card.artefacts["model" if kind is None else kind.role]
+
+
+def _kind_of(card: ModelCard) -> CalibratorKind | None:
+    density = FAMILY if card.density in FAMILIES else card.density
+    return CALIBRATORS.get((card.artefact, density))
 
 
 def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) -> Calibrator:
@@ -120,12 +127,12 @@ def open_calibrator(folder: Path, card: ModelCard, settings: SummarySettings) ->
         target=target,
         settings=settings,
     )
-    kind = CALIBRATORS.get((card.artefact, card.density))
+    kind = _kind_of(card)
     if kind is None:
+        known = [*FAMILIES, *(density for _, density in CALIBRATORS if density != FAMILY)]
         msg = (
             f"{folder}: its card names the density {card.density}, and this installation knows "
-            f"{', '.join(density for _, density in CALIBRATORS)}; install the package that the "
-            "model was trained with"
+            f"{', '.join(dict.fromkeys(known))}; install the package that it was trained with"
         )
         raise UserError(msg)
     return kind.open(model)

@@ -3,7 +3,7 @@
 What a new family works with from its first day, and the slow twin of the compiled kernels of
 Gaussian mixtures: some thousand evaluations a network and row, to about 1e-4 of a width. The grid
 of a row gets its points where the density lies: at first even ones and the knots that the family
-names, then, three times, equal steps of probability and length together.
+names, then, twice, equal steps of probability and length together.
 
 Shape letters: S networks, N rows, G points.
 """
@@ -14,7 +14,6 @@ from typing import Literal, Protocol, Self
 
 import numpy as np
 from scipy.integrate import cumulative_trapezoid
-from scipy.special import logsumexp
 
 from pipeline.formats.calibrated_set import QUANTILES
 from pipeline.numerics.arrays import BoolArray, FloatArray, IntArray, RealArray
@@ -25,10 +24,10 @@ Sigma = Literal["moments", "linearised"]
 LN10 = np.log(10.0)
 EVEN = 1025  # first points of a row beside the knots, of a range that holds all mass
 POINTS = 2049
-ROUNDS = 3
+ROUNDS = 2
 LENGTH = 0.3  # share of the points that are even in l, the others in probability
 ZOOMS, ZOOM_POINTS = 6, 9  # about the highest point; each narrows the mode's place fourfold
-BLOCK = 32  # rows at a time: the densities of fifty networks fill some 25 MB
+BLOCK = 512  # networks' densities at a time: their values on the grid fill some 8 MB
 
 
 class Densities(Protocol):
@@ -90,7 +89,7 @@ def summarise(
     )
     blocks = [
         _summarise_block(densities.of_rows(rows), low_N[rows], high_N[rows], at[rows])
-        for rows in _blocks(num_rows)
+        for rows in _blocks(densities)
     ]
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     if sigma == "linearised":
@@ -112,7 +111,7 @@ def crps_of(densities: Densities, points: RealArray) -> FloatArray:
         points: One value of l a row.
     """
     at_N = np.asarray(points, np.float64)
-    scores = [_crps_block(densities.of_rows(rows), at_N[rows, None]) for rows in _blocks(len(at_N))]
+    scores = [_crps_block(densities.of_rows(rows), at_N[rows, None]) for rows in _blocks(densities)]
     return np.concatenate(scores)
 
 
@@ -185,7 +184,11 @@ class Grid:
 
 def _average(log_SNG: FloatArray) -> FloatArray:
     """Log of the average over the networks, [N, G]."""
-    return np.asarray(logsumexp(log_SNG, axis=0) - math.log(len(log_SNG)))
+    if len(log_SNG) == 1:
+        return np.asarray(log_SNG[0])
+    highest_NG = log_SNG.max(axis=0)
+    sum_NG = np.exp(log_SNG - highest_NG).sum(axis=0)
+    return np.asarray(highest_NG + np.log(sum_NG) - math.log(len(log_SNG)))
 
 
 def _cdf(l_NG: FloatArray, log_NG: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -216,11 +219,12 @@ def _summarise_block(
             name: np.exp(LN10 * quantile_N)
             for name, quantile_N in zip(QUANTILES, quantiles, strict=True)
         }
+        within = Grid.of(_Cut(densities, low_N, high_N), low_N[:, None], high_N[:, None])
         for name, tilt in (("log10", 0.0), ("linear", LN10)):
-            mode_N = _mode(densities, (low_N, high_N), tilt)
+            mode_N = _mode(densities, within, tilt)
             columns[f"mode_{name}"] = np.exp(LN10 * mode_N)
             columns[f"mode_{name}_at_bound"] = (mode_N == low_N) | (mode_N == high_N)
-        columns |= _moments(densities, low_N, high_N)
+        columns |= _moments(within)
         is_inside_N = (at_N >= densities.lower) & (at_N <= densities.upper)
         log_N = _average(densities.log_density(at_N[:, None]))[:, 0]
         log_N = np.where(is_inside_N, log_N - grid.log_total_N, -np.inf)
@@ -235,32 +239,29 @@ def _summarise_block(
     return columns
 
 
-def _mode(densities: Densities, bounds: tuple[FloatArray, FloatArray], tilt: float) -> FloatArray:
-    """The l within the bounds at which p(l) exp(-tilt l) is highest, [N].
+def _mode(densities: Densities, grid: Grid, tilt: float) -> FloatArray:
+    """The l of a grid's range at which p(l) exp(-tilt l) is highest, [N].
 
-    On a grid within the bounds, made as that of the density, and closer about the highest point.
+    Sought among the points of the grid, then closer about the highest of them.
     """
-    cut = _Cut(densities, *bounds)
-    l_NG = Grid.of(cut).l_NG
-    low_N, high_N = bounds
-    l_NG = np.concatenate([low_N[:, None], l_NG, high_N[:, None]], axis=1)
-    for step in range(ZOOMS + 1):
-        value_NG = _average(densities.log_density(l_NG)) - tilt * l_NG
-        best_N1 = np.nanargmax(np.where(np.isnan(value_NG), -np.inf, value_NG), axis=1)[:, None]
-        if step == ZOOMS:
-            return np.take_along_axis(l_NG, best_N1, 1)[:, 0]
+    l_NG, log_NG = grid.l_NG, _average(grid.log_SNG)
+    for _ in range(ZOOMS):
+        best_N1 = _highest(log_NG - tilt * l_NG)
         last = l_NG.shape[1] - 1
         left_N1 = np.take_along_axis(l_NG, np.maximum(best_N1 - 1, 0), 1)
         right_N1 = np.take_along_axis(l_NG, np.minimum(best_N1 + 1, last), 1)
         l_NG = left_N1 + (right_N1 - left_N1) * np.linspace(0.0, 1.0, ZOOM_POINTS)
-    raise AssertionError
+        log_NG = _average(densities.log_density(l_NG))
+    return np.take_along_axis(l_NG, _highest(log_NG - tilt * l_NG), 1)[:, 0]
 
 
-def _moments(
-    densities: Densities, low_N: FloatArray, high_N: FloatArray
-) -> dict[str, FloatArray | BoolArray]:
-    """Means and sigmas of R and of l within a range (arXiv 2412.04370, Eqs. 40 to 42)."""
-    grid = Grid.of(_Cut(densities, low_N, high_N))
+def _highest(value_NG: FloatArray) -> IntArray:
+    """The place of the highest value of each row, [N, 1]; of a row of NaN any."""
+    return np.asarray(np.argmax(np.where(np.isnan(value_NG), -np.inf, value_NG), axis=1)[:, None])
+
+
+def _moments(grid: Grid) -> dict[str, FloatArray | BoolArray]:
+    """Means and sigmas of R and of l within a grid's range (arXiv 2412.04370, Eqs. 40 to 42)."""
     log_NG = _average(grid.log_SNG)
     p_SNG, p_NG = (
         np.exp(each - each.max(axis=-1, keepdims=True)) for each in (grid.log_SNG, log_NG)
@@ -304,5 +305,6 @@ class _Cut:
         return self.densities.knots()
 
 
-def _blocks(num_rows: int) -> list[IntArray]:
-    return np.split(np.arange(num_rows), range(BLOCK, max(num_rows, 1), BLOCK))
+def _blocks(densities: Densities) -> list[IntArray]:
+    num_rows, size = len(densities.lower), max(BLOCK // densities.num_networks, 1)
+    return np.split(np.arange(num_rows), range(size, max(num_rows, 1), size))

@@ -8,7 +8,7 @@ import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.formats.plugins import with_plugins
+from pipeline.formats.plugins import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,8 @@ SPLIT_NORMAL = Family(
     location="training.losses.split_normal:mode",
 )
 
-FAMILIES = with_plugins(
-    {family.name: family for family in (GAUSSIAN_MIXTURE, SPLIT_NORMAL)}, "families", Family
+FAMILIES = Table(
+    lambda: {family.name: family for family in (GAUSSIAN_MIXTURE, SPLIT_NORMAL)},
+    "families",
+    Family,
 )

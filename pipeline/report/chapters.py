@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from pipeline.formats.plugins import Table
 from pipeline.report import tables, training_size_texts
 from pipeline.report.figures import (
     closure,
@@ -60,7 +61,7 @@ EDGE = (
     "not with zero."
 )
 
-CHAPTERS = (
+_OWN = (
     Chapter(
         "headline",
         "Headline figures",
@@ -278,3 +279,5 @@ CHAPTERS = (
         listings=(tables.settings_listing,),
     ),
 )
+
+CHAPTERS = Table(lambda: {chapter.name: chapter for chapter in _OWN}, "chapters", Chapter)

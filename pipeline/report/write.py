@@ -76,7 +76,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
     figures = _clean(folder / FIGURES)
     drawn: list[tuple[str, str, str]] = []
     with house_style():
-        made = (_make_section(chapter, scene, figures, drawn) for chapter in CHAPTERS)
+        made = (_make_section(chapter, scene, figures, drawn) for chapter in CHAPTERS.values())
         sections = [section for section in made if section is not None]
     title = settings.title or study_name
     comment = f"Figures of the study {study_name}, {scene.sample}; not made by ATLAS"

@@ -1,4 +1,4 @@
-"""Simulated clusters as ROOT files: a tree, with the generator's settings beside it."""
+"""Simulated samples as ROOT files: a tree, with the generator's settings beside it."""
 
 import json
 import uuid
@@ -8,24 +8,16 @@ from pathlib import Path
 
 import uproot
 
-from pipeline.formats.columns import Target
 from pipeline.formats.files import replacing
 from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.seeds import generator
 from pipeline.root.files import SIMULATION_KEY
 from pipeline.root.layout import Layout
 from pipeline.root.write import write_clusters
-from pipeline.samples.topo_clusters import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
-from pipeline.simulators.known_density.sample import draw_clusters
-from pipeline.simulators.known_density.settings import RECIPE, GeneratorSettings
-from pipeline.simulators.settings import SimulateSettings
+from pipeline.simulators.registry import SIMULATORS
+from pipeline.simulators.settings import KNOWN_DENSITY, SampleSettings
 
 SAMPLE = "sample.json"
-# Of what the generator makes.
-UNITS = {f.name: f.unit for f in TOPO_CLUSTER_FEATURES} | {
-    column.name: column.unit for column in TOPO_CLUSTER_EXTRAS
-}
-UNITS |= {Target().denominator: Target().calibrated_unit}
 
 
 class SimulatedFile(Record):
@@ -57,11 +49,11 @@ class FilePlan:
     first_event: int
     seed: int
     layout: Layout
-    settings: GeneratorSettings
+    settings: SampleSettings
 
 
 def plan_files(
-    settings: SimulateSettings, *, folder: Path, seed: int, layout: Layout
+    settings: SampleSettings, *, folder: Path, seed: int, layout: Layout
 ) -> list[FilePlan]:
     """The files of a sample; the last one holds what is left over."""
     size = settings.clusters_per_file
@@ -74,7 +66,7 @@ def plan_files(
             first_event=start + 1,
             seed=seed,
             layout=layout,
-            settings=settings.generator,
+            settings=settings,
         )
         for index, start in enumerate(range(0, settings.num_clusters, size))
     ]
@@ -82,10 +74,16 @@ def plan_files(
 
 def write_file(plan: FilePlan) -> SimulatedFile:
     """Write one file; its content depends on the settings, the seed and its index alone."""
+    simulator, chosen = SIMULATORS[plan.settings.simulator], plan.settings.generator
     rng = generator(plan.seed, "simulate", plan.index)
-    clusters = draw_clusters(plan.settings, rng, plan.num_clusters, first_event=plan.first_event)
+    draw = simulator.open_draw()
+    clusters = draw(chosen, rng, plan.num_clusters, first_event=plan.first_event)
     name = f"clusters-{plan.index:05d}.root"
-    recipe = {"recipe": RECIPE, "settings": plan.settings.model_dump()}
+    recipe = {"recipe": simulator.recipe, "settings": chosen.model_dump()}
+    if (
+        plan.settings.simulator != KNOWN_DENSITY
+    ):  # whose files said nothing when it was the only one
+        recipe["simulator"] = plan.settings.simulator
     words = [plan.seed, plan.index, plan.num_clusters, plan.first_event, recipe]
     identity = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(words))
     with (
@@ -94,7 +92,7 @@ def write_file(plan: FilePlan) -> SimulatedFile:
             temporary, compression=uproot.LZ4(1), uuid_function=lambda: identity
         ) as file,
     ):
-        write_clusters(file, plan.layout, clusters, UNITS)
+        write_clusters(file, plan.layout, clusters, simulator.open_units())
         file[SIMULATION_KEY] = json.dumps(recipe)
     return SimulatedFile(
         path=name, clusters=plan.num_clusters, size=(plan.folder / name).stat().st_size

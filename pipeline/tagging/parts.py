@@ -11,7 +11,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.calibrators.calibrate import SLAB, calibrate_rows
-from pipeline.calibrators.density import OracleDensity
 from pipeline.calibrators.estimates import OnnxFile
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.evaluation.axes import ResolvedAxis
@@ -20,6 +19,7 @@ from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.manifest import Part, columns_of, read_part
 from pipeline.numerics.arrays import Columns, Float32Array, FloatArray
 from pipeline.parquet import write_part
+from pipeline.simulators.registry import ExactDensity
 from pipeline.tagging.labels import label_probability, label_rows
 from pipeline.tagging.position_map import PositionMap
 from pipeline.tagging.rates import TagRows, TagSummary
@@ -84,7 +84,7 @@ class SummaryPlan:
 
     label: LabelSettings
     component: LabelColumn | None
-    exact: OracleDensity | None
+    exact: ExactDensity | None
     axes: tuple[ResolvedAxis, ...]
     position: tuple[str, str, str] | None
     cell_mm: float
@@ -142,7 +142,7 @@ def _measured_columns(summary: SummaryPlan | None) -> tuple[str, ...]:
     if summary is None:
         return ()
     names = [axis.column for axis in summary.axes]
-    names += [] if summary.exact is None else [summary.exact.numerator, *summary.exact.inputs]
+    names += [] if summary.exact is None else list(summary.exact.columns)
     names += [] if summary.component is None else [summary.component.column]
     return tuple(dict.fromkeys([*names, *(summary.position or ())]))
 

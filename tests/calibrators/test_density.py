@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 from reference.gaussian_mixture import log_density
 
-from pipeline.calibrators.density import OnnxDensity, OracleDensity, oracle_of
+from pipeline.calibrators.density import OnnxDensity
 from pipeline.formats.columns import Column, Cut, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest, FloorCount, InputFile
 from pipeline.formats.seeds import generator
 from pipeline.samples.topo_clusters import TOPO_CLUSTER_FEATURES
+from pipeline.simulators.known_density.density import OracleDensity
 from pipeline.simulators.known_density.sample import draw_clusters
 from pipeline.simulators.known_density.settings import RECIPE, GeneratorSettings
+from pipeline.simulators.registry import oracle_of
 
 CUT = Cut(column="cluster_ENG_CALIB_TOT", above=0.3)
 

@@ -8,13 +8,13 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jobs.study import Study
-from pipeline.calibrators.density import OracleDensity
 from pipeline.evaluation.axes import ResolvedAxis
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.seeds import generator
 from pipeline.report.settings import ReportSettings
 from pipeline.report.study_data import Scene
+from pipeline.simulators.known_density.density import OracleDensity
 from pipeline.simulators.known_density.features import FEATURES
 from pipeline.simulators.known_density.response import COMPONENT, COMPONENTS
 from pipeline.simulators.known_density.sample import draw_clusters

@@ -3,7 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.formats.columns import Target
 from pipeline.numerics.arrays import BoolArray, Columns, Float32Array
+from pipeline.samples.topo_clusters import TOPO_CLUSTER_EXTRAS, TOPO_CLUSTER_FEATURES
 from pipeline.simulators.known_density.events import draw_events
 from pipeline.simulators.known_density.features import draw_features
 from pipeline.simulators.known_density.geometry import cartesian
@@ -17,6 +19,10 @@ from pipeline.simulators.known_density.response import (
 from pipeline.simulators.known_density.settings import GeneratorSettings
 
 RUN_NUMBER = 284_500
+UNITS = {f.name: f.unit for f in TOPO_CLUSTER_FEATURES} | {
+    column.name: column.unit for column in TOPO_CLUSTER_EXTRAS
+}
+UNITS |= {Target().denominator: Target().calibrated_unit}
 _BATCH = 16_384  # clusters drawn together, to stay in the cache; another value gives another sample
 
 
