@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.formats.calibrated_set import read_calibrated
+from pipeline.formats.manifest import read_manifest, read_part
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests/support/toy_plugin"
@@ -107,17 +108,23 @@ def test_the_chapter_is_in_the_report(study):
 
 
 def test_two_workers_write_the_same(installed, study, tmp_path):
-    shutil.copytree(study, tmp_path / "two")
-    shutil.rmtree(tmp_path / "two/out/calibrated")
-    words = (tmp_path / "two/study.json", "dask.workers=2")
-    for job in ("simulate", "ingest", "calibrate"):
-        redo = ["--redo"] if job != "calibrate" else []
-        done = topocal(installed, job, *words, *redo)
+    """Clusters and calibrated sets; a file made again has another checksum."""
+    two, again = tmp_path / "two", tmp_path / "again"
+    shutil.copytree(study, two)
+    shutil.rmtree(two / "out/calibrated")
+    words = (study / "study.json", "dask.workers=2")
+    for job, output in (("simulate", again), ("ingest", again), ("calibrate", two / "out")):
+        done = topocal(installed, job, *words, f"output={output}")
         assert done.returncode == 0, done.stderr
+    manifest = read_manifest(study / "out/dataset")
+    for part in manifest.parts_of("train"):
+        (other,) = [p for p in read_manifest(again / "dataset").parts if p.path == part.path]
+        found = read_part(again / "dataset", other)
+        assert found.equals(read_part(study / "out/dataset", part))
     for name in ("oracle", "mdn"):
-        one, two = columns_of(study, name), columns_of(tmp_path / "two", name)
+        one, other = columns_of(study, name), columns_of(two, name)
         for key, values in one.items():
-            np.testing.assert_array_equal(two[key], values, err_msg=f"{name} {key}")
+            np.testing.assert_array_equal(other[key], values, err_msg=f"{name} {key}")
 
 
 def test_without_the_package_its_models_and_samples_are_refused(study, tmp_path):
