@@ -36,7 +36,7 @@ from pipeline.simulators.registry import oracle_of
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # raised when the same model and data give other columns
+VERSION = 6  # raised when the same model and data give other columns
 ORACLE = "oracle"
 SCALE = "scale"
 
