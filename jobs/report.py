@@ -8,6 +8,7 @@ scaling study, which may be there alone; writes <output>/report/index.html and f
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,6 +93,7 @@ def main(study: Study, run: Run) -> None:
             split=study.calibrate.split,
             records=read_records(study),
             study=study.model_dump(mode="json"),
+            processes=os.cpu_count() or 1,
         )
         sizes = {
             str(path.relative_to(new)): path.stat().st_size

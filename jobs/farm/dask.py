@@ -4,7 +4,9 @@ import logging
 import os
 import resource
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 import dask
@@ -49,6 +51,31 @@ PACKAGES = (
 CONNECT_SECONDS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class _SharedFarms:
+    """Farms that stay open until a block ends, by their settings."""
+
+    ends: ExitStack
+    clients: dict[str, Client]
+
+
+_SHARED: ContextVar[_SharedFarms | None] = ContextVar("_SHARED", default=None)
+
+
+@contextmanager
+def sharing_farms() -> Iterator[None]:
+    """Within the block stages that ask for the same farm get one, which ends with the block.
+
+    To start processes that have imported everything takes longer than a stage of a small study.
+    """
+    with ExitStack() as ends:
+        token = _SHARED.set(_SharedFarms(ends, {}))
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
+
+
 @contextmanager
 def open_farm(settings: DaskSettings) -> Iterator[Client]:
     """A client of the farm that the site asks for; what was started here is ended at the end.
@@ -59,6 +86,18 @@ def open_farm(settings: DaskSettings) -> Iterator[Client]:
     Raises:
         UserError: There are no workers, or they have other versions of packages.
     """
+    shared, key = _SHARED.get(), settings.model_dump_json()
+    if shared is None:
+        with _open_farm(settings) as client:
+            yield client
+        return
+    if key not in shared.clients:
+        shared.clients[key] = shared.ends.enter_context(_open_farm(settings))
+    yield shared.clients[key]
+
+
+@contextmanager
+def _open_farm(settings: DaskSettings) -> Iterator[Client]:
     with _open_client(settings) as client:
         refuse_other_versions(client)
         log.info("dask: %d workers, dashboard at %s", _count_workers(client), client.dashboard_link)

@@ -1,6 +1,6 @@
 """Write the report of a study from its tables: nothing is evaluated again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ from pipeline.formats.card import ModelCard
 from pipeline.formats.files import write_text
 from pipeline.formats.manifest import DatasetManifest, Split
 from pipeline.report.chapters import CHAPTERS, Chapter
+from pipeline.report.drawing import Drawn, draw_panels
 from pipeline.report.hepdata import SUBMISSION, submission
-from pipeline.report.page import Picture, Section, inline, render_page
-from pipeline.report.panel import Panel, house_style, save_panel
+from pipeline.report.page import Section, render_page
 from pipeline.report.settings import ReportSettings
 from pipeline.report.study_data import History, Scene
 
@@ -33,6 +33,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
     split: Split = "test",
     records: Mapping[str, Mapping[str, Any]] | None = None,
     study: Mapping[str, Any] | None = None,
+    processes: int = 1,
 ) -> None:
     """Write `index.html` and `figures/*.svg`, `.pdf`, `.csv`, `.yaml`.
 
@@ -52,6 +53,7 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
         split: The split that was evaluated.
         records: By job: what it recorded of its last run; None for none.
         study: The settings of the study; None for none.
+        processes: That draw at a time.
 
     Raises:
         ValueError: The dataset has no target.
@@ -74,13 +76,17 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
         study=study or {},
     )
     figures = _clean(folder / FIGURES)
-    drawn: list[tuple[str, str, str]] = []
-    with house_style():
-        made = (_make_section(chapter, scene, figures, drawn) for chapter in CHAPTERS.values())
-        sections = [section for section in made if section is not None]
+    drawn = draw_panels(scene, figures, processes)
+    made = (_make_section(chapter, scene, drawn[name]) for name, chapter in CHAPTERS.items())
+    sections = [section for section in made if section is not None]
     title = settings.title or study_name
     comment = f"Figures of the study {study_name}, {scene.sample}; not made by ATLAS"
-    write_text(figures / SUBMISSION, submission(drawn, comment))
+    panels = [
+        (panel.picture.name, panel.number, panel.caption)
+        for each in drawn.values()
+        for panel in each
+    ]
+    write_text(figures / SUBMISSION, submission(panels, comment))
     page = render_page(
         title=title,
         sample=scene.sample,
@@ -91,30 +97,19 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
     write_text(folder / PAGE, page)
 
 
-def _make_section(
-    chapter: Chapter, scene: Scene, figures: Path, drawn: list[tuple[str, str, str]]
-) -> Section | None:
-    """A chapter with its panels drawn and saved; None if it has nothing to show."""
+def _make_section(chapter: Chapter, scene: Scene, drawn: Sequence[Drawn]) -> Section | None:
+    """A chapter with its panels; None if it has nothing to show."""
     section = Section(
         name=chapter.name,
         title=chapter.title,
         words=chapter.words,
         texts=[text for make in chapter.texts for text in make(scene)],
         tables=[table for make in chapter.tables for table in make(scene)],
-        pictures=list(_draw(chapter, scene, figures, drawn)),
+        pictures=[panel.picture for panel in drawn],
         listings=[listing for make in chapter.listings for listing in make(scene)],
     )
     has_any = section.texts or section.tables or section.pictures or section.listings
     return section if has_any else None
-
-
-def _draw(
-    chapter: Chapter, scene: Scene, figures: Path, drawn: list[tuple[str, str, str]]
-) -> Iterator[Picture]:
-    for draw in chapter.panels:
-        for panel in draw(scene):
-            yield _save(panel, figures, scene)
-            drawn.append((panel.name, panel.number, panel.caption))
 
 
 def _facts(scene: Scene, manifest: DatasetManifest) -> dict[str, str]:
@@ -130,10 +125,6 @@ def _facts(scene: Scene, manifest: DatasetManifest) -> dict[str, str]:
         "Dataset": manifest.fingerprint,
         "Method": "ATLAS Collaboration, arXiv 2412.04370",
     }
-
-
-def _save(panel: Panel, figures: Path, scene: Scene) -> Picture:
-    return inline(save_panel(panel, figures, scene.settings.dpi), panel)
 
 
 def _clean(figures: Path) -> Path:

@@ -214,11 +214,11 @@ def test_records_and_settings_are_told(page):
     assert "of 0.1 to 0.4 by BNN" in page
 
 
-def test_the_same_input_gives_the_same_bytes(inputs, report, tmp_path):
+def test_the_same_input_gives_the_same_bytes_with_any_number_of_processes(inputs, report, tmp_path):
     some = inputs | {"tables": keep_only(inputs["tables"], "axes", "scores", "plane")}
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").write_text("of an earlier report")
-    write_report(tmp_path, **some)
+    write_report(tmp_path, processes=2, **some)
     drawn = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert {"plane-denominator-bnn.svg", "nll.pdf", "loss-bnn.svg"} <= set(drawn)
     assert "old.svg" not in drawn
