@@ -126,6 +126,8 @@ def read_records(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def _import_writer() -> Any:  # noqa: ANN401 - imported late
+    # A notebook's kernel names a backend that its commands inherit and cannot load.
+    os.environ["MPLBACKEND"] = "agg"
     with requiring_extra("report", "the report"):
         from pipeline.report.write import write_report  # noqa: PLC0415 - other jobs draw nothing
     return write_report

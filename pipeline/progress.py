@@ -56,7 +56,7 @@ class Shown:
         now = time.monotonic()
         rate = self._done / max(now - self._began, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f}/s")
+            self._bar.update(self._task, completed=self._done, rate=_told_rate(rate))
         elif now - self._told >= LINE_SECONDS:
             self._told = now
             log.info("%s", self.describe(rate))
@@ -67,5 +67,10 @@ class Shown:
         share = 100 * self._done // max(self._total, 1)
         return (
             f"{self._label}: {self._done:,} of {self._total:,} {self._unit} ({share} %), "
-            f"{rate:,.0f}/s, {minutes}:{seconds:02d} left"
+            f"{_told_rate(rate)}, {minutes}:{seconds:02d} left"
         )
+
+
+def _told_rate(rate: float) -> str:
+    """A rate per second as it is said; what is slow by the minute."""
+    return f"{rate:,.0f}/s" if rate >= 10.0 else f"{60.0 * rate:,.3g}/min"

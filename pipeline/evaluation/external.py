@@ -22,6 +22,7 @@ from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import Part, columns_of
 from pipeline.numerics.arrays import FloatArray, IntArray
+from pipeline.root.files import trees_in
 
 CHUNK_ROWS = 1_000_000
 
@@ -196,8 +197,7 @@ def _ranges(name: str, given: ExternalSet, path: Path) -> Iterator[tuple[int, in
 
 
 def _tree(where: str, file: Any, given: ExternalSet) -> Any:  # noqa: ANN401 - uproot's
-    kinds = file.classnames(cycle=False)
-    names = [name for name, kind in kinds.items() if kind == "TTree" or kind.endswith("RNTuple")]
+    names = trees_in(file)
     if given.tree is None or given.tree not in names:
         known = ", ".join(sorted(names)) or "none"
         msg = f"{where}: no tree {given.tree}; it has {known}: give one of them as `tree`"

@@ -72,8 +72,10 @@ class Panel:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """The style, for the time of drawing and saving."""
-    with matplotlib.style.context(STYLE):
+    """The style, for the time of drawing and saving; a user's own settings take no part."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        matplotlib.style.use(STYLE)
         yield
 
 

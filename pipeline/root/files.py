@@ -64,13 +64,30 @@ def open_tree(path: str, tree: str, access: Access) -> Iterator[tuple[Any, Any]]
 
 
 def _require_tree(path: str, tree: str, file: Any) -> str:  # noqa: ANN401 - uproot is untyped
-    kinds = {"TTree", "ROOT::RNTuple"}
-    trees = {name for name, kind in file.classnames(cycle=False).items() if kind in kinds}
+    trees = trees_in(file)
     if tree not in trees:
         held = f"it holds {', '.join(sorted(trees))}" if trees else "it holds no tree"
         msg = f"{path}: no tree named {tree}, {held}; give its layout"
         raise UserError(msg)
     return tree
+
+
+def trees_in(file: Any) -> set[str]:  # noqa: ANN401 - uproot is untyped
+    """Names of all that uproot reads as a tree: TTree, what derives from it, and RNTuple."""
+    names: dict[str, list[str]] = {}
+    for name, kind in file.classnames(cycle=False).items():
+        names.setdefault(kind, []).append(name)
+    return {name for kind, each in names.items() if _is_tree(file, kind, each[0]) for name in each}
+
+
+def _is_tree(file: Any, kind: str, name: str) -> bool:  # noqa: ANN401 - uproot is untyped
+    """Whether a class is one of trees; of one with another name an object tells, TNtuple's say."""
+    if kind in {"TTree", "ROOT::RNTuple"}:
+        return True
+    try:
+        return isinstance(file[name], uproot.TTree)
+    except Exception:  # noqa: BLE001 - uproot cannot read it, so it is no tree
+        return False
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def test_one_session_with_one_thread_a_process(density, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
     rows = {"depth": np.linspace(-1, 1, 50)}
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(density.mixtures, [rows] * 8))
+        found = list(pool.map(density.of_rows, [rows] * 8))
     assert opened == [(1, 1)]
     for other in found[1:]:
         np.testing.assert_array_equal(other.outputs_SPN, found[0].outputs_SPN)

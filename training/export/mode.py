@@ -26,6 +26,7 @@ PEAKS = 12  # highest single components that are looked at besides the grid
 LOOKED_AT = 8  # highest points of the grid whose density is computed without rounding
 CANDIDATES = 3
 ITERATIONS = 12
+HIGHER = 2e-6  # relative; by less float32 does not tell densities apart
 NEVER = -1e30  # the log height of what is no component
 NEGLIGIBLE = math.log(1e-6)  # lower components neither widen the hull nor narrow the smallest width
 ROUNDING = (
@@ -88,8 +89,10 @@ def linear_mode(
     refined = _refine(
         tilted, points.gather(1, chosen), left.gather(1, chosen), right.gather(1, chosen)
     )
+    # Of a refined point and one of the grid that rounding makes as high the refined one.
     ends = torch.cat([refined, points.gather(1, chosen)], dim=1)
-    reached, best = torch.topk(_density(tilted, ends), 1, dim=1)
+    rank = torch.cat([torch.ones(CANDIDATES), torch.full((CANDIDATES,), 1.0 - HIGHER)])
+    reached, best = torch.topk(_density(tilted, ends) * rank.to(points), 1, dim=1)
     gap = _gap(tilted, points, value, torch.log(reached))
     return Mode(ends.gather(1, best).squeeze(1), gap.squeeze(1))
 
