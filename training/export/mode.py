@@ -7,9 +7,12 @@ local maxima and refines each by Newton steps that a bracket guards. No loop dep
 so the same code is the ONNX graph. Written with operations that ONNX has.
 
 Fixed operations cannot find the highest of any number of peaks, so the search says how far it can
-have missed. With s the smallest width, (log f)'' >= -1 / s^2 for a mixture f: from a maximum f
-falls no faster than a Gaussian of that width, and one between two points w apart, of which
-the nearer is at most w / 2 away, is no higher than their larger value times exp(w^2 / (8 s^2)).
+have missed. Between two points of the grid, w apart, two bounds hold. No component is higher than
+at the point that is nearer to its centre, or than its peak if that lies between the points. And
+with s the smallest width of the components that count there, (log g)'' >= -1 / s^2 for their sum g:
+from a maximum it falls no faster than a Gaussian of that width, so that one between the points, of
+which the nearer is at most w / 2 away, is no higher than their larger value times
+exp(w^2 / (8 s^2)). The first is the lower one where components end, the second at their peaks.
 
 Shape letters: N rows, M components of all networks, Q points, C candidates.
 """
@@ -22,13 +25,15 @@ from torch import Tensor
 
 LN10 = math.log(10.0)
 GRID_POINTS = 48
-PEAKS = 12  # highest single components that are looked at besides the grid
+PEAKS = 12  # highest single components, at and beside which the grid has points as well
+STEPS = (-1.5, -0.5, 0.0, 0.5, 1.5)  # where, in widths
 LOOKED_AT = 8  # highest points of the grid whose density is computed without rounding
 CANDIDATES = 3
 ITERATIONS = 12
 HIGHER = 2e-6  # relative; by less float32 does not tell densities apart
 NEVER = -1e30  # the log height of what is no component
-NEGLIGIBLE = math.log(1e-6)  # lower components neither widen the hull nor narrow the smallest width
+NEGLIGIBLE = 1e-6  # lower components, relative to the highest, do not count
+LARGEST = 60.0  # of an exponent
 ROUNDING = (
     8.0 * 2.0**-24
 )  # of an exponent whose three terms cancel, relative to the largest of them
@@ -73,7 +78,8 @@ def linear_mode(
     """
     tilted = _tilt(mean, log_variance, log_weight, search_range)
     points = _points(tilted, torch.exp(0.5 * log_variance), search_range)
-    value = _rough_density(tilted, points)
+    exponent = _rough_exponent(tilted, points)
+    value = torch.exp(exponent).sum(dim=2)
     left = torch.cat([points[:, :1], points[:, :-1]], dim=1)
     right = torch.cat([points[:, 1:], points[:, -1:]], dim=1)
     before = torch.cat([value[:, :1], value[:, :-1]], dim=1)
@@ -89,26 +95,33 @@ def linear_mode(
     refined = _refine(
         tilted, points.gather(1, chosen), left.gather(1, chosen), right.gather(1, chosen)
     )
-    # Of a refined point and one of the grid that rounding makes as high the refined one.
+    # Where rounding makes several as high, the first counts: the highest of the grid, refined.
     ends = torch.cat([refined, points.gather(1, chosen)], dim=1)
-    rank = torch.cat([torch.ones(CANDIDATES), torch.full((CANDIDATES,), 1.0 - HIGHER)])
-    reached, best = torch.topk(_density(tilted, ends) * rank.to(points), 1, dim=1)
-    gap = _gap(tilted, points, value, torch.log(reached))
+    rank = 1.0 - HIGHER * torch.arange(2 * CANDIDATES).to(points)
+    reached, best = torch.topk(_density(tilted, ends) * rank, 1, dim=1)
+    gap = _gap(tilted, points, exponent, reached)
     return Mode(ends.gather(1, best).squeeze(1), gap.squeeze(1))
 
 
-def _gap(tilted: Tilted, points: Tensor, value: Tensor, reached: Tensor) -> Tensor:
+def _gap(tilted: Tilted, points: Tensor, exponent: Tensor, reached: Tensor) -> Tensor:
     """By how much the log density may exceed that reached, [N, 1]: see the head of this file."""
-    counts = tilted.reached > NEGLIGIBLE
-    half = torch.where(counts, tilted.half_precision, torch.zeros_like(tilted.half_precision))
+    left, right = points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2)
+    centre, half = tilted.inside.unsqueeze(1), tilted.half_precision
+    height = torch.exp(tilted.reached)
+    is_between = (centre > left) & (centre < right)
+    peaks = torch.where(is_between, height.unsqueeze(1), torch.zeros_like(exponent[:, 1:]))
+    highest = torch.maximum(torch.exp(torch.maximum(exponent[:, 1:], exponent[:, :-1])), peaks)
+    counts = highest > NEGLIGIBLE
+    narrowest = torch.where(counts, half.unsqueeze(1), torch.zeros_like(highest)).amax(dim=2)
     width = points[:, 1:] - points[:, :-1]
-    higher = torch.maximum(value[:, 1:], value[:, :-1])
     # w^2 / (8 s^2) is w^2 / 4 times 1 / (2 s^2)
-    bound = torch.log(higher) + 0.25 * width * width * half.amax(dim=1, keepdim=True)
+    rise = torch.exp((0.25 * width * width * narrowest).clamp(max=LARGEST))
+    value = torch.exp(exponent).sum(dim=2)
+    between = torch.minimum(highest.sum(dim=2), torch.maximum(value[:, 1:], value[:, :-1]) * rise)
     offset = tilted.inside - tilted.origin
-    rounding = ROUNDING * (half * offset * offset).amax(dim=1, keepdim=True)
-    above = (bound.amax(dim=1, keepdim=True) - reached).clamp(min=0.0)
-    return above + rounding
+    rounding = height * (ROUNDING * half * offset * offset).clamp(max=1.0)
+    bound = between.amax(dim=1, keepdim=True) + (rounding + NEGLIGIBLE).sum(dim=1, keepdim=True)
+    return (torch.log(bound) - torch.log(reached)).clamp(min=0.0)
 
 
 def _tilt(mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor) -> Tilted:
@@ -128,7 +141,7 @@ def _points(tilted: Tilted, sigma: Tensor, search_range: Tensor) -> Tensor:
     """Sorted points [N, Q]: an even grid over the hull of the centres, and the highest peaks."""
     low, high = search_range[0], search_range[1]
     inside, reached = tilted.inside, tilted.reached
-    counts = reached > NEGLIGIBLE
+    counts = reached > math.log(NEGLIGIBLE)
     first = torch.where(counts, inside, high).amin(dim=1, keepdim=True)
     last = torch.where(counts, inside, low).amax(dim=1, keepdim=True)
     steps = torch.arange(GRID_POINTS, dtype=inside.dtype, device=inside.device) / (GRID_POINTS - 1)
@@ -140,8 +153,8 @@ def _points(tilted: Tilted, sigma: Tensor, search_range: Tensor) -> Tensor:
         torch.cat([each, each[:, :1].expand(-1, PEAKS)], dim=1).gather(1, highest)
         for each in (inside, sigma)
     )
-    around = [grid, peak, *(torch.clamp(each, low, high) for each in (peak - width, peak + width))]
-    points = torch.cat(around, dim=1)
+    around = [torch.clamp(peak + step * width, low, high) for step in STEPS]
+    points = torch.cat([grid, *around], dim=1)
     return torch.topk(points, points.shape[1], dim=1, largest=False).values
 
 
@@ -154,11 +167,12 @@ def _density(tilted: Tilted, points: Tensor) -> Tensor:
     return torch.exp(exponent).sum(dim=2)
 
 
-def _rough_density(tilted: Tilted, points: Tensor) -> Tensor:
-    """The same with the square multiplied out, as one matrix product: three times as fast.
+def _rough_exponent(tilted: Tilted, points: Tensor) -> Tensor:
+    """Log of each component at points, [N, Q, M], with the square multiplied out.
 
-    Rounding changes narrow components by up to a tenth, which is enough to find the peaks. It is
-    smallest near the origin, which is therefore the middle of the range's highest component.
+    As one matrix product it is three times as fast. Rounding changes narrow components by up to a
+    tenth, which is enough to find the peaks. It is smallest near the origin, which is therefore the
+    middle of the range's highest component.
     """
     origin = tilted.origin
     points, centre = points - origin, tilted.centre - origin
@@ -167,7 +181,7 @@ def _rough_density(tilted: Tilted, points: Tensor) -> Tensor:
     factors = torch.stack(
         [tilted.log_height - half * centre * centre, 2.0 * half * centre, -half], 1
     )
-    return torch.exp(powers @ factors).sum(dim=2)
+    return powers @ factors
 
 
 def _refine(tilted: Tilted, point: Tensor, left: Tensor, right: Tensor) -> Tensor:

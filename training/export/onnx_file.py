@@ -21,7 +21,7 @@ from training.export.torch_onnx import export_onnx, quiet
 EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 SHIFTED = 0.01  # in log10 of the target, where a file says nothing of how sure it is
-UNPROVEN = 0.05  # a central value whose gap is larger may be at the wrong one of several peaks
+UNPROVEN = 0.1  # a central value whose gap is larger may be at the wrong one of several peaks
 
 
 def write_onnx(model: ScaledModule, path: Path) -> None:
