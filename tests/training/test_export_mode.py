@@ -104,7 +104,7 @@ def test_mode_is_the_highest_of_all(kind, share_wrong):
     """And where it is not, the gap says by how much it can be missed."""
     parts = mixtures(kind)
     found = linear_mode(*parts, SEARCH_RANGE)
-    assert found.gap_N.median() < 0.03
+    assert found.gap_N.median() < 0.1
     wrong = 0
     for row, (log_r, gap) in enumerate(torch.stack(found, dim=1).double().numpy()):
         mode, height, log_density = brute_force(*(part[row].double().numpy() for part in parts))

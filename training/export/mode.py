@@ -8,11 +8,12 @@ so the same code is the ONNX graph. Written with operations that ONNX has.
 
 Fixed operations cannot find the highest of any number of peaks, so the search says how far it can
 have missed. Between two points of the grid, w apart, two bounds hold. No component is higher than
-at the point that is nearer to its centre, or than its peak if that lies between the points. And
-with s the smallest width of the components that count there, (log g)'' >= -1 / s^2 for their sum g:
-from a maximum it falls no faster than a Gaussian of that width, so that one between the points, of
-which the nearer is at most w / 2 away, is no higher than their larger value times
-exp(w^2 / (8 s^2)). The first is the lower one where components end, the second at their peaks.
+at the point that is nearer to its centre, but for what its peak exceeds all points by, if the peak
+lies there. And with s the smallest width of the components that count at either point,
+(log g)'' >= -1 / s^2 for their sum g: from a maximum it falls no faster than a Gaussian of that
+width, so that one between the points, of which the nearer is at most w / 2 away, is no higher than
+their larger value times exp(w^2 / (8 s^2)). The first is the lower one where components end, the
+second at their peaks.
 
 Shape letters: N rows, M components of all networks, Q points, C candidates.
 """
@@ -78,8 +79,8 @@ def linear_mode(
     """
     tilted = _tilt(mean, log_variance, log_weight, search_range)
     points = _points(tilted, torch.exp(0.5 * log_variance), search_range)
-    exponent = _rough_exponent(tilted, points)
-    value = torch.exp(exponent).sum(dim=2)
+    term = torch.exp(_rough_exponent(tilted, points))
+    value = term.sum(dim=2)
     left = torch.cat([points[:, :1], points[:, :-1]], dim=1)
     right = torch.cat([points[:, 1:], points[:, -1:]], dim=1)
     before = torch.cat([value[:, :1], value[:, :-1]], dim=1)
@@ -99,28 +100,36 @@ def linear_mode(
     ends = torch.cat([refined, points.gather(1, chosen)], dim=1)
     rank = 1.0 - HIGHER * torch.arange(2 * CANDIDATES).to(points)
     reached, best = torch.topk(_density(tilted, ends) * rank, 1, dim=1)
-    gap = _gap(tilted, points, exponent, reached)
+    gap = _gap(tilted, points, term, reached)
     return Mode(ends.gather(1, best).squeeze(1), gap.squeeze(1))
 
 
-def _gap(tilted: Tilted, points: Tensor, exponent: Tensor, reached: Tensor) -> Tensor:
-    """By how much the log density may exceed that reached, [N, 1]: see the head of this file."""
-    left, right = points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2)
-    centre, half = tilted.inside.unsqueeze(1), tilted.half_precision
-    height = torch.exp(tilted.reached)
-    is_between = (centre > left) & (centre < right)
-    peaks = torch.where(is_between, height.unsqueeze(1), torch.zeros_like(exponent[:, 1:]))
-    highest = torch.maximum(torch.exp(torch.maximum(exponent[:, 1:], exponent[:, :-1])), peaks)
-    counts = highest > NEGLIGIBLE
-    narrowest = torch.where(counts, half.unsqueeze(1), torch.zeros_like(highest)).amax(dim=2)
-    width = points[:, 1:] - points[:, :-1]
+def _gap(tilted: Tilted, points: Tensor, term: Tensor, reached: Tensor) -> Tensor:
+    """By how much the log density may exceed that reached, [N, 1]: see the head of this file.
+
+    Args:
+        tilted: The mixture.
+        points: Of the grid, [N, Q].
+        term: Each component there, [N, Q, M].
+        reached: Density at the mode that was found, [N, 1].
+    """
+    half, height = tilted.half_precision, torch.exp(tilted.reached)
+    exceeds = (height - term.amax(dim=1)).clamp(min=0.0)
+    ends = torch.maximum(term[:, 1:], term[:, :-1]).sum(dim=2)
+    narrow = torch.where(term > NEGLIGIBLE, half.unsqueeze(1), torch.zeros_like(term)).amax(dim=2)
+    value, width = term.sum(dim=2), points[:, 1:] - points[:, :-1]
     # w^2 / (8 s^2) is w^2 / 4 times 1 / (2 s^2)
-    rise = torch.exp((0.25 * width * width * narrowest).clamp(max=LARGEST))
-    value = torch.exp(exponent).sum(dim=2)
-    between = torch.minimum(highest.sum(dim=2), torch.maximum(value[:, 1:], value[:, :-1]) * rise)
+    rise = 0.25 * width * width * torch.maximum(narrow[:, 1:], narrow[:, :-1])
+    peaks = torch.maximum(value[:, 1:], value[:, :-1]) * torch.exp(rise.clamp(max=LARGEST))
+    beside = exceeds.sum(dim=1, keepdim=True)
+    # What counts at neither point and yet between them has its peak there.
+    is_unseen = term.amax(dim=1) <= NEGLIGIBLE
+    unseen = torch.where(is_unseen, height, torch.full_like(height, NEGLIGIBLE))
+    peaks = peaks + unseen.sum(dim=1, keepdim=True)
     offset = tilted.inside - tilted.origin
     rounding = height * (ROUNDING * half * offset * offset).clamp(max=1.0)
-    bound = between.amax(dim=1, keepdim=True) + (rounding + NEGLIGIBLE).sum(dim=1, keepdim=True)
+    bound = torch.minimum(ends + beside, peaks).amax(dim=1, keepdim=True)
+    bound = bound + rounding.sum(dim=1, keepdim=True)
     return (torch.log(bound) - torch.log(reached)).clamp(min=0.0)
 
 
