@@ -8,7 +8,7 @@ import pytest
 from jobs.kinds import KINDS
 from jobs.study import Study
 from pipeline.calibrators.registry import CALIBRATORS
-from pipeline.formats.card import ModelCard
+from pipeline.formats.families import FAMILIES
 from training.kinds import NETWORK_KINDS, kind_of
 
 
@@ -20,12 +20,20 @@ def test_a_kind_can_be_trained_and_is_named_as_its_settings_say(name):
     assert parameters == ["task", "settings"]
 
 
+def settings_of(kind):
+    """The usual ones, and where there is a choice those of a family without a step of its own."""
+    yield kind.settings()
+    if kind.autograd is not None:
+        yield kind.settings(family="split_normal")
+
+
 @pytest.mark.parametrize("name", NETWORK_KINDS)
 def test_a_network_has_a_learner_and_an_export(name):
     kind = NETWORK_KINDS[name]
     assert kind_of(kind.settings()) is kind
-    learner = list(inspect.signature(kind.open_learner()).parameters)
-    assert learner == ["data", "settings", "seed", "worker"]
+    for settings in settings_of(kind):
+        learner = list(inspect.signature(kind.open_learner(settings)).parameters)
+        assert learner == ["data", "settings", "seed", "worker"]
     assert list(inspect.signature(kind.open_export()).parameters) == ["finished", "settings"]
     assert kind.settings().num_networks == 1 or kind.weight_sets is not None
 
@@ -43,9 +51,19 @@ def test_a_study_takes_all_kinds_but_those_of_other_sections():
     assert "tagger" not in models
 
 
-def test_every_density_of_a_card_calibrates_or_is_a_label():
-    densities = set(ModelCard.model_fields["density"].annotation.__args__)
-    assert {density for _, density in CALIBRATORS} == densities - {"categorical"}
+def test_every_density_of_a_network_calibrates_or_is_a_label():
+    """Points, quantiles, and all families under one name."""
+    assert {density for _, density in CALIBRATORS} == {"family", "quantiles", "point"}
+    assert set(FAMILIES) == {"gaussian_mixture", "split_normal"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_has_all_that_its_line_names(name):
+    family = FAMILIES[name]
+    assert family.name == name
+    for role in ("densities", "log_density", "location", "summarise", "crps"):
+        assert callable(family.load(role))
+    assert family.num_outputs(1) == len(family.parameters)
 
 
 def test_what_is_missing_is_named_with_its_extra():
