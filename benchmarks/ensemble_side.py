@@ -26,13 +26,12 @@ from benchmarks.training_side import (
     training,
 )
 from training.losses.density_nll import log_density
-from training.networks import mlp as network
 from training.settings import RepulsiveEnsembleSettings
 
 STEPS = 2  # of 50 members
 EPOCHS_OF_WORKERS, STEPS_OF_WORKERS = 6, 4
 SETTINGS = RepulsiveEnsembleSettings(epochs=1)
-SIZES = network.layer_sizes(FEATURES, SETTINGS.hidden, SETTINGS.components)
+SIZES = (FEATURES, *SETTINGS.hidden, SETTINGS.num_outputs)
 
 
 def measure_ensemble() -> dict[str, float]:

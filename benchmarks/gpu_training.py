@@ -26,7 +26,6 @@ from training.data.rows import TrainingRows
 from training.data.training_data import TrainingData
 from training.history import read_history
 from training.loop import train_network
-from training.networks import mlp as network
 from training.settings import (
     BnnSettings,
     DensitySettings,
@@ -129,7 +128,7 @@ def measure(
 def products_floor(device: torch.device) -> float:
     """Seconds of the float32 products of a step with local reparametrisation, as a graph."""
     settings = BnnSettings()
-    sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
+    sizes = (FEATURES, *settings.hidden, settings.num_outputs)
     shapes = list(itertools.pairwise(sizes))
     weights = [torch.randn(outputs, inputs, device=device) for inputs, outputs in shapes]
     inputs = [torch.randn(settings.batch_rows, size, device=device) for size in sizes]

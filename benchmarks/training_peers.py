@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.measure import interleave, ratio
 from benchmarks.training_side import FEATURES, random_rows, training
 from training.losses.density_nll import log_density
-from training.networks import mlp as network
 from training.settings import BnnSettings
 
 
@@ -79,7 +78,7 @@ def _output_alone(layer: Any) -> Callable[[int, int], Any]:  # noqa: ANN401 - of
 
 def _epoch_of(layer: Callable[[int, int], Any]) -> Callable[[], None]:
     settings, rows = BnnSettings(), random_rows()
-    sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
+    sizes = (FEATURES, *settings.hidden, settings.num_outputs)
     layers = [layer(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes)]
     hidden = itertools.chain.from_iterable((each, nn.ReLU()) for each in layers[:-1])
     model = nn.Sequential(*hidden, layers[-1])

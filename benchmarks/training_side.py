@@ -80,7 +80,7 @@ def random_data(steps: int = STEPS) -> TrainingData:
 def products(steps: int = STEPS) -> Callable[[], None]:
     """The products of so many plain steps, into tensors that are there already."""
     settings = BnnSettings()
-    sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
+    sizes = (FEATURES, *settings.hidden, settings.num_outputs)
     weights = [torch.randn(outputs, inputs) for inputs, outputs in itertools.pairwise(sizes)]
     inputs = [torch.randn(settings.batch_rows, size) for size in sizes]
     outs = [torch.empty_like(each) for each in inputs]
@@ -118,7 +118,7 @@ def plain_training() -> Callable[[], None]:
     """STEPS steps of an ordinary network with the same loss, checked and updated as the others."""
     settings, data = BnnSettings(), random_rows()
     batch_rows = settings.batch_rows
-    sizes = network.layer_sizes(FEATURES, settings.hidden, settings.components)
+    sizes = (FEATURES, *settings.hidden, settings.num_outputs)
     theta_P = (0.1 * torch.randn(network.count_weights(sizes) + sum(sizes[1:]))).requires_grad_()
     sums = GradientSums.of(torch.zeros(len(theta_P) + 2))
     theta_P.grad = sums.gradient_P

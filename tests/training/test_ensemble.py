@@ -108,7 +108,7 @@ def test_first_step_is_adam_on_the_sum_of_the_members_losses(dataset, tmp_path):
     settings = tiny_ensemble(epochs=1, batch_rows=5000, prior_sigma=0.5, repulsion_scale=0.0)
     found = parameters(train(dataset, tmp_path, settings))
     rows = read_training_data(dataset, None).train
-    sizes = network.layer_sizes(4, settings.hidden, settings.components)
+    sizes = (4, *settings.hidden, settings.num_outputs)
     for member, after_P in enumerate(found):
         generator = torch.Generator().manual_seed(derive_seed(11, "initial weights", member))
         theta_P = network.initial_member(sizes, generator).requires_grad_()

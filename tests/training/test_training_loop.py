@@ -64,7 +64,7 @@ def test_first_step_is_adam_on_the_weighted_mean_plus_kl(dataset, tmp_path):
     rows = read_training_data(dataset, None).train
     start = initial_parameters(settings)
     theta_P = start.clone().requires_grad_()
-    sizes = network.layer_sizes(4, settings.hidden, settings.components)
+    sizes = (4, *settings.hidden, settings.num_outputs)
     order_N = permutation(len(rows), 11, 0)
     buffers = [torch.empty(6 * BLOCK_ROWS, size) for size in sizes[1:]]
     noise = fill_layer_noise(buffers, keys_of_epoch(11, 0, 1)[0], 0, len(rows))
@@ -89,7 +89,7 @@ def test_first_step_is_adam_on_the_weighted_mean_plus_kl(dataset, tmp_path):
 
 def initial_parameters(settings):
     """What a training with seed 11 starts from."""
-    sizes = network.layer_sizes(4, settings.hidden, settings.components)
+    sizes = (4, *settings.hidden, settings.num_outputs)
     generator = torch.Generator().manual_seed(derive_seed(11, "initial weights"))
     return network.initial_parameters(sizes, settings.initial_log_variance, generator)
 
@@ -184,7 +184,7 @@ def test_other_thread_count_is_told(dataset, tmp_path, caplog):
 def test_validation_loss_is_that_of_the_averaged_density(dataset, alone):
     """Eight weight sets, one after the other; the same in each epoch."""
     settings, rows = tiny_settings(), read_training_data(dataset, None).validation
-    sizes = network.layer_sizes(4, settings.hidden, settings.components)
+    sizes = (4, *settings.hidden, settings.num_outputs)
     layers = network.split_parameters(alone.networks[0].theta_P, sizes)
     density_N = 0.0
     for index in range(8):

@@ -35,11 +35,6 @@ class FixedLayer(NamedTuple):
     bias_O: Tensor
 
 
-def layer_sizes(num_features: int, hidden: Sequence[int], components: int) -> tuple[int, ...]:
-    """Units per layer from the inputs to the outputs (K means, K log sigma^2, K logits)."""
-    return (num_features, *hidden, 3 * components)
-
-
 def count_weights(sizes: Sequence[int]) -> int:
     """The number of weights without biases."""
     return sum(inputs * outputs for inputs, outputs in pairwise(sizes))
