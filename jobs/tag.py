@@ -34,7 +34,7 @@ from pipeline.formats.families import GAUSSIAN_MIXTURE
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part
 from pipeline.formats.versions import fingerprint, versions_of
-from pipeline.simulators.registry import oracle_of
+from pipeline.simulators.registry import ExactDensity, oracle_of
 from pipeline.tagging.labels import check_label, describe_label, true_component
 from pipeline.tagging.parts import (
     LabelPlan,
@@ -187,8 +187,6 @@ def _working_point(client: Client, study: Study, plans: Sequence[TagPlan]) -> fl
 
 def _summary_plan(study: Study, manifest: DatasetManifest) -> SummaryPlan:
     tag, oracle = _section(study), oracle_of(manifest)
-    # Of other families nobody has written the distribution function yet.
-    is_mixture = not isinstance(oracle, str) and oracle.family == GAUSSIAN_MIXTURE.name
     known = {column.name for column in manifest.columns}
     axes = {
         name: axis
@@ -198,13 +196,20 @@ def _summary_plan(study: Study, manifest: DatasetManifest) -> SummaryPlan:
     return SummaryPlan(
         label=tag.label,
         component=true_component(manifest),
-        exact=None if isinstance(oracle, str) or not is_mixture else oracle,
+        exact=_with_known_cdf(oracle),
         axes=tuple(
             resolve_axis(f"tag.axes.{name}", name, axis, manifest) for name, axis in axes.items()
         ),
         position=tag.position if known.issuperset(tag.position) else None,
         cell_mm=tag.cell_mm,
     )
+
+
+def _with_known_cdf(oracle: ExactDensity | str) -> ExactDensity | None:
+    """The exact density if there is one of a family whose distribution function labels know."""
+    if isinstance(oracle, str) or oracle.family != GAUSSIAN_MIXTURE.name:
+        return None
+    return oracle
 
 
 def _write_tables(

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from pipeline.formats.families import FAMILIES
 from training.export.mode import LN10
+from training.export.moments import over_networks
+from training.export.summaries import LIMITS
 from training.export.torch_onnx import export_onnx
 
 POINTS = 1024
 PARTS = ("outputs",)
-LIMITS = ("log_variance_bounds", "search_range")
 
 
 class FamilySummaries(nn.Module):
@@ -69,10 +70,7 @@ class FamilySummaries(nn.Module):
         value_G = torch.exp(l_G * LN10)
         mean_SN = (p_SNG * value_G).sum(dim=2)
         variance_SN = (p_SNG * (value_G - mean_SN.unsqueeze(2)) ** 2).sum(dim=2)
-        count = mean_SN.shape[0]
-        mean_N = mean_SN.sum(dim=0) / count
-        stat_N = (((mean_SN - mean_N) ** 2).sum(dim=0) / count).sqrt()
-        syst_N = (variance_SN.sum(dim=0) / count).sqrt()
+        mean_N, syst_N, stat_N = over_networks(mean_SN, variance_SN)
         tilted_NG = torch.logsumexp(log_SNG, dim=0) - LN10 * l_G
         log10_N = _highest(tilted_NG, l_G, step)
         central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(log10_N * LN10))

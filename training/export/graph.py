@@ -14,7 +14,7 @@ from pipeline.formats.families import GAUSSIAN_MIXTURE
 from pipeline.formats.transforms import Scaling
 from training.export.family_summaries import FamilySummaries
 from training.export.mode import LN10
-from training.export.summaries import Summaries
+from training.export.summaries import LIMITS, Summaries
 from training.networks.mlp import FixedLayer
 
 INPUT = "features"
@@ -85,7 +85,7 @@ class SampledNetworks(ScaledModule):
         )
         self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
         self.num_layers = len(weight_sets[0])
-        for name in ("log_variance_bounds", "search_range"):
+        for name in LIMITS:
             self.register_buffer(name, torch.tensor(getattr(density, name), dtype=torch.float32))
         is_mixture = density.family == GAUSSIAN_MIXTURE.name
         self.summaries = Summaries() if is_mixture else FamilySummaries(density.family)

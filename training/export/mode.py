@@ -100,31 +100,31 @@ def linear_mode(
     ends = torch.cat([refined, points.gather(1, chosen)], dim=1)
     rank = 1.0 - HIGHER * torch.arange(2 * CANDIDATES).to(points)
     reached, best = torch.topk(_density(tilted, ends) * rank, 1, dim=1)
-    gap = _gap(tilted, points, term, reached)
+    gap = _gap(tilted, points, (term, value), reached)
     return Mode(ends.gather(1, best).squeeze(1), gap.squeeze(1))
 
 
-def _gap(tilted: Tilted, points: Tensor, term: Tensor, reached: Tensor) -> Tensor:
+def _gap(tilted: Tilted, points: Tensor, density: tuple[Tensor, Tensor], reached: Tensor) -> Tensor:
     """By how much the log density may exceed that reached, [N, 1]: see the head of this file.
 
     Args:
         tilted: The mixture.
         points: Of the grid, [N, Q].
-        term: Each component there, [N, Q, M].
+        density: There, each component [N, Q, M] and their sum [N, Q].
         reached: Density at the mode that was found, [N, 1].
     """
     half, height = tilted.half_precision, torch.exp(tilted.reached)
-    exceeds = (height - term.amax(dim=1)).clamp(min=0.0)
+    (term, value), width = density, points[:, 1:] - points[:, :-1]
+    seen = term.amax(dim=1)
+    exceeds = (height - seen).clamp(min=0.0)
     ends = torch.maximum(term[:, 1:], term[:, :-1]).sum(dim=2)
     narrow = torch.where(term > NEGLIGIBLE, half.unsqueeze(1), torch.zeros_like(term)).amax(dim=2)
-    value, width = term.sum(dim=2), points[:, 1:] - points[:, :-1]
     # w^2 / (8 s^2) is w^2 / 4 times 1 / (2 s^2)
     rise = 0.25 * width * width * torch.maximum(narrow[:, 1:], narrow[:, :-1])
     peaks = torch.maximum(value[:, 1:], value[:, :-1]) * torch.exp(rise.clamp(max=LARGEST))
     beside = exceeds.sum(dim=1, keepdim=True)
     # What counts at neither point and yet between them has its peak there.
-    is_unseen = term.amax(dim=1) <= NEGLIGIBLE
-    unseen = torch.where(is_unseen, height, torch.full_like(height, NEGLIGIBLE))
+    unseen = torch.where(seen <= NEGLIGIBLE, height, torch.full_like(height, NEGLIGIBLE))
     peaks = peaks + unseen.sum(dim=1, keepdim=True)
     offset = tilted.inside - tilted.origin
     rounding = height * (ROUNDING * half * offset * offset).clamp(max=1.0)

@@ -103,7 +103,11 @@ def sigmas_within(
     sigma_syst^2 is the mean over the networks of their variance, sigma_stat^2 the variance of
     their means, divided by S.
     """
-    average_SN, variance_SN = moments_within(mean, log_variance, log_weight, search_range)
+    return over_networks(*moments_within(mean, log_variance, log_weight, search_range))
+
+
+def over_networks(average_SN: Tensor, variance_SN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, sigma_syst and sigma_stat, each [N], from each network's mean and variance."""
     # sums, since the exporter would call a mean `mean`, as one of the outputs is called
     count = average_SN.shape[0]  # which the exporter can leave free
     mean_N = average_SN.sum(dim=0) / count

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from training.export.graph import INPUT, NETWORKS_OUTPUT, SampledNetworks, ScaledModule
 from training.export.mode import LN10
+from training.export.summaries import LIMITS
 from training.networks.mlp import FixedLayer
 
 PREFIX = "networks/"  # of names here; those of the summaries have none
@@ -50,15 +51,11 @@ def write_networks(model: SampledNetworks, path: Path) -> None:
     whole = onnx.compose.merge_models(
         networks, summaries, io_map=[(PREFIX + name, name) for name in model.summaries.parts]
     )
-    constants = {
-        "log_variance_bounds": model.log_variance_bounds,
-        "search_range": model.search_range,
-    }
-    bound = [given for given in whole.graph.input if given.name in constants]
+    bound = [given for given in whole.graph.input if given.name in LIMITS]
     for given in bound:
         whole.graph.input.remove(given)
     whole.graph.initializer.extend(
-        numpy_helper.from_array(tensor.numpy(), name) for name, tensor in constants.items()
+        numpy_helper.from_array(getattr(model, name).numpy(), name) for name in LIMITS
     )
     # Sizes that were free in the summaries alone.
     del whole.graph.value_info[:]
