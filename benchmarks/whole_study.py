@@ -43,7 +43,7 @@ def figures_of(study: Study) -> dict[str, Any]:
     """Times and headline figures of a study that is done."""
     manifest = open_dataset(study)
     records = study.folder / "records"
-    summary = json.loads((metrics_folder(study) / SUMMARY).read_text(encoding="utf-8"))
+    summary = json.loads((metrics_folder(study, manifest) / SUMMARY).read_text(encoding="utf-8"))
     return {
         "study": study.name,
         "rows": {split: manifest.rows_of(split) for split in ("train", "validation", "test")},

@@ -2,13 +2,13 @@
 
 Run: topocal calibrate STUDY.yaml
 Reads <output>/dataset and <output>/models/NAME; writes <output>/calibrated/NAME, for a dataset
-with LCW weights <output>/calibrated/lcw and for a simulated sample <output>/calibrated/oracle.
-Needs neither torch nor Ray.
+with LCW weights <output>/calibrated/lcw and for a simulated sample <output>/calibrated/oracle; of
+several targets <output>/calibrated/TARGET/NAME. Needs neither torch nor Ray.
 """
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.models import model_names, open_model
 from jobs.study import Study
+from jobs.targets import label_of, place_of, stage_of, views_of
 from pipeline.calibrators.calibrate import CalibratedPart, CalibrationPlan, calibrate_part
 from pipeline.calibrators.density import Summariser
 from pipeline.calibrators.lookup_table import ReferenceScale
@@ -51,33 +52,44 @@ class CalibrationSource:
     calibrator: Calibrator
 
 
-def calibrated_folder(study: Study, name: str) -> Path:
-    """Where the calibrated set of a model is."""
-    return study.folder / "calibrated" / name
+def calibrated_folder(study: Study, name: str, manifest: DatasetManifest) -> Path:
+    """Where the calibrated set of a model is, for the target of a view of the dataset."""
+    return place_of(study.folder / "calibrated", manifest) / name
 
 
 def main(study: Study, run: Run) -> None:
     """Calibrate the study's split with every model and, where it exists, the exact density."""
-    manifest = open_dataset(study)
-    oracle = oracle_of(manifest)
-    if isinstance(oracle, str):
-        log.info("calibrate: no oracle for this dataset: %s", oracle)
-    sources = find_sources(study, manifest)
-    if not sources:
+    views = judged_views(study, open_dataset(study))
+    if not views:
         msg = "nothing to calibrate with: name a finished model in calibrate.models"
         raise UserError(msg)
-    pending = []
-    for source in sources:
-        path = calibrated_folder(study, source.name) / MANIFEST
-        wanted = _fingerprint(study, manifest, source)
-        if not run.keeps(f"calibrate/{source.name}", path, CalibratedManifest, wanted):
-            pending.append((source, wanted))
+    pending = [each for manifest in views for each in _pending(study, run, manifest)]
     if not pending:
         return
     with open_farm(study.dask) as client:
-        for source, wanted in pending:
+        for manifest, source, wanted in pending:
             _calibrate(client, study, manifest, source, wanted)
-            run.counts[source.name] = manifest.rows_of(study.calibrate.split)
+            run.counts[stage_of(source.name, manifest)] = manifest.rows_of(study.calibrate.split)
+
+
+def _pending(
+    study: Study, run: Run, manifest: DatasetManifest
+) -> Iterator[tuple[DatasetManifest, CalibrationSource, str]]:
+    """What is to be calibrated with for a view, and the fingerprints that the sets will carry."""
+    oracle = oracle_of(manifest)
+    if isinstance(oracle, str):
+        log.info("%s: no oracle for this dataset: %s", stage_of("calibrate", manifest), oracle)
+    for source in find_sources(study, manifest):
+        path = calibrated_folder(study, source.name, manifest) / MANIFEST
+        wanted = _fingerprint(study, manifest, source)
+        stage = f"{stage_of('calibrate', manifest)}/{source.name}"
+        if not run.keeps(stage, path, CalibratedManifest, wanted):
+            yield manifest, source, wanted
+
+
+def judged_views(study: Study, manifest: DatasetManifest) -> list[DatasetManifest]:
+    """The dataset as each target sees it that there is something to calibrate with."""
+    return [view for view in views_of(manifest) if find_sources(study, view)]
 
 
 def find_sources(study: Study, manifest: DatasetManifest) -> list[CalibrationSource]:
@@ -86,7 +98,7 @@ def find_sources(study: Study, manifest: DatasetManifest) -> list[CalibrationSou
     Raises:
         UserError: A model is not trained, or not with the study's settings on this dataset.
     """
-    models = [model_source(study, name, manifest) for name in model_names(study)]
+    models = [model_source(study, name, manifest) for name in model_names(study, manifest)]
     scales = scale_sources(study.calibrate.scales, manifest)
     return [*models, *scales, *oracle_source(manifest, study.calibrate)]
 
@@ -99,7 +111,7 @@ def open_set(
     Raises:
         UserError: It is missing, or was made with another model, dataset or settings.
     """
-    folder = calibrated_folder(study, source.name)
+    folder = calibrated_folder(study, source.name, manifest)
     calibrated = read_calibrated(folder)
     if calibrated.fingerprint != _fingerprint(study, manifest, source):
         msg = f"{folder}: made with another model, dataset or settings; "
@@ -145,7 +157,7 @@ def oracle_source(manifest: DatasetManifest, settings: SummarySettings) -> list[
         for name in density.inputs
         if name in manifest.statistics
     }
-    low, high = manifest.log10_target_range()
+    low, high = manifest.target_range()
     reach = (low - settings.margin, high + settings.margin)
     summariser = Summariser(density, manifest.target, reach, ranges, settings)
     return [CalibrationSource(ORACLE, ORACLE, density.fingerprint, summariser)]
@@ -158,6 +170,7 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: CalibrationSou
         settings=study.calibrate.model_dump(mode="json", exclude={"models", "scales"}),
         density=source.fingerprint,
         dataset=manifest.fingerprint,
+        **({"target": label_of(manifest)} if label_of(manifest) else {}),
     )
 
 
@@ -191,12 +204,13 @@ def plan_parts(
 def _calibrate(
     client: Client, study: Study, manifest: DatasetManifest, source: CalibrationSource, wanted: str
 ) -> None:
-    with replacing_folder(calibrated_folder(study, source.name)) as new:
+    with replacing_folder(calibrated_folder(study, source.name, manifest)) as new:
         plans = plan_parts(study, manifest, source, folder=new)
         done = map_parts(client, calibrate_part, plans, label=f"calibrate {source.name}")
         record = _describe(study, manifest, source, wanted, (plans[0], done))
         record.save(new / MANIFEST)
-    log.info("calibrate: %s, %d rows", source.name, sum(part.rows for part in record.parts))
+    rows = sum(part.rows for part in record.parts)
+    log.info("%s: %s, %d rows", stage_of("calibrate", manifest), source.name, rows)
 
 
 def _describe(

@@ -62,8 +62,8 @@ def _describe(folder: Path, *, verify: bool) -> None:
 
 def _sentence(manifest: DatasetManifest) -> str:
     rows = sum(part.rows for part in manifest.parts)
-    target = manifest.target
-    what = "no truth" if target is None else f"target {target.name}"
+    names = [target.name for target in manifest.every_target]
+    what = f"target{'s' * (len(names) > 1)} {', '.join(names)}" if names else "no truth"
     gaps = f", {len(manifest.missing)} pieces are missing" if manifest.missing else ""
     return (
         f"{rows:,} clusters with {len(manifest.features)} features, {what}, "

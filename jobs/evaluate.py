@@ -2,7 +2,7 @@
 
 Run: topocal evaluate STUDY.yaml
 Reads <output>/dataset and <output>/calibrated/*; writes <output>/metrics/*.parquet,
-summary.json and, last, manifest.json.
+summary.json and, last, manifest.json; of several targets each into <output>/metrics/TARGET.
 """
 
 import functools
@@ -20,11 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from distributed import Client
 
-from jobs.calibrate import ORACLE, CalibrationSource, calibrated_folder, find_sources, open_set
+from jobs.calibrate import (
+    ORACLE,
+    CalibrationSource,
+    calibrated_folder,
+    find_sources,
+    judged_views,
+    open_set,
+)
 from jobs.farm.dask import open_farm
 from jobs.ingest import dataset_folder, open_dataset
 from jobs.launch import Run, run_job
 from jobs.study import Study
+from jobs.targets import place_of, stage_of, views_of
 from pipeline.evaluation.baseline import BaselineHistogram
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.external import (
@@ -103,9 +111,9 @@ class ExternalPart(NamedTuple):
     folders: tuple[Path, ...]
 
 
-def metrics_folder(study: Study) -> Path:
-    """Where the metrics of a study are."""
-    return study.folder / "metrics"
+def metrics_folder(study: Study, manifest: DatasetManifest) -> Path:
+    """Where the metrics of a study are, for the target of a view of the dataset."""
+    return place_of(study.folder / "metrics", manifest)
 
 
 def open_metrics(study: Study, manifest: DatasetManifest) -> MetricsManifest:
@@ -114,7 +122,7 @@ def open_metrics(study: Study, manifest: DatasetManifest) -> MetricsManifest:
     Raises:
         UserError: It is missing, incomplete or of other calibrated sets or settings.
     """
-    folder = metrics_folder(study)
+    folder = metrics_folder(study, manifest)
     metrics = MetricsManifest.load(folder / MANIFEST, made_by="evaluate")
     sets = _open_sets(study, manifest, find_sources(study, manifest))
     if metrics.fingerprint != _fingerprint(study, manifest, sets):
@@ -125,16 +133,21 @@ def open_metrics(study: Study, manifest: DatasetManifest) -> MetricsManifest:
 
 
 def main(study: Study, run: Run) -> None:
-    """Evaluate every calibrated set of the study in one pass over the test rows."""
-    folder = metrics_folder(study)
+    """Evaluate every calibrated set of the study, of each target in one pass over the test rows."""
     manifest = open_dataset(study)
+    for view in judged_views(study, manifest) or views_of(manifest):
+        _evaluate_target(study, run, view)
+
+
+def _evaluate_target(study: Study, run: Run, manifest: DatasetManifest) -> None:
+    folder, stage = metrics_folder(study, manifest), stage_of("evaluate", manifest)
     manifest.require_target()
     sources = find_sources(study, manifest)
     sets = _open_sets(study, manifest, sources)
     check_names(study.evaluate, sets, RESERVED_SETS)
     wanted = _fingerprint(study, manifest, sets)
-    if run.keeps("evaluate", folder / MANIFEST, MetricsManifest, wanted):
-        _tell(MetricsManifest.load(folder / MANIFEST, made_by="evaluate").summary)
+    if run.keeps(stage, folder / MANIFEST, MetricsManifest, wanted):
+        _tell(stage, MetricsManifest.load(folder / MANIFEST, made_by="evaluate").summary)
         return
     with replacing_folder(folder) as new:
         with open_farm(study.dask) as client:
@@ -150,10 +163,10 @@ def main(study: Study, run: Run) -> None:
         done = MetricsManifest(fingerprint=wanted, tables=sizes, summary=summary)
         done.save(new / MANIFEST)
     run.counts["rows"] = manifest.rows_of(study.calibrate.split)
-    _tell(summary)
+    _tell(stage, summary)
 
 
-def _tell(summary: dict[str, float]) -> None:
+def _tell(stage: str, summary: dict[str, float]) -> None:
     """Log the headline figures as a table: a line for each figure, a column for each set."""
     rows: dict[str, dict[str, float]] = {}
     for key, value in summary.items():
@@ -161,10 +174,10 @@ def _tell(summary: dict[str, float]) -> None:
         rows.setdefault(figure, {})[name] = value
     names = list(dict.fromkeys(key.partition(".")[0] for key in summary))
     width = max(map(len, rows), default=0)
-    log.info("evaluate: %s", " ".join([f"{'':<{width}}", *(f"{name:>10}" for name in names)]))
+    log.info("%s: %s", stage, " ".join([f"{'':<{width}}", *(f"{name:>10}" for name in names)]))
     for figure, values in rows.items():
         cells = [f"{values[name]:>10.4f}" if name in values else f"{'-':>10}" for name in names]
-        log.info("evaluate: %s", " ".join([f"{figure:<{width}}", *cells]))
+        log.info("%s: %s", stage, " ".join([f"{figure:<{width}}", *cells]))
 
 
 def _open_sets(
@@ -250,7 +263,7 @@ def align_parts(
             part=part,
             calibrated={
                 name: SetPart(
-                    calibrated_folder(study, name),
+                    calibrated_folder(study, name, manifest),
                     by_index[name][part.index],
                     (IDENTITY, *(column.name for column in sets[name].columns)),
                 )

@@ -3,15 +3,25 @@
 from pathlib import Path
 
 from jobs.study import Study
+from jobs.targets import label_of
 from jobs.train import model_folder, open_trained
 from pipeline.formats.card import ModelCard, read_card
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import DatasetManifest
 
 
-def model_names(study: Study) -> list[str]:
-    """The names of a study's models, each once."""
-    return list(dict.fromkeys([*study.models, *study.calibrate.models]))
+def model_names(study: Study, manifest: DatasetManifest) -> list[str]:
+    """The names of the models that predict the target of a view of the dataset, each once."""
+    label = label_of(manifest)
+    own = [n for n, model in study.models.items() if not label or label in (model.targets or ())]
+    found = [name for name in study.calibrate.models if _predicts(study, name, label)]
+    return list(dict.fromkeys([*own, *found]))
+
+
+def _predicts(study: Study, name: str, label: str) -> bool:
+    """Whether a finished model predicts a target, if it is one of several."""
+    targets = read_card(Path(study.calibrate.models[name])).targets if label else ()
+    return not label or label in {target.name for target in targets}
 
 
 def open_model(study: Study, name: str, manifest: DatasetManifest) -> tuple[Path, ModelCard]:
@@ -29,12 +39,18 @@ def open_model(study: Study, name: str, manifest: DatasetManifest) -> tuple[Path
                 f"finished model in calibrate.models.{name}"
             )
             raise UserError(msg)
-        return model_folder(study, name), open_trained(study, name, manifest)
-    folder = Path(given)
-    card = read_card(folder)
+        return of_target(model_folder(study, name), open_trained(study, name, manifest), manifest)
+    folder, card = of_target(Path(given), read_card(Path(given)), manifest)
     card.require_files(folder, made_by="train")
     _refuse_misfit(folder, card, manifest)
     return folder, card
+
+
+def of_target(folder: Path, card: ModelCard, manifest: DatasetManifest) -> tuple[Path, ModelCard]:
+    """A model, or of one with several targets what predicts the one of a view of the dataset."""
+    if len(card.targets) < 2 or manifest.target is None:
+        return folder, card
+    return folder / manifest.target.name, read_card(folder / manifest.target.name)
 
 
 def _refuse_misfit(folder: Path, card: ModelCard, manifest: DatasetManifest) -> None:

@@ -3,7 +3,8 @@
 Run: topocal report STUDY.yaml
 Reads <output>/metrics, the dataset's manifest, the models' cards and histories, and the tables of a
 scaling study, which may be there alone; writes <output>/report/index.html and figures/*.svg, *.pdf,
-*.csv, *.yaml (HEPData's structure).
+*.csv, *.yaml (HEPData's structure). With several targets each has its report in
+<output>/report/TARGET, to which index.html leads.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.calibrate import judged_views
 from jobs.evaluate import MetricsManifest, metrics_folder, open_metrics
 from jobs.ingest import open_dataset, open_ingested
 from jobs.launch import Run, run_job
@@ -24,17 +26,18 @@ from jobs.models import model_names, open_model
 from jobs.scaling import open_tables
 from jobs.study import Study
 from jobs.tags import tag_tables
+from jobs.targets import place_of, stage_of, views_of
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import requiring_extra
 from pipeline.formats.folders import replacing_folder
-from pipeline.formats.manifest import MANIFEST
+from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.records import OutputRecord
 from pipeline.formats.versions import fingerprint
 from pipeline.lookup.tables import project_tables, read_tables
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raised when the same metrics give another page
+VERSION = 3  # raised when the same metrics give another page
 NO_METRICS = MetricsManifest(fingerprint="", tables={}, summary={})
 
 
@@ -49,19 +52,32 @@ class ReportManifest(OutputRecord):
         return self.sizes
 
 
-def report_folder(study: Study) -> Path:
-    """Where the report of a study is."""
-    return study.folder / "report"
+def report_folder(study: Study, manifest: DatasetManifest) -> Path:
+    """Where the report of a study is, for the target of a view of the dataset."""
+    return place_of(study.folder / "report", manifest)
 
 
 def main(study: Study, run: Run) -> None:
     """Write the report of a study whose metrics are there, or whose scaling study is."""
-    folder = report_folder(study)
     manifest = open_dataset(study)
+    views = judged_views(study, manifest) or list(views_of(manifest))
+    made = [_report_target(study, run, view) for view in views]
+    if manifest.targets and any(made):
+        write_overview = _import_writer("write_overview")
+        write_overview(
+            study.folder / "report",
+            title=study.report.title or study.name,
+            targets=[(view, open_metrics(study, view).summary) for view in views],
+        )
+
+
+def _report_target(study: Study, run: Run, manifest: DatasetManifest) -> bool:
+    """Write the report of one target; whether it was not there already."""
+    folder, stage = report_folder(study, manifest), stage_of("report", manifest)
     extras = open_tables(study, manifest)
-    is_scaling_alone = bool(extras) and not (metrics_folder(study) / MANIFEST).exists()
+    is_scaling_alone = bool(extras) and not (metrics_folder(study, manifest) / MANIFEST).exists()
     metrics = NO_METRICS if is_scaling_alone else open_metrics(study, manifest)
-    names = [] if is_scaling_alone else model_names(study)
+    names = [] if is_scaling_alone else model_names(study, manifest)
     models = {name: open_model(study, name, manifest) for name in names}
     cards = {name: card for name, (_, card) in models.items()}
     extras |= lookup_tables(models) | tag_tables(study, open_ingested(study))
@@ -74,12 +90,10 @@ def main(study: Study, run: Run) -> None:
         models=cards,
         extras={name: table.to_pylist() for name, table in extras.items()},
     )
-    if run.keeps("report", folder / MANIFEST, ReportManifest, wanted):
-        return
-    write_report = _import_writer()
-    tables = extras | {
-        name: pq.read_table(metrics_folder(study) / f"{name}.parquet") for name in metrics.tables
-    }
+    if run.keeps(stage, folder / MANIFEST, ReportManifest, wanted):
+        return False
+    write_report, place = _import_writer("write_report"), metrics_folder(study, manifest)
+    tables = extras | {name: pq.read_table(place / f"{name}.parquet") for name in metrics.tables}
     with replacing_folder(folder) as new:
         write_report(
             new,
@@ -102,7 +116,8 @@ def main(study: Study, run: Run) -> None:
         }
         ReportManifest(fingerprint=wanted, sizes=sizes).save(new / MANIFEST)
     run.counts["figures"] = sum(path.endswith(".svg") for path in sizes)
-    log.info("report: %s", folder / "index.html")
+    log.info("%s: %s", stage, folder / "index.html")
+    return True
 
 
 def lookup_tables(models: Mapping[str, tuple[Path, ModelCard]]) -> dict[str, pa.Table]:
@@ -125,12 +140,12 @@ def read_records(study: Study) -> dict[str, dict[str, Any]]:
     }
 
 
-def _import_writer() -> Any:  # noqa: ANN401 - imported late
+def _import_writer(name: str) -> Any:  # noqa: ANN401 - imported late
     # A notebook's kernel names a backend that its commands inherit and cannot load.
     os.environ["MPLBACKEND"] = "agg"
     with requiring_extra("report", "the report"):
-        from pipeline.report.write import write_report  # noqa: PLC0415 - other jobs draw nothing
-    return write_report
+        from pipeline.report import write  # noqa: PLC0415 - other jobs draw nothing
+    return getattr(write, name)
 
 
 def _read_history(folder: Path, card: ModelCard) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def main(study: Study, run: Run) -> None:
         if study.simulate is not None and not study.dataset.inputs:
             run_stage("simulate", simulate.main, study, run)
         run_stage("ingest", ingest.main, study, run)
-        if study.dataset.target is None:
+        if not study.dataset.every_target:
             run_stage("calibrate", calibrate.main, study, run)
             log.info("run: without truth there is nothing to train, evaluate or report")
             return

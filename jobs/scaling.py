@@ -91,7 +91,7 @@ def main(study: Study, run: Run) -> None:
         _tell_cost(study, plan_trainings(study, expected_rows(study)))
         return
     manifest = open_dataset(study)
-    manifest.log10_target_range()  # refuses a dataset without truth
+    manifest.target_range()  # refuses a dataset without truth
     trainings = plan_trainings(study, manifest.rows_of("train"))
     folder = scaling_folder(study)
     claim(folder)

@@ -43,7 +43,9 @@ def main(study: Study, run: Run) -> None:
     if not study.models:
         msg = "the study has no models; add a section models with at least one"
         raise UserError(msg)
-    open_dataset(study).require_target()
+    manifest = open_dataset(study)
+    if not manifest.targets:
+        manifest.require_target()
     for name in study.models:
         train_named(study, run, name)
 
@@ -64,9 +66,14 @@ def rows_of_model(study: Study, name: str) -> tuple[Path, DatasetManifest]:
     Raises:
         UserError: It is not there, or was made with other settings.
     """
-    if name == study.first_pass:
-        return ingested_folder(study), open_ingested(study)
-    return dataset_folder(study), open_dataset(study)
+    is_first = name == study.first_pass
+    manifest = open_ingested(study) if is_first else open_dataset(study)
+    targets = manifest.select_targets(study.models[name].targets)
+    if len(targets) == 1:
+        manifest = manifest.for_target(targets[0])
+    if study.models[name].only_log_ratio:
+        manifest.require_log_ratio(study.models[name].kind)
+    return ingested_folder(study) if is_first else dataset_folder(study), manifest
 
 
 def train_task(task: Task, run: Run, stage: str) -> ModelCard:

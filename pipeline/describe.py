@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from pipeline.formats.card import ModelCard, require_artefact
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
@@ -71,11 +73,11 @@ def _origin(card: ModelCard) -> TextTable:
 
 
 def _target_rows(card: ModelCard, target: Target) -> list[tuple[str, str]]:
-    low, high = card.target_ranges[target.name]
+    ends = target.restored(np.array(card.target_ranges[target.name]))
     return [
-        ("target", f"{target.name} = {target.numerator} / {target.denominator}"),
+        ("target", f"{target.name} = {target.definition}"),
         ("calibrated value", f"{target.calibrated} [{target.calibrated_unit}]"),
-        (f"training range of {target.name}", f"{10**low:.4g} to {10**high:.4g}"),
+        (f"training range of {target.name}", f"{ends[0]:.4g} to {ends[1]:.4g}"),
     ]
 
 
@@ -160,7 +162,7 @@ def _splits(manifest: DatasetManifest) -> TextTable:
     for split in SPLITS:
         parts = manifest.parts_of(split)
         size = sum(part.size for part in parts) / 2**20
-        fraction = "-" if manifest.target is None else f"{manifest.split[split]:g}"
+        fraction = "-" if not manifest.every_target else f"{manifest.split[split]:g}"
         rows.append((
             split,
             f"{manifest.rows_of(split):,}",
@@ -169,7 +171,9 @@ def _splits(manifest: DatasetManifest) -> TextTable:
             f"{size:,.1f}",
         ))
     unit, seed = manifest.split["unit"], manifest.split["seed"]
-    title = f"Split by {unit}, seed {seed}" if manifest.target else "No truth: all rows are test"
+    title = (
+        f"Split by {unit}, seed {seed}" if manifest.every_target else "No truth: all rows are test"
+    )
     return TextTable(title, ("split", "rows", "asked", "parts", "MiB"), rows)
 
 

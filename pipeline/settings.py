@@ -1,8 +1,8 @@
 """The sections of a study that the data side reads: dataset and calibrate."""
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Literal, Self, cast
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -51,6 +51,20 @@ def _logarithmic(features: Iterable[Feature]) -> dict[str, None]:
     return {f.name: None for f in features if f.transform == "log10_standard"}
 
 
+def _targets_of(given: Mapping[str, Any]) -> tuple[Target, ...]:
+    """All targets among the fields that have been read so far."""
+    target, targets = given.get("target"), given.get("targets") or ()
+    return tuple(targets) or (() if target is None else (target,))
+
+
+def _positive_columns(target: Target) -> tuple[str, ...]:
+    """What a target's values need to be positive of: what is divided by, and logarithms."""
+    if target.inverse == "none":
+        return (target.denominator,) if target.transform == "log10" else ()
+    numerator = (target.numerator,) if target.transform == "log10" else ()
+    return (target.denominator, *numerator)
+
+
 class SplitSettings(Record):
     """Fractions of the clusters by split, chosen by a hash of their identity and the seed.
 
@@ -89,6 +103,7 @@ class DatasetSettings(Record):
         features: The networks' inputs; a name alone is one of the 15 usual ones.
         target: The networks' target; null: the clusters have no truth, and can be calibrated but
             not trained on.
+        targets: Several targets, instead of `target`; each model names those that it predicts.
         weight: Column with the rows' weights (generator weights, cross-sections of slices);
             negative ones are allowed.
         extras: Columns kept where all inputs have them; a name alone is one of the layout's.
@@ -96,8 +111,9 @@ class DatasetSettings(Record):
             variance is exactly zero for many clusters with one timed cell; cutting them away
             would bias the sample. Not given: the usual floor of that variance.
         cuts: In order, after the cut on finite values. Not given: the deposited energy above
-            0.3 GeV and, for the sake of logarithms, positive values of the target's numerator and
-            of each feature whose logarithm is taken and that has no floor.
+            0.3 GeV and, for the sake of logarithms, positive values of the numerators and
+            denominators of targets and of each feature whose logarithm is taken and that has no
+            floor.
         split: Fractions and seed.
         rows_per_part: Clusters that go into one part before cuts, in whole blocks of 65,536.
         drop_tagged: Train, calibrate and evaluate without the clusters that the study's tagger
@@ -114,6 +130,10 @@ class DatasetSettings(Record):
         tuple[Feature, ...], Field(min_length=1), BeforeValidator(_usual_features)
     ] = TOPO_CLUSTER_FEATURES
     target: Target | None = Target()
+    # not written where there are none: datasets with one target stay up to date
+    targets: Annotated[tuple[Target, ...], Field(min_length=2)] | tuple[()] = Field(
+        default=(), exclude_if=lambda targets: not targets
+    )
     weight: str | None = None
     extras: tuple[Column, ...] = TOPO_CLUSTER_EXTRAS
     floors: dict[str, Annotated[float, Field(gt=0)]] = Field(
@@ -124,6 +144,16 @@ class DatasetSettings(Record):
     rows_per_part: Annotated[int, Field(gt=0)] = 2 * STATISTICS_BLOCK
     drop_tagged: bool = False
     on_error: Literal["fail", "skip"] = "fail"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several_targets(cls, given: object) -> object:
+        if not isinstance(given, dict) or not given.get("targets"):
+            return given
+        if given.get("target") is not None:
+            msg = "target and targets are given; put all targets into targets"
+            raise ValueError(msg)
+        return given | {"target": None}
 
     @field_validator("extras", mode="before")
     @classmethod
@@ -147,24 +177,30 @@ class DatasetSettings(Record):
         if cuts is not None:
             return cuts
         positive = dict.fromkeys(_logarithmic(info.data.get("features", ())), 0.0)
-        target = info.data.get("target")
-        if target is not None:
-            low = USUAL_MINIMA.get(target.denominator, 0.0)
-            positive = {target.denominator: low, target.numerator: 0.0, **positive}
+        ratios: dict[str, float] = {}
+        for target in _targets_of(info.data):
+            for name in _positive_columns(target):
+                ratios.setdefault(name, USUAL_MINIMA.get(name, 0.0))
+        positive = {**ratios, **{n: low for n, low in positive.items() if n not in ratios}}
         floors = info.data.get("floors") or {}
         return [Cut(column=n, above=low) for n, low in positive.items() if n not in floors]
+
+    @property
+    def every_target(self) -> tuple[Target, ...]:
+        """All targets; none where the clusters have no truth."""
+        return _targets_of({"target": self.target, "targets": self.targets})
 
     @model_validator(mode="after")
     def _logarithms_are_safe(self) -> Self:
         positive = {cut.column for cut in self.cuts if cut.above is not None and cut.above >= 0}
-        ratio = {self.target.numerator, self.target.denominator} if self.target else set()
+        ratio = {name for target in self.every_target for name in _positive_columns(target)}
         unsafe = sorted(_logarithmic(self.features).keys() - positive - self.floors.keys() - ratio)
         if unsafe:
             msg = f"log10 is taken of {', '.join(unsafe)}: give each a cut `above: 0` or a floor"
             raise ValueError(msg)
         if ratio - positive or ratio & self.floors.keys():
             names = ", ".join(sorted((ratio - positive) | (ratio & self.floors.keys())))
-            msg = f"log10 is taken of the ratio of {names}: each needs a cut `above: 0`, no floor"
+            msg = f"targets divide by {names} or take log10: each needs a cut `above: 0`, no floor"
             raise ValueError(msg)
         return self
 
@@ -175,11 +211,12 @@ class DatasetSettings(Record):
             msg = f"extras: the column of the weights is named by dataset.weight ({weights[0]})"
             raise ValueError(msg)
         names = [f.name for f in self.features] + [c.name for c in self.extras]
-        made: list[str] = []
-        if self.target is not None:
-            names.append(self.target.name)
-            made = [column.name for column in calibrated_columns(self.target, has_truth=True)]
-        twice = sorted({n for given in (names, made) for n in given if given.count(n) > 1})
+        names += [target.name for target in self.every_target]
+        made = [
+            [column.name for column in calibrated_columns(target, has_truth=True)]
+            for target in self.every_target
+        ]
+        twice = sorted({n for given in (names, *made) for n in given if given.count(n) > 1})
         if twice:
             msg = f"a column may be named once, got {', '.join(twice)} more than once"
             raise ValueError(msg)
@@ -195,7 +232,7 @@ class SummarySettings(Record):
         sigma: Linear sigmas as moments of the density, or linearised from those of log10
             (arXiv 2412.04370, footnote 13).
         margin: Modes are searched and moments integrated within the training range of the
-            log10 target plus this on both sides.
+            transformed target (log10 of it, usually) plus this on both sides.
     """
 
     central: Literal["mode_linear", "mode_log10", "median", "mean"] = "mode_linear"

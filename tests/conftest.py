@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 from toy_detector import FAST
+from toy_package import install
 
 from jobs import ingest
 from jobs.cli import main
@@ -38,6 +39,12 @@ def job_log():
     for name, logger in loggers.items():
         logger.removeHandler(handler)
         logger.setLevel(levels[name])
+
+
+@pytest.fixture(scope="session")
+def toy_package(tmp_path_factory):
+    """A folder with another package that adds to the tables, as pip installs it."""
+    return install(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from training.worker import Worker, sum_over_workers
 
 log = logging.getLogger(__name__)
 
-EXTREME = 20.0  # of a scaled value, or of log10 of the target
+EXTREME = 20.0  # of a scaled value, or target
 
 
 class LossNotFiniteError(UserError):
@@ -47,7 +47,7 @@ def name_columns(
         rows: How many they are.
         all_reduce: Sums over all workers.
     """
-    values_BC = torch.cat([batch.x_NF[:rows], batch.target_N[:rows, None]], dim=1)
+    values_BC = torch.cat([batch.x_NF[:rows], batch.target_N[:rows].reshape(rows, -1)], dim=1)
     counts_C = (~(values_BC.abs() <= EXTREME)).sum(0, dtype=torch.float32)
     all_reduce(counts_C)
     found = [

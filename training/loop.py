@@ -22,7 +22,7 @@ from training.checkpoint import (
     save_index,
     save_network,
 )
-from training.data.rows import Chunk, Passes
+from training.data.rows import Chunk, Passes, RowSource
 from training.data.training_data import TrainingData
 from training.epoch import Advance, Buffers, Run, State, take_steps, train_epoch
 from training.history import append_history, write_history
@@ -193,20 +193,21 @@ def _prepare(
         data=data,
         learner=learner,
         chunks=chunks,
-        buffers=_buffers(chunks, data.train.num_features, learner, device),
+        buffers=_buffers(chunks, data.train, learner, device),
         should_stop=should_stop,
     )
 
 
 def _buffers(
-    chunks: list[list[StepRows]], num_features: int, learner: Learner, device: torch.device
+    chunks: list[list[StepRows]], train: RowSource, learner: Learner, device: torch.device
 ) -> Buffers:
     rows = max(sum(step.rows for step in steps) for steps in chunks)
     count = max(map(len, chunks))
+    several = [train.num_targets] if train.num_targets > 1 else []
     return Buffers(
         chunk=Chunk(
-            torch.empty(rows, num_features, device=device),
-            torch.empty(rows, device=device),
+            torch.empty(rows, train.num_features, device=device),
+            torch.empty(rows, *several, device=device),
             torch.ones(rows, device=device),
         ),
         keys=torch.empty(count, 2, dtype=torch.int32, device=device),

@@ -1,7 +1,7 @@
 """Settings of the trained networks; no torch here, so that a study is checked without it."""
 
 import itertools
-from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -119,13 +119,19 @@ class NetworkSettings(ModelSettings):
 class DensitySettings(NetworkSettings):
     """What all networks whose output is a density share; defaults of arXiv 2412.04370.
 
+    A network of several targets gives the parameters of each one's density, one after the other,
+    and its loss is the sum of theirs: given the features, the targets are taken as independent.
+
     Attributes:
-        family: Of the density of log10 of the target: "gaussian_mixture" or "split_normal", two
+        family: Of the density of the transformed target: "gaussian_mixture" or "split_normal", two
             half Gaussians about one mode.
         components: Gaussians of a mixture.
-        log_variance_bounds: Limits of the density's own log sigma^2, in (log10 of the target)^2.
+        log_variance_bounds: Limits of the density's own log sigma^2: of log10 of a target, of any
+            other in units of its standard deviation among the training rows.
         epochs: Passes over the training rows.
     """
+
+    predicts_several: ClassVar[bool] = True
 
     # not written where it is not set: models from before it existed stay up to date
     family: str = Field(default=GAUSSIAN_MIXTURE.name, exclude_if=GAUSSIAN_MIXTURE.name.__eq__)
@@ -170,12 +176,22 @@ class DensitySettings(NetworkSettings):
     @property
     def is_handwritten(self) -> bool:
         """Whether it is trained by a step written for it, and not by automatic gradient."""
-        return self.family == GAUSSIAN_MIXTURE.name
+        return self.family == GAUSSIAN_MIXTURE.name and self.num_targets == 1
+
+    @property
+    def num_targets(self) -> int:
+        """Number T of targets that a network predicts."""
+        return len(self.targets or ("the only one",))
+
+    @property
+    def target_outputs(self) -> int:
+        """Numbers P that a network gives for a row and target."""
+        return FAMILIES[self.family].num_outputs(self.components)
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that a network gives for a row."""
-        return FAMILIES[self.family].num_outputs(self.components)
+        """Numbers that a network gives for a row, T x P."""
+        return self.num_targets * self.target_outputs
 
     def updates(self, num_rows: int) -> int:
         """The steps of a whole training on so many rows."""
@@ -196,7 +212,7 @@ class DensityStage(Record):
     Attributes:
         epochs: Passes over the training rows.
         loss: "nll", or "squared_error": that of the density's location, of a mixture its mean, in
-            log10 of the target; it leaves the widths as they are.
+            the transformed target; it leaves the widths as they are.
         trained: The parts of the network that are trained; the others keep their values.
         batch_rows: Instead of the network's own.
         optimizer: Instead of the network's own; milestones are counted from the stage's start.
@@ -302,9 +318,12 @@ class BnnSettings(DensitySettings):
             "estimator": self.estimator != "local_reparametrisation",
             "variance_precision": self.variance_precision != "float32",
         }
-        if self.family != GAUSSIAN_MIXTURE.name and any(special.values()):
+        if not self.is_handwritten and any(special.values()):
             key = next(key for key, is_set in special.items() if is_set)
-            msg = f"{key}: {getattr(self, key)} is for family {GAUSSIAN_MIXTURE.name} alone"
+            msg = (
+                f"{key}: {getattr(self, key)} is for family {GAUSSIAN_MIXTURE.name} and one target "
+                "alone"
+            )
             raise ValueError(msg)
         return self
 
@@ -388,6 +407,7 @@ class DnnSettings(NetworkSettings):
         optimizer: Adam's rate is constant where not given.
     """
 
+    only_log_ratio: ClassVar[bool] = True
     kind: Literal["dnn"] = "dnn"
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128, 64, 8)
     activation: Activation = "swish"

@@ -37,7 +37,8 @@ def train_model(job: TrainingJob, should_stop: Callable[[], bool] = _never) -> M
     for caution in settings.cautions:
         log.warning("%s: %s", job.name, caution)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD).unlink(missing_ok=True)
+    for card in (folder / CARD, *folder.glob(f"*/{CARD}")):  # those of several targets
+        card.unlink(missing_ok=True)
     for leftover in folder.glob(f"{TEMPORARY}*"):
         leftover.unlink(missing_ok=True)
     if job.resources.address == "none":
@@ -53,7 +54,13 @@ def _train_here(job: TrainingJob, should_stop: Callable[[], bool]) -> None:
     settings = job.settings
     with showing_progress(job.folder, settings.epochs):
         train_network(
-            read_training_data(job.dataset, settings.features, settings.memory_mib, job.labels),
+            read_training_data(
+                job.dataset,
+                settings.features,
+                settings.memory_mib,
+                labels=job.labels,
+                targets=settings.targets,
+            ),
             settings,
             seed=job.seed,
             fingerprint=job.fingerprint,

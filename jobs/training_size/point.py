@@ -63,7 +63,9 @@ def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -
     if done is None or done.epoch < settings.epochs:
         plan.work.mkdir(parents=True, exist_ok=True)
         train_network(
-            read_training_data(plan.dataset, settings.features, settings.memory_mib),
+            read_training_data(
+                plan.dataset, settings.features, settings.memory_mib, targets=settings.targets
+            ),
             settings,
             seed=plan.seed,
             fingerprint=plan.fingerprint,
@@ -111,7 +113,7 @@ def _summariser_of(plan: PointPlan, manifest: DatasetManifest, done: Checkpoint)
         msg = f"{plan.dataset}: a subset without a target"
         raise RuntimeError(msg)
     inputs = tuple(feature.name for feature in select_features(manifest, settings.features))
-    low, high = manifest.log10_target_range()
+    low, high = manifest.target_range()
     return Summariser(
         density=TrainedDensity(networks_of(manifest, settings, done, plan.seed), inputs),
         target=manifest.target,

@@ -73,7 +73,7 @@ def calibrate_rows(
     Args:
         calibrator: What is done with each row.
         rows: Its inputs and the target's numerator [N].
-        truth_N: log10 of the true target [N], for scores; None without truth.
+        truth_N: The transformed true target [N], for scores; None without truth.
     """
     num_rows, size = len(rows[calibrator.target.numerator]), SLAB * calibrator.slabs_at_once
     slabs = [
@@ -87,6 +87,5 @@ def calibrate_rows(
 
 
 def truth_of(target: Target, rows: Columns) -> FloatArray:
-    """log10 of the true target; from both columns: a ratio in float32 may pass its bound."""
-    numerator, denominator = rows[target.numerator], rows[target.denominator]
-    return np.asarray(np.log10(numerator.astype(np.float64) / denominator), np.float64)
+    """The transformed true target; from its columns: a ratio in float32 may pass its bound."""
+    return target.transformed(target.value_of(rows))

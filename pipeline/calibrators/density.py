@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.calibrators.onnx_session import open_session
 from pipeline.calibrators.protocol import calibrated_pair, is_inside
-from pipeline.formats.calibrated_set import Functionals, calibrated_columns
+from pipeline.formats.calibrated_set import QUANTILES, Functionals, calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
 from pipeline.ingest.identity import uniform_of
@@ -59,6 +60,27 @@ class OnnxDensity:
         return FAMILIES[self.family].load("densities")(outputs_SPN, self.log_variance_bounds)
 
 
+MODE = "mode_linear"
+
+
+def of_itself(summary: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The functionals of a target that is l, from those of 10^l.
+
+    Quantiles and the mode of the density of l change with the target alone, and moments of l are
+    beside those of 10^l. |l| < 300 keeps 10^l finite.
+    """
+    found = {
+        name: values if name in _DOUBLE else np.log10(values)
+        for name, values in summary.items()
+        if name in {*QUANTILES, *_DOUBLE}
+    }
+    for name in ("mean", "sigma_syst", "sigma_stat", "sigma_tot"):
+        found[name] = summary[f"{name}_log10"]
+    found[MODE] = np.log10(summary["mode_log10"])
+    found[f"{MODE}_at_bound"] = summary["mode_log10_at_bound"]
+    return found
+
+
 # A float32 would round the sum of five million rows' scores in its sixth digit.
 _DOUBLE = ("log_density", "pit")
 CRPS_SEED = 2412  # of the choice of rows
@@ -71,7 +93,7 @@ class Summariser:
     Attributes:
         density: The model or the oracle.
         target: What the density describes.
-        search_range: log10 range of modes and moments.
+        search_range: Range of the transformed target for modes and moments.
         ranges: By feature: the training range, for `in_domain`.
         settings: Which functionals become the central value and the sigmas.
         crps_share: Share of the rows whose CRPS is computed, which takes longer than all else of
@@ -93,7 +115,13 @@ class Summariser:
     @property
     def functionals(self) -> Functionals:
         """The functionals that the settings choose, with the range of the search."""
-        return Functionals(self.settings.central, self.settings.sigma, self.search_range)
+        return Functionals(self._central, self.settings.sigma, self.search_range)
+
+    @property
+    def _central(self) -> str:
+        """The central value; the density of a target that is not transformed has one mode."""
+        is_mode = self.settings.central.startswith("mode_")
+        return MODE if is_mode and self.target.transform == "identity" else self.settings.central
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -119,7 +147,7 @@ class Summariser:
 
         Args:
             rows: The density's inputs and the target's numerator [N].
-            truth: log10 of the true target [N], for the scores; None without truth.
+            truth: The transformed true target [N], for the scores; None without truth.
         """
         densities, family = self.density.of_rows(rows), FAMILIES[self.density.family]
         summary = family.load("summarise")(
@@ -129,11 +157,13 @@ class Summariser:
             sigma=self.settings.sigma,
             points=truth,
         )
+        if self.target.transform == "identity":
+            summary = of_itself(summary)
         columns: Columns = {
             name: values if values.dtype == bool or name in _DOUBLE else values.astype(np.float32)
             for name, values in summary.items()
         }
-        columns |= calibrated_pair(self.target, rows, summary[self.settings.central])
+        columns |= calibrated_pair(self.target, rows, summary[self._central])
         columns["in_domain"] = is_inside(rows, self.ranges)
         if truth is not None and self.crps_share:
             chosen = np.flatnonzero(uniform_of(rows[IDENTITY], CRPS_SEED) < self.crps_share)

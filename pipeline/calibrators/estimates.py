@@ -58,7 +58,7 @@ class PointModel(PointEstimate):
 
 @dataclass(frozen=True, slots=True)
 class QuantileModel(PointEstimate):
-    """Quantiles of log10 of the target: the output `quantiles` [row, quantile].
+    """Quantiles of the transformed target: the output `quantiles` [row, quantile].
 
     Quantiles that were fitted one by one may cross; sorting them brings none further from the true
     one (Chernozhukov, Fernandez-Val and Galichon, Econometrica 78 (2010) 1093).
@@ -95,7 +95,7 @@ class QuantileModel(PointEstimate):
     def calibrate(self, rows: Columns, truth: FloatArray | None = None) -> Columns:  # noqa: ARG002
         """Median, calibrated value, quantiles and domain flag of N rows."""
         logs_NQ = np.sort(self.model.run("quantiles", rows).astype(np.float64), axis=1)
-        values = {level: 10.0 ** logs_NQ[:, i] for i, level in enumerate(self.levels)}
+        values = {level: self.target.restored(logs_NQ[:, i]) for i, level in enumerate(self.levels)}
         columns = calibrated_pair(self.target, rows, values[0.5])
         columns |= {
             name: values[level].astype(np.float32)

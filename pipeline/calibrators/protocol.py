@@ -22,7 +22,7 @@ class Calibrator(Protocol):
 
     @property
     def target(self) -> Target:
-        """The ratio that is predicted, and the column that is divided by it."""
+        """What is predicted."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class Calibrator(Protocol):
 
         Args:
             rows: The inputs and the target's numerator [N].
-            truth: log10 of the true target [N], for scores of a density; None without truth.
+            truth: The transformed true target [N], for scores of a density; None without truth.
         """
 
 
@@ -94,10 +94,10 @@ class PointEstimate:
 
 
 def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Columns:
-    """The central value [N] and the numerator divided by it (Eq. 6), as float32."""
+    """The central value [N] and the calibrated value that follows from it (Eq. 6), as float32."""
     return {
         target.name: central.astype(np.float32),
-        target.calibrated: (rows[target.numerator] / central).astype(np.float32),
+        target.calibrated: target.calibrate(rows, central).astype(np.float32),
     }
 
 

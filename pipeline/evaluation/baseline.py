@@ -1,4 +1,4 @@
-"""The density that a network must beat: a histogram of log10 of the target in numerator bins."""
+"""The density that a network must beat: a histogram of the target in bins of the numerator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.plan import EvaluationPlan
+from pipeline.formats.columns import Target
 from pipeline.numerics.arrays import FloatArray, RealArray
 from pipeline.statistics.binning import Spacing
 from pipeline.statistics.histogram import FineHistogram
@@ -15,15 +16,17 @@ from pipeline.statistics.histogram import FineHistogram
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaselineHistogram:
-    """Training rows in bins of the numerator and fine bins of log10 of the target.
+    """Training rows in bins of the numerator and fine bins of the transformed target.
 
     Attributes:
         bins: Of the numerator; the flow bins count as bins.
         rows: The histogram.
+        target: Of which it is.
     """
 
     bins: Spacing
     rows: FineHistogram
+    target: Target
 
     @classmethod
     def empty(cls, plan: EvaluationPlan) -> Self:
@@ -36,7 +39,8 @@ class BaselineHistogram:
             msg = "the settings ask for no baseline (evaluate.baseline is null)"
             raise ValueError(msg)
         bins = plan.baseline_bins
-        return cls(bins, FineHistogram.empty(plan.baseline_fine_bins, bins.cells + 2))
+        rows = FineHistogram.empty(plan.baseline_fine_bins, bins.cells + 2)
+        return cls(bins, rows, plan.target)
 
     @classmethod
     def of(cls, table: Mapping[str, NDArray[Any]], plan: EvaluationPlan) -> Self:
@@ -49,21 +53,21 @@ class BaselineHistogram:
         bins, rows = (empty := cls.empty(plan)).bins, empty.rows
         weights = None if plan.weight is None else table[plan.weight].astype(np.float64)
         filled = FineHistogram.of(
-            _log10(table[plan.target.name]),
+            plan.target.transformed(table[plan.target.name]),
             rows.spacing,
             bins=bins.index(table[plan.target.numerator]),
             num_bins=rows.num_bins,
             weights=weights,
         )
-        return cls(bins, filled)
+        return cls(bins, filled, plan.target)
 
     def __add__(self, other: "BaselineHistogram") -> "BaselineHistogram":
-        return BaselineHistogram(self.bins, self.rows + other.rows)
+        return BaselineHistogram(self.bins, self.rows + other.rows, self.target)
 
     def log_density(self, numerator: RealArray, target: RealArray) -> FloatArray:
-        """Natural log of the density of log10 of the target [N], finite for every row."""
+        """Natural log of the density of the transformed target [N], finite for every row."""
         log_table = np.log(self._density())
-        fine_bin = self.rows.spacing.index(_log10(target)) - 1
+        fine_bin = self.rows.spacing.index(self.target.transformed(target)) - 1
         fine_bin = np.clip(fine_bin, 0, self.rows.spacing.cells - 1)
         return np.asarray(log_table[self.bins.index(numerator), fine_bin])
 
@@ -83,7 +87,3 @@ class BaselineHistogram:
         inclusive = table.sum(axis=0) + unit / spacing.cells
         table += unit * inclusive / inclusive.sum()
         return np.asarray(table / (table.sum(axis=1, keepdims=True) * spacing.resolution))
-
-
-def _log10(target: RealArray) -> FloatArray:
-    return np.log10(target.astype(np.float64))

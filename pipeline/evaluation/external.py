@@ -155,12 +155,12 @@ def complete(
     columns: dict[str, FloatArray], numerator: NDArray[Any], target: Target
 ) -> dict[str, FloatArray]:
     """With both the target and the calibrated value, of which one follows from the other."""
-    whole = dict(columns)
+    whole, known = dict(columns), {target.numerator: numerator}
     with np.errstate(divide="ignore", invalid="ignore"):
         if target.name not in whole:
-            whole[target.name] = numerator / whole[target.calibrated]
+            whole[target.name] = target.calibrate(known, whole[target.calibrated])
         if target.calibrated not in whole:
-            whole[target.calibrated] = numerator / whole[target.name]
+            whole[target.calibrated] = target.calibrate(known, whole[target.name])
     return whole
 
 

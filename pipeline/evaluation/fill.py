@@ -144,7 +144,7 @@ def _fill_pair_planes(rows: EvaluationSlab, name: str, one: Columns, two: Column
     yield from _fill_pair_plane(
         rows, ("sigma_rel", name), relative, (fine.pair_relative, fine.rank)
     )
-    if "sigma_tot_log10" in one and "sigma_tot_log10" in two:
+    if rows.plan.target.sigma in one and rows.plan.target.sigma in two:
         pulls = [_log_pull(rows, each, wide(each, central)) for each in (two, one)]
         yield from _fill_pair_plane(rows, ("t_log", name), pulls, (fine.pair_pull, fine.pull))
 
@@ -231,15 +231,20 @@ def _fill_pulls(rows: EvaluationSlab, name: str, columns: Columns, central: Floa
     spacing = rows.plan.settings.fine.pull
     pull = quotient(central - rows.target, wide(columns, "sigma_tot"))
     yield from rows.histogram(PULL_LINEAR, name, Quantity.of(pull, spacing))
-    if "sigma_tot_log10" in columns:
+    if rows.plan.target.sigma in columns:
         quantity = Quantity.of(_log_pull(rows, columns, central), spacing)
         yield from rows.histogram(PULL_LOG, name, quantity)
         rows.profile(PULL, name, quantity, evenly(spacing, rows.plan.settings.fine.score_group))
 
 
 def _log_pull(rows: EvaluationSlab, columns: Columns, central: FloatArray) -> FloatArray:
-    distance = np.log10(quotient(central, rows.target))
-    return quotient(distance, wide(columns, "sigma_tot_log10"))
+    """The pull of the transformed target, NaN where there is none."""
+    target = rows.plan.target
+    if target.transform == "log10":
+        distance = np.log10(quotient(central, rows.target))
+    else:
+        distance = central - rows.target
+    return quotient(distance, wide(columns, target.sigma))
 
 
 def _fill_sigmas(
@@ -250,7 +255,7 @@ def _fill_sigmas(
         if figure.name in columns:
             leaf = FineHistogram.of(columns[figure.name], fine.sigma, weights=rows.weights)
             yield Key(figure, name, EVERYWHERE), leaf
-    log = "sigma_tot_log10"
+    log = rows.plan.target.sigma
     if reference is not None and log in reference and log in columns:
         change = quotient(wide(columns, log), wide(reference, log))
         yield from rows.histogram(SIGMA_RATIO, name, Quantity.of(change, fine.relative))

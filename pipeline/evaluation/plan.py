@@ -57,7 +57,7 @@ class EvaluationPlan(Record):
         regions: By name: conditions.
         plane: Fine bins of the target in two-dimensional figures.
         baseline_bins: Numerator bins of the baseline.
-        baseline_cells: Its fine bins, in log10 of the target.
+        baseline_fine_bins: Its fine bins, of the transformed target.
         partial: Sets whose models see fewer features than the exact density is of: an excess over
             it says nothing about them.
     """
@@ -135,7 +135,6 @@ def plan_evaluation(
         UserError: The dataset has no truth or no usable range of its target; the settings name
             a column that it lacks, or an axis or the baseline needs a range that is not known.
     """
-    low, high = _target_range(manifest)
     target = manifest.require_target()
     fine_bins = settings.fine.plane_cells
     bins, log_fine_bins = _baseline_spacings(settings, manifest)
@@ -148,7 +147,7 @@ def plan_evaluation(
         regions=_resolve_populations(settings, manifest),
         classes=_resolve_regions("classes", settings.classes, manifest),
         map=_plan_map(settings.map, manifest),
-        plane=Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=fine_bins),
+        plane=_plane_spacing(manifest, fine_bins),
         baseline_bins=bins,
         baseline_fine_bins=log_fine_bins,
         partial=tuple(sorted(partial)),
@@ -196,18 +195,12 @@ def check_names(
         raise UserError("\n".join(problems))
 
 
-def _target_range(manifest: DatasetManifest) -> tuple[float, float]:
-    """Smallest and largest log10 of the target among the training rows."""
-    if manifest.target is not None:
-        statistics = manifest.statistics.get(manifest.target.name)
-        if statistics is None or statistics.minimum <= 0:
-            found = "no statistics" if statistics is None else f"values from {statistics.minimum:g}"
-            msg = (
-                f"the dataset has {found} of its target {manifest.target.name}, expected positive "
-                "training rows; run `topocal ingest` again with a cut that keeps these only"
-            )
-            raise UserError(msg)
-    return manifest.log10_target_range()
+def _plane_spacing(manifest: DatasetManifest, fine_bins: int) -> Spacing:
+    """Fine bins of the target, even in the space of its density."""
+    low, high = manifest.target_range()
+    if manifest.require_target().transform == "identity":
+        return Spacing(scale="linear", low=low, high=slightly_above(high), cells=fine_bins)
+    return Spacing(scale="log", low=10**low, high=slightly_above(10**high), cells=fine_bins)
 
 
 def _resolve_axes(
@@ -276,7 +269,7 @@ def _baseline_spacings(
     """Bins of the numerator and fine bins of log10 of the target; None without a baseline."""
     if settings.baseline is None or manifest.target is None:
         return None, None
-    low, high = _target_range(manifest)
+    low, high = manifest.target_range()
     margin, fine_bins = settings.baseline.margin, settings.baseline.cells
     return (
         even_spacing(manifest.target.numerator, settings.baseline.bins, manifest),

@@ -42,7 +42,7 @@ class ScoredSet:
 
     @property
     def nll(self) -> FloatArray | None:
-        """-log of the density of log10 of the target, in nats."""
+        """-log of the density of the transformed target, in nats."""
         return -wide(self.columns, "log_density") if "log_density" in self.columns else None
 
     @property
@@ -64,16 +64,22 @@ class ScoredSet:
         return np.where(np.isnan(width), np.nan, inside)
 
     def width(self, interval: str) -> FloatArray | None:
-        """Width of a central interval, in log10 of the target."""
+        """Width of a central interval of the transformed target."""
         return self._widths.get(interval)
 
     @functools.cached_property
     def _widths(self) -> dict[str, FloatArray]:
         return {
-            name: np.log10(quotient(wide(self.columns, high), wide(self.columns, low)))
+            name: self._distance(wide(self.columns, low), wide(self.columns, high))
             for name, (low, high, _) in COVERAGES.items()
             if low in self.columns and high in self.columns
         }
+
+    def _distance(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """How far apart two values of the target are when transformed."""
+        if self.rows.plan.target.transform == "log10":
+            return np.asarray(np.log10(quotient(high, low)))
+        return high - low
 
     @property
     def crps(self) -> FloatArray:
@@ -97,7 +103,7 @@ class ScoredSet:
 
     @functools.cached_property
     def _crps(self) -> FloatArray:
-        """The continuous ranked probability score in log10 of the target.
+        """The continuous ranked probability score of the transformed target.
 
         Of quantiles it is twice the mean of their pinball losses, each standing for the
         probabilities that are nearest to its own: of the five of a calibrated set, 7 per cent less
@@ -109,15 +115,16 @@ class ScoredSet:
             return wide(columns, "crps")
         if "log_density" in columns:
             return np.full(len(rows.target), np.nan)
-        truth, known = np.log10(rows.target), self._quantiles
+        target = rows.plan.target
+        truth, known = target.transformed(rows.target), self._quantiles
         if len(known) < 3:
-            return np.asarray(np.abs(np.log10(wide(columns, rows.plan.target.name)) - truth))
+            return np.asarray(np.abs(target.transformed(wide(columns, target.name)) - truth))
         levels = np.array(sorted(QUANTILES[name] for name in known))
         ends = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
         score = np.zeros(len(truth))
         for name in known:
             level = QUANTILES[name]
-            step = truth - np.log10(wide(columns, name))
+            step = truth - target.transformed(wide(columns, name))
             share = np.diff(ends)[np.searchsorted(levels, level)]
             score += 2 * share * np.maximum(level * step, (level - 1) * step)
         return score

@@ -160,12 +160,12 @@ class MapSettings(Record):
 
 
 class BaselineSettings(Record):
-    """The histogram of log10 of the target in bins of the numerator, fitted on training rows.
+    """The histogram of the transformed target in bins of the numerator, from training rows.
 
     Attributes:
         bins: Bins of the numerator, over the training rows' range.
-        cells: Cells of log10 of the target, over the training rows' range and the margin.
-        margin: Added to that range at both ends, in log10.
+        cells: Fine bins of the transformed target, over the training rows' range and the margin.
+        margin: Added to that range at both ends.
     """
 
     bins: Annotated[int, Field(gt=0, le=1_000)] = 30

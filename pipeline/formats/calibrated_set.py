@@ -83,17 +83,23 @@ class CalibratedManifest(OutputRecord):
 def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColumn, ...]:
     """Names, units and meanings of the columns of a calibrated set, besides `cluster_id`."""
     name, unit, log = target.name, target.unit, target.transform
-    rows = [
-        (name, unit, f"calibrated {name}, the functional named in the manifest"),
-        (target.calibrated, target.calibrated_unit, f"{target.numerator} / {name}"),
-        ("sigma_syst", unit, f"systematic uncertainty of {name} (Eq. 41)"),
-        ("sigma_stat", unit, f"statistical uncertainty of {name} (Eq. 42)"),
-        ("sigma_tot", unit, f"total uncertainty of {name} (Eq. 40)"),
+    is_log = log == "log10"
+    calibrated = f"{target.numerator} / {name}" if target.inverse == "divide" else name
+    sigmas = [
         (f"sigma_syst_{log}", "1", f"systematic uncertainty of {log} {name}"),
         (f"sigma_stat_{log}", "1", f"statistical uncertainty of {log} {name}"),
         (f"sigma_tot_{log}", "1", f"total uncertainty of {log} {name}"),
+    ]
+    mode = (f"mode_{log}", unit, f"{name} at the most probable {log} {name}")
+    rows = [
+        (name, unit, f"calibrated {name}, the functional named in the manifest"),
+        (target.calibrated, target.calibrated_unit, calibrated),
+        ("sigma_syst", unit, f"systematic uncertainty of {name} (Eq. 41)"),
+        ("sigma_stat", unit, f"statistical uncertainty of {name} (Eq. 42)"),
+        ("sigma_tot", unit, f"total uncertainty of {name} (Eq. 40)"),
+        *(sigmas if is_log else ()),
         ("mode_linear", unit, f"most probable {name}"),
-        (f"mode_{log}", unit, f"{name} at the most probable {log} {name}"),
+        *((mode,) if is_log else ()),
         ("median", unit, f"median of {name}"),
         ("mean", unit, f"mean of {name} within the search range"),
         ("q025", unit, f"2.5 % quantile of {name}"),
@@ -104,9 +110,13 @@ def calibrated_columns(target: Target, has_truth: bool) -> tuple[CalibratedColum
     ]
     if has_truth:
         rows += [
-            ("log_density", "1", f"natural log of the density of {log} {name} at the true value"),
+            ("log_density", "1", f"natural log of the density of {target.space} at the true value"),
             ("pit", "1", f"probability of a {name} below the true value"),
-            ("crps", "1", f"continuous ranked probability score of {log} {name}; NaN if not drawn"),
+            (
+                "crps",
+                "1" if is_log else unit,
+                f"continuous ranked probability score of {target.space}; NaN if not drawn",
+            ),
         ]
     return tuple(CalibratedColumn(name=n, unit=u, description=d) for n, u, d in rows)
 

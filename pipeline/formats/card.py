@@ -70,8 +70,10 @@ class ModelCard(OutputRecord):
         input_ranges: By feature: the training range.
         cuts: On features: what the training clusters passed.
         floors: By feature: values below were raised to the floor.
-        targets: What is predicted; none for a label.
-        target_ranges: By target: smallest and largest log10 value among the training rows.
+        targets: What is predicted; none for a label. A model of several targets has, for each, a
+            folder of the target's name with a card and files of its own, which calibrate; its own
+            card lists these files, its weights and its history.
+        target_ranges: By target: smallest and largest transformed value among the training rows.
         outputs: Outputs of the model.
         settings: The model's resolved settings.
         scores: Validation scores, by name.
@@ -113,13 +115,16 @@ class ModelCard(OutputRecord):
         """What the model predicts.
 
         Raises:
-            UserError: It predicts a label, which calibrates nothing.
+            UserError: It predicts a label, which calibrates nothing, or several targets.
         """
         if not self.targets:
             msg = f"{self.name}: a {self.kind} calibrates nothing; name a regression instead"
             raise UserError(msg)
-        (target,) = self.targets
-        return target
+        if len(self.targets) > 1:
+            names = ", ".join(target.name for target in self.targets)
+            msg = f"{self.name}: predicts {names}; name the folder of one of them in the model's"
+            raise UserError(msg)
+        return self.targets[0]
 
     @property
     def files(self) -> Mapping[str, int]:
@@ -129,7 +134,8 @@ class ModelCard(OutputRecord):
     def missing_from(self, folder: Path) -> list[str]:
         """Files that are not there or have another size, or that earlier versions did not make."""
         missing = super().missing_from(folder)
-        if self.density in FAMILIES and "networks" not in self.artefacts:
+        is_whole = len(self.targets) > 1  # each target has networks of its own
+        if self.density in FAMILIES and not is_whole and "networks" not in self.artefacts:
             missing.append(NETWORKS)
         return missing
 
@@ -150,13 +156,14 @@ def artefact_of(folder: Path, path: str) -> Artefact:
     return Artefact(path=path, size=(folder / path).stat().st_size, sha256=sha256_of(folder / path))
 
 
-def trained_on(manifest: DatasetManifest, features: Sequence[Feature]) -> dict[str, Any]:
+def trained_on(
+    manifest: DatasetManifest, features: Sequence[Feature], targets: Sequence[Target]
+) -> dict[str, Any]:
     """What every card tells of the data and the code: the fields of ModelCard by name.
 
     Raises:
-        UserError: The dataset has no target.
+        UserError: The dataset has no usable range of a target.
     """
-    target, target_range = manifest.require_target(), manifest.log10_target_range()
     ranges = {feature.name: manifest.statistics[feature.name] for feature in features}
     return {
         "inputs": tuple(features),
@@ -166,8 +173,10 @@ def trained_on(manifest: DatasetManifest, features: Sequence[Feature]) -> dict[s
         },
         "cuts": tuple(cut for cut in manifest.cuts if cut.column in ranges),
         "floors": {f.column: f.floor for f in manifest.floors if f.column in ranges},
-        "targets": (target,),
-        "target_ranges": {target.name: target_range},
+        "targets": tuple(targets),
+        "target_ranges": {
+            target.name: manifest.for_target(target).target_range() for target in targets
+        },
         "data_fingerprint": manifest.fingerprint,
         "git_hash": git_hash(),
     }

@@ -1,10 +1,11 @@
 """What a column of a dataset is: name, unit, role, shape and how a network scales it."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pipeline.formats.records import Record
 
@@ -45,16 +46,21 @@ class Feature(Record):
 
 
 class Target(Record):
-    """What a network predicts: the ratio of two columns, in log10 (Eqs. 4 and 10).
+    """What a model predicts: the ratio of two columns, or a truth column (Eqs. 4, 6 and 10).
+
+    Densities are those of the transformed target, l = log10 of it or itself.
 
     Attributes:
-        name: Name of the ratio; a column of the dataset and of the calibrated set.
+        name: Name of the predicted quantity; a column of the dataset and of the calibrated set.
         numerator: Column that is known for every cluster, for example the EM-scale energy.
         denominator: Truth column, for example the deposited energy.
-        unit: Unit of the ratio.
-        calibrated: Name of numerator / predicted ratio (Eq. 6), a column of the calibrated set.
-        calibrated_unit: Its unit.
-        transform: The space in which the network works.
+        unit: Unit of the target.
+        calibrated: Name of the calibrated value, a column of the calibrated set.
+        calibrated_unit: Its unit, and that of numerator and denominator.
+        transform: The space in which the density is: "log10" of a positive target, or "identity".
+        inverse: What makes the calibrated value. "divide": the target is numerator / denominator
+            and the calibrated value numerator / predicted (Eq. 6). "none": the target is the
+            denominator, and the calibrated value what is predicted.
     """
 
     name: str = "response"
@@ -63,7 +69,65 @@ class Target(Record):
     unit: str = "1"
     calibrated: str = "energy"
     calibrated_unit: str = "GeV"
-    transform: Literal["log10"] = "log10"
+    transform: Literal["log10", "identity"] = "log10"
+    # not written where it is not set: datasets from before it existed stay up to date
+    inverse: Literal["divide", "none"] = Field(default="divide", exclude_if="divide".__eq__)
+
+    @property
+    def is_log_ratio(self) -> bool:
+        """Whether it is log10 of a ratio, which is all that some kinds of models predict."""
+        return self.transform == "log10" and self.inverse == "divide"
+
+    @property
+    def definition(self) -> str:
+        """What it is in terms of columns, for a reader."""
+        if self.inverse == "none":
+            return self.denominator
+        return f"{self.numerator} / {self.denominator}"
+
+    @property
+    def inversion(self) -> str:
+        """How the calibrated value follows from a prediction, for a reader."""
+        predicted = f"predicted {self.name}"
+        return predicted if self.inverse == "none" else f"{self.numerator} / {predicted}"
+
+    @property
+    def space(self) -> str:
+        """The transformed target in words."""
+        return f"log10 {self.name}" if self.transform == "log10" else self.name
+
+    @property
+    def space_unit(self) -> str:
+        """Unit of the transformed target."""
+        return f"log10({self.unit})" if self.transform == "log10" else self.unit
+
+    @property
+    def sigma(self) -> str:
+        """Column of the total uncertainty of the transformed target in a calibrated set."""
+        return "sigma_tot_log10" if self.transform == "log10" else "sigma_tot"
+
+    def transformed(self, values: NDArray[Any] | float) -> NDArray[np.float64]:
+        """The transform of values of the target, in float64."""
+        wide = np.asarray(values, np.float64)
+        return np.log10(wide) if self.transform == "log10" else wide
+
+    def restored(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """The inverse of the transform, in float64."""
+        wide = np.asarray(values, np.float64)
+        return np.asarray(10.0**wide if self.transform == "log10" else wide)
+
+    def value_of(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """The true target [N] from its columns, in float64."""
+        denominator = columns[self.denominator].astype(np.float64)
+        if self.inverse == "none":
+            return denominator
+        return columns[self.numerator].astype(np.float64) / denominator
+
+    def calibrate(
+        self, columns: Mapping[str, NDArray[Any]], predicted: NDArray[Any]
+    ) -> NDArray[Any]:
+        """The calibrated value [N] that follows from predictions of the target [N]."""
+        return predicted if self.inverse == "none" else columns[self.numerator] / predicted
 
 
 class Cut(Record):

@@ -4,11 +4,14 @@ Both halves of a family keep to it: the one that reads densities (`pipeline.dens
 that trains them (`training.losses`).
 """
 
+import math
 import pkgutil
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.formats.plugins import Table
+
+_AS_IT_IS = (1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,8 @@ class Family:
     Attributes:
         name: What `family` says in a study and `density` on a card.
         parameters: Names of the numbers that a network gives; each stands for a block of as many
-            as there are components. Logs of variances come before their limits.
+            as there are components. The first is a location; those that begin with log_variance
+            are natural logs of variances, before their limits; others have no unit.
         has_components: Whether a density may be a mixture; else there is one of each parameter.
         densities: "module:class" of what a network's outputs [S, P, N] become, called with them and
             the limits of the log variances; a `pipeline.densities.generic.Densities`, unless
@@ -43,6 +47,14 @@ class Family:
     def num_outputs(self, components: int) -> int:
         """Numbers P that a network gives."""
         return len(self.parameters) * (components if self.has_components else 1)
+
+    def affine(self, shift: float, factor: float) -> tuple[tuple[float, float], ...]:
+        """What l -> shift + factor l does to each parameter: it is multiplied, then added to."""
+        spread = (1.0, 2.0 * math.log(factor))
+        rest = [
+            spread if name.startswith("log_variance") else _AS_IT_IS for name in self.parameters[1:]
+        ]
+        return ((factor, shift), *rest)
 
     def load(self, role: str) -> Any:  # noqa: ANN401 - each role has its own type
         """What one of the fields that name a function or class refers to."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pipeline.formats.columns import Column, Cut, Feature, Target
 from pipeline.formats.errors import UserError
@@ -107,7 +108,9 @@ class DatasetManifest(OutputRecord):
         fingerprint: Of the settings and inputs that the dataset follows from.
         settings_fingerprint: Of the settings alone.
         features: The networks' inputs, in order.
-        target: The networks' target; None where the inputs have no truth.
+        target: The only target, or the one that this manifest is a view for; None where the inputs
+            have no truth, or have several targets.
+        targets: The targets where there are several.
         columns: All columns of the parts.
         inputs: The ROOT files.
         missing: What could not be read and was skipped; empty for a complete dataset.
@@ -125,6 +128,8 @@ class DatasetManifest(OutputRecord):
     settings_fingerprint: str
     features: tuple[Feature, ...]
     target: Target | None
+    # not written where there are none: a dataset with one target reads as it always did
+    targets: tuple[Target, ...] = Field(default=(), exclude_if=lambda targets: not targets)
     columns: tuple[Column, ...]
     inputs: tuple[InputFile, ...]
     missing: tuple[MissingRows, ...] = ()
@@ -155,12 +160,46 @@ class DatasetManifest(OutputRecord):
         """The number of rows of one split."""
         return sum(part.rows for part in self.parts_of(split))
 
+    @property
+    def every_target(self) -> tuple[Target, ...]:
+        """All targets of the dataset; none without truth."""
+        return self.targets or (() if self.target is None else (self.target,))
+
+    def select_targets(self, names: Sequence[str] | None) -> tuple[Target, ...]:
+        """The targets with these names, in the order of the names; the only one if None.
+
+        Raises:
+            UserError: The dataset has no truth, or not these targets, or several and none is named.
+        """
+        if names is None:
+            return (self.require_target(),)
+        known = {target.name: target for target in self.every_target}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            msg = (
+                f"targets: {', '.join(unknown)} not in the dataset, which has "
+                f"{', '.join(known) or 'none'}"
+            )
+            raise UserError(msg)
+        return tuple(known[name] for name in names)
+
+    def for_target(self, target: Target) -> "DatasetManifest":
+        """The same dataset as one with this target alone sees it."""
+        return self.model_copy(update={"target": target})
+
     def require_target(self) -> Target:
         """The target.
 
         Raises:
-            UserError: The dataset has none.
+            UserError: The dataset has none, or several.
         """
+        if self.target is None and self.targets:
+            names = ", ".join(target.name for target in self.targets)
+            msg = (
+                f"the dataset has the targets {names}, and one is needed here; a model names what "
+                "it predicts with the key targets"
+            )
+            raise UserError(msg)
         if self.target is None:
             msg = (
                 "this dataset has no truth (dataset.target is null): it can be calibrated with a "
@@ -169,13 +208,38 @@ class DatasetManifest(OutputRecord):
             raise UserError(msg)
         return self.target
 
-    def log10_target_range(self) -> tuple[float, float]:
-        """Smallest and largest log10 of the target among the training rows.
+    def require_log_ratio(self, kind: str) -> Target:
+        """The target, which a kind of model knows only as log10 of a ratio.
 
         Raises:
-            UserError: The dataset has no target.
+            UserError: It is another, or there is none.
         """
-        statistics = self.statistics[self.require_target().name]
+        target = self.require_target()
+        if not target.is_log_ratio:
+            msg = (
+                f"kind {kind} predicts log10 of a ratio, and {target.name} has transform "
+                f"{target.transform} and inverse {target.inverse}; use a kind with a density"
+            )
+            raise UserError(msg)
+        return target
+
+    def target_range(self) -> tuple[float, float]:
+        """Smallest and largest transformed target among the training rows.
+
+        Raises:
+            UserError: The dataset has no target, or no usable range of it.
+        """
+        target = self.require_target()
+        statistics = self.statistics.get(target.name)
+        if statistics is None or (target.transform == "log10" and statistics.minimum <= 0):
+            found = "no statistics" if statistics is None else f"values from {statistics.minimum:g}"
+            msg = (
+                f"the dataset has {found} of its target {target.name}, expected positive "
+                "training rows; run `topocal ingest` again with a cut that keeps these only"
+            )
+            raise UserError(msg)
+        if target.transform == "identity":
+            return statistics.minimum, statistics.maximum
         return math.log10(statistics.minimum), math.log10(statistics.maximum)
 
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import write_text
@@ -67,7 +67,31 @@ class Record(BaseModel):
 
 
 class ModelSettings(Record):
-    """Settings of a model of any kind; each kind has a class, and a field `kind` with its name."""
+    """Settings of a model of any kind; each kind has a class, and a field `kind` with its name.
+
+    Attributes:
+        targets: Names of the targets that it predicts; None for a dataset's only one.
+        predicts_several: Whether models of the kind can predict several.
+        only_log_ratio: Whether they know targets as log10 of a ratio alone.
+    """
+
+    # not written where it is not set: models from before it existed stay up to date
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        default=None, exclude_if=lambda names: names is None
+    )
+    predicts_several: ClassVar[bool] = False
+    only_log_ratio: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _targets_are_possible(self) -> Self:
+        names = self.targets or ()
+        if len(set(names)) < len(names):
+            msg = f"targets must differ, got {list(names)}"
+            raise ValueError(msg)
+        if len(names) > 1 and not self.predicts_several:
+            msg = f"targets: kind {self.kind} predicts one, got {list(names)}"
+            raise ValueError(msg)
+        return self
 
     if TYPE_CHECKING:  # a field here would change the order of keys in the files
 

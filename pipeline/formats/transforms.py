@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.formats.columns import Feature
+from pipeline.formats.columns import Feature, Target
 from pipeline.formats.records import Record
 
 
@@ -69,6 +69,21 @@ def scaling_of(
         factor = statistics.max_abs
     return Scaling(
         name=feature.name, floor=floor, function=function, shift=shift, factor=factor or 1.0
+    )
+
+
+def target_scaling(target: Target, statistics: ColumnStatistics) -> Scaling:
+    """What networks are trained on: log10 of a target as it is, any other standardised.
+
+    Their initial weights and the limits of their log variances are made for values of order one.
+    """
+    if target.transform == "log10":
+        return Scaling(name=target.name, function="log10", shift=0.0, factor=1.0)
+    return Scaling(
+        name=target.name,
+        function="identity",
+        shift=statistics.mean,
+        factor=statistics.std or 1.0,
     )
 
 

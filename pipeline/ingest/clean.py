@@ -79,7 +79,7 @@ class CleanBlock:
 
 def clean_block(plan: PartPlan, source: RootSource, rows: RootBlock) -> CleanBlock:
     """Select, identify and split the clusters of one block."""
-    settings, target = plan.settings, plan.settings.target
+    settings = plan.settings
     # float32 first: what is cut, floored and divided is what is written.
     needed = finite_columns(settings)
     names = dict.fromkeys([*needed, *(column.name for column in plan.columns)])
@@ -99,9 +99,8 @@ def clean_block(plan: PartPlan, source: RootSource, rows: RootBlock) -> CleanBlo
     floored = np.zeros(len(settings.floors), dtype=np.int64)
     for number, (name, floor) in enumerate(settings.floors.items()):
         columns[name], floored[number] = raise_to_floor(columns[name], floor)
-    if target is not None:
-        ratio_K = columns[target.numerator].astype(np.float64) / columns[target.denominator]
-        columns[target.name] = ratio_K.astype(np.float32)
+    for target in settings.every_target:
+        columns[target.name] = target.value_of(columns).astype(np.float32)
     columns[IDENTITY] = ids_K[by_split_K]
     per_split = np.bincount(split_K, minlength=len(SPLITS))
     num_train = int(per_split[0])
@@ -136,7 +135,7 @@ def identify(
 def _splits(plan: PartPlan, ids_K: Ids) -> NDArray[np.uint8]:
     """The number of the split of each cluster [K]; all are test clusters without truth."""
     split = plan.settings.split
-    if plan.settings.target is None:
+    if not plan.settings.every_target:
         return np.full(len(ids_K), SPLITS.index("test"), np.uint8)
     edges = np.cumsum([split.train, split.validation])
     return np.searchsorted(edges, uniform_of(ids_K, split.seed), side="right").astype(np.uint8)

@@ -64,13 +64,14 @@ def build_manifest(
         for step, rule in enumerate(rules)
     )
     parts = [part for receipt in receipts for part in receipt.parts]
-    if not (total.moments.count if settings.target is not None else len(parts)):
+    if not (total.moments.count if settings.every_target else len(parts)):
         raise _explain_empty(settings, cut_flow, missing)
     return DatasetManifest(
         fingerprint=dataset_fingerprint(settings, files, missing),
         settings_fingerprint=settings_fingerprint(settings),
         features=settings.features,
         target=settings.target,
+        targets=settings.targets,
         columns=plans[0].columns,
         inputs=tuple(files),
         missing=tuple(missing),
@@ -168,7 +169,7 @@ def _explain_weights(settings: DatasetSettings, reason: str) -> UserError:
 def _explain_empty(
     settings: DatasetSettings, cut_flow: Sequence[CutCount], missing: Sequence[MissingRows]
 ) -> UserError:
-    kind = "clusters" if settings.target is None else "training clusters"
+    kind = "training clusters" if settings.every_target else "clusters"
     steps = ", ".join(f"{step.after} after {step.rule}" for step in cut_flow)
     skipped = [f"; {len(missing)} pieces were skipped, the first: {m.reason}" for m in missing[:1]]
     return UserError(

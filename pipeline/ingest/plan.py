@@ -134,11 +134,11 @@ def plan_parts(
 
 def wanted_columns(settings: DatasetSettings) -> Wanted:
     """The columns that a dataset takes from its inputs."""
-    layout, target = settings.layout, settings.target
+    layout = settings.layout
     needed: dict[str, str] = dict.fromkeys((f.name for f in settings.features), "features")
     units = {f.name: f.unit for f in settings.features}
     units |= {column.name: column.unit for column in settings.extras}
-    if target is not None:
+    for target in settings.every_target:
         needed.setdefault(target.numerator, "the target's numerator")
         needed.setdefault(target.denominator, "truth")
         units[target.numerator] = units[target.denominator] = target.calibrated_unit
@@ -154,16 +154,18 @@ def wanted_columns(settings: DatasetSettings) -> Wanted:
 
 def kept_columns(settings: DatasetSettings, sources: Sequence[RootSource]) -> tuple[Column, ...]:
     """The columns of the parts, `cluster_id` first; extras only where every input has them."""
-    target = settings.target
     columns = [Column(name=IDENTITY, role="identity")]
     columns += [Column(name=f.name, unit=f.unit, role="feature") for f in settings.features]
     named = {column.name for column in columns}
-    if target is not None:
+    for target in settings.every_target:
         unit = target.calibrated_unit
-        if target.numerator not in named:
-            columns.append(Column(name=target.numerator, unit=unit, role="reference"))
-        columns.append(Column(name=target.denominator, unit=unit, role="truth"))
-        columns.append(Column(name=target.name, unit=target.unit, role="target"))
+        made = (
+            Column(name=target.numerator, unit=unit, role="reference"),
+            Column(name=target.denominator, unit=unit, role="truth"),
+            Column(name=target.name, unit=target.unit, role="target"),
+        )
+        columns += [column for column in made if column.name not in named]
+        named |= {column.name for column in made}
     if settings.weight is not None:
         columns.append(Column(name=settings.weight, role="weight"))
     named = {column.name for column in columns}
@@ -179,12 +181,11 @@ def finite_columns(settings: DatasetSettings) -> list[str]:
 
 def statistics_columns(settings: DatasetSettings) -> tuple[list[str], list[str]]:
     """Columns of which statistics are kept, and those of which log10 is taken as well."""
-    target = settings.target
     names = [feature.name for feature in settings.features]
     logs = [f.name for f in settings.features if f.transform == "log10_standard"]
-    if target is not None:
+    for target in settings.every_target:
         names += [target.numerator, target.denominator, target.name]
-        logs.append(target.name)
+        logs += [target.name] if target.transform == "log10" else []
     return list(dict.fromkeys(names)), logs
 
 

@@ -65,7 +65,6 @@ def plan_fit(dataset: Path, manifest: DatasetManifest, settings: LookupTableSett
     Raises:
         UserError: It lacks a column, or has no truth.
     """
-    log10_range = manifest.log10_target_range()
     target = manifest.require_target()
     select_features(manifest, settings.columns)
     if settings.em_label not in {column.name for column in manifest.columns}:
@@ -76,7 +75,7 @@ def plan_fit(dataset: Path, manifest: DatasetManifest, settings: LookupTableSett
         )
         raise UserError(msg)
     weight = next((column.name for column in manifest.columns if column.role == "weight"), None)
-    return FitPlan(dataset, settings, target, weight, log10_range)
+    return FitPlan(dataset, settings, target, weight, manifest.target_range())
 
 
 def group_parts(manifest: DatasetManifest, split: Split) -> list[tuple[Part, ...]]:
@@ -160,7 +159,7 @@ def write_model(  # noqa: PLR0913 - what a card is made of
         scores=scores | _sparse_shares(name, tables),
         versions=versions_of("numba", "pyarrow"),
         fingerprint=fingerprint,
-        **trained_on(manifest, select_features(manifest, settings.columns)),
+        **trained_on(manifest, select_features(manifest, settings.columns), (target,)),
     )
     card.save(folder / CARD)
     return card

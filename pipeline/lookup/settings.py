@@ -3,7 +3,7 @@
 The bins: CaloLCClassificationTool and CaloLCWeightTool of Athena, in GeV where those are in MeV.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -75,6 +75,7 @@ class LookupTableSettings(ModelSettings):
         min_entries: A bin with fewer training rows is sparse.
     """
 
+    only_log_ratio: ClassVar[bool] = True
     kind: Literal["lookup_table"] = "lookup_table"
     class_axes: Annotated[tuple[TableAxis, ...], Field(min_length=1, max_length=6)] = (
         *_usual_axes(energy_bins=13),

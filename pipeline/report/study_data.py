@@ -78,6 +78,17 @@ class Scene:
         return self.tables.get(name, NOTHING)
 
     @property
+    def is_log(self) -> bool:
+        """Whether densities, and with them pulls and scores, are of log10 of the target."""
+        return self.target.transform == "log10"
+
+    @property
+    def space(self) -> str:
+        """Symbol of the transformed target."""
+        symbol = self.symbol(self.target.name)
+        return rf"log$_\mathrm{{10}}$ {symbol}" if self.is_log else symbol
+
+    @property
     def sigma_window(self) -> tuple[float, ...]:
         """Ends of the window of sigma_tot whose clusters are looked at; empty for none."""
         return tuple(self.study.get("evaluate", {}).get("sigma_window") or ())

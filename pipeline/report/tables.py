@@ -41,7 +41,10 @@ class HtmlTable:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a headline figure is, how it is written and what the paper says of it."""
+    """What a headline figure is, how it is written and what the paper says of it.
+
+    In `words` {space} stands for the transformed target.
+    """
 
     title: str
     words: str
@@ -51,7 +54,7 @@ class Meaning:
 
 
 MEANINGS = {
-    "nll": Meaning("score", "mean negative log density of log10 of the target; lower is better"),
+    "nll": Meaning("score", "mean negative log density of {space}; lower is better"),
     "nll_excess": Meaning(
         "score above exact", "information lost against the exact density; 0 is the limit"
     ),
@@ -62,13 +65,11 @@ MEANINGS = {
     ),
     "crps": Meaning(
         "CRPS",
-        "mean continuous ranked probability score of log10 of the target; lower is better",
+        "mean continuous ranked probability score of {space}; lower is better",
         digits=4,
     ),
     "crps_excess": Meaning("CRPS above exact", "the same less the exact density's", digits=4),
-    "sharpness68": Meaning(
-        "sharpness", "mean width of the central 68% interval in log10 of the target"
-    ),
+    "sharpness68": Meaning("sharpness", "mean width of the central 68% interval of {space}"),
     "pit_ks": Meaning("PIT distance", "largest deviation of the PIT from uniform; 0 is perfect"),
     "coverage68": Meaning(
         "68% coverage", "share of true values inside the central 68% interval", True, 1
@@ -77,7 +78,7 @@ MEANINGS = {
         "95% coverage", "share of true values inside the central 95% interval", True, 1
     ),
     "sigma_log10_ratio_median": Meaning(
-        "uncertainty over exact", "median of the total uncertainty in log10 over the exact one"
+        "uncertainty over exact", "median of the total uncertainty of {space} over the exact one"
     ),
     "closure_max": Meaning(
         "closure", "largest binned median deviation of calibrated from true", True, 2, "< 2%"
@@ -103,7 +104,7 @@ MEANINGS = {
         paper="10%",
     ),
     "correlation_t_log": Meaning(
-        "correlation of pulls", "of the two sets' pulls in log10", paper="high"
+        "correlation of pulls", "of the two sets' pulls of {space}", paper="high"
     ),
     "central_max": Meaning(
         "largest shift", "of the two sets' central values, binned medians", True, 2
@@ -220,7 +221,7 @@ def _figures(
                 meaning.paper,
                 *(_number(value, meaning) for value in found),
             ])
-            notes.append(meaning.words)
+            notes.append(meaning.words.format(space=scene.target.space))
     labels = [" / ".join(scene.look(part).label for part in name.split(VERSUS)) for name in names]
     return HtmlTable(caption, ("figure", "paper", *labels, "meaning"), rows, notes)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from markupsafe import Markup
 
 from pipeline.formats.card import ModelCard
 from pipeline.formats.files import write_text
@@ -97,6 +98,40 @@ def write_report(  # noqa: PLR0913 - all by keyword, one for each thing that a s
     write_text(folder / PAGE, page)
 
 
+def write_overview(
+    folder: Path,
+    *,
+    title: str,
+    targets: Sequence[tuple[DatasetManifest, Mapping[str, float]]],
+) -> None:
+    """Write the page that leads to the reports of several targets.
+
+    Args:
+        folder: That holds a folder for each target.
+        title: Of the study.
+        targets: Views of the dataset, each with the headline figures of its target.
+    """
+    rows = []
+    for manifest, summary in targets:
+        target = manifest.require_target()
+        link = Markup('<a href="{0}/index.html">{0}</a>').format(target.name)
+        sets = ", ".join(dict.fromkeys(key.partition(".")[0] for key in summary))
+        rows.append((target, link, sets))
+    page = render_page(
+        title=title,
+        sample=f"{len(rows)} targets, each with a report of its own",
+        facts={
+            target.name: Markup("{}: {}; {} = {}; evaluated: {}").format(
+                link, target.definition, target.calibrated, target.inversion, sets
+            )
+            for target, link, sets in rows
+        },
+        text="",
+        sections=[],
+    )
+    write_text(folder / PAGE, page)
+
+
 def _make_section(chapter: Chapter, scene: Scene, drawn: Sequence[Drawn]) -> Section | None:
     """A chapter with its panels; None if it has nothing to show."""
     section = Section(
@@ -117,8 +152,8 @@ def _facts(scene: Scene, manifest: DatasetManifest) -> dict[str, str]:
     labels = [scene.look(name).label for name in scene.models]
     train, evaluated = manifest.rows_of("train"), manifest.rows_of(scene.split)
     return {
-        "Target": f"{target.name} = {target.numerator} / {target.denominator}",
-        "Calibrated": f"{target.calibrated} = {target.numerator} / predicted {target.name}",
+        "Target": f"{target.name} = {target.definition}",
+        "Calibrated": f"{target.calibrated} = {target.inversion}",
         "Features": ", ".join(feature.name for feature in manifest.features),
         "Models": ", ".join(labels) or "none",
         "Rows": f"{train:,} to train; evaluated: {evaluated:,} of the {scene.split} split",

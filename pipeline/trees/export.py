@@ -30,7 +30,7 @@ from pipeline.trees.settings import BoostedTreesSettings
 
 TREES_OPSET = 3  # of ai.onnx.ml
 OPSET, IR_VERSION = 20, 10
-TOLERANCE = 1e-5  # of log10 of the target: sums of some hundred float32
+TOLERANCE = 1e-5  # of the transformed target: sums of some hundred float32
 
 Attributes = dict[str, Any]
 
@@ -106,7 +106,7 @@ def check_trees(path: Path, ensembles: Sequence[Any], x_NF: Float32Array) -> Non
     expected_NQ = np.stack([each.predict(x_NF) for each in ensembles], axis=1)
     worst = float(np.abs(found_NQ - expected_NQ).max())
     if not worst < TOLERANCE:
-        msg = f"{path}: differs from scikit-learn by {worst:g} in log10 of the target"
+        msg = f"{path}: differs from scikit-learn by {worst:g} in the transformed target"
         raise RuntimeError(msg)
 
 
@@ -173,16 +173,16 @@ def write_card(  # noqa: PLR0913 - what a card is made of
         outputs=(
             Output(
                 name="quantiles",
-                unit=f"log10({target.unit})",
+                unit=target.space_unit,
                 shape="[row, quantile]",
-                description=f"quantiles {levels} of log10 {target.name}; they may cross",
+                description=f"quantiles {levels} of {target.space}; they may cross",
             ),
         ),
         settings=settings.model_dump(mode="json") | {"chosen": dict(chosen)},
         scores=dict(scores),
         versions=versions_of("scikit-learn", "dask-ml", "onnx", "onnxruntime"),
         fingerprint=fingerprint,
-        **trained_on(manifest, features),
+        **trained_on(manifest, features, (target,)),
     )
     card.save(folder / CARD)
     return card

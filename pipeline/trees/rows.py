@@ -19,7 +19,7 @@ from pipeline.numerics.arrays import Float32Array, FloatArray
 
 
 class TreeMatrix(NamedTuple):
-    """Features [N, F] as float32, log10 of the target [N], weights [N]."""
+    """Features [N, F] as float32, transformed target [N], weights [N]."""
 
     x_NF: Float32Array
     target_N: FloatArray
@@ -57,8 +57,8 @@ class RowsPlan:
         columns = columns_of(table)
         keep = uniform_of(columns[IDENTITY], self.salt) < share
         chosen = {name: values[keep] for name, values in columns.items()}
-        ratio_N = chosen[self.target.numerator].astype(np.float64) / chosen[self.target.denominator]
-        weight_N = np.ones(len(ratio_N)) if self.weight is None else chosen[self.weight]
+        target_N = self.target.transformed(self.target.value_of(chosen))
+        weight_N = np.ones(len(target_N)) if self.weight is None else chosen[self.weight]
         if (weight_N < 0).any():
             msg = (
                 f"{self.dataset / part.path}: {self.weight} is negative in {(weight_N < 0).sum()} "
@@ -66,7 +66,7 @@ class RowsPlan:
             )
             raise UserError(msg)
         x_NF = np.stack([chosen[name].astype(np.float32) for name in names], axis=1)
-        return TreeMatrix(x_NF, np.log10(ratio_N), weight_N.astype(np.float64))
+        return TreeMatrix(x_NF, target_N, weight_N.astype(np.float64))
 
     def gather(self, parts: Sequence[Part], share: float) -> TreeMatrix:
         """The chosen rows of some parts, one after the other.

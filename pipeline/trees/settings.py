@@ -27,7 +27,7 @@ class SearchSettings(Record):
 
 
 class BoostedTreesSettings(ModelSettings):
-    """Histogram gradient boosting (scikit-learn) of quantiles of log10 of the target.
+    """Histogram gradient boosting (scikit-learn) of quantiles of the transformed target.
 
     Where a setting has several values the search chooses one.
 

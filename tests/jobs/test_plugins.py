@@ -1,21 +1,14 @@
 """Another installed package adds a simulator, a family, a kind and a chapter; all take part."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from toy_package import calibrated_columns, topocal
 
-from pipeline.formats.calibrated_set import read_calibrated
 from pipeline.formats.manifest import read_manifest, read_part
 
-ROOT = Path(__file__).parents[2]
-PLUGIN = ROOT / "tests/support/toy_plugin"
 QUICK = {"epochs": 16, "batch_rows": 256, "optimizer": {"learning_rate": 1e-2, "milestones": [12]}}
 STUDY = {
     "name": "plugin",
@@ -46,42 +39,16 @@ STUDY = {
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder with the package as pip installs it."""
-    folder = tmp_path_factory.mktemp("site")
-    source = shutil.copytree(PLUGIN, folder / "source")
-    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target"]
-    subprocess.run([sys.executable, "-m", "pip", *words, folder / "lib", source], check=True)
-    return folder / "lib"
-
-
-def topocal(installed, *words):
-    path = os.pathsep.join([str(installed), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *map(str, words)],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def study(installed, tmp_path_factory):
+def study(toy_package, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     (folder / "study.json").write_text(json.dumps(STUDY))
-    done = topocal(installed, "run", folder / "study.json", "dask.workers=1")
+    done = topocal(toy_package, "run", folder / "study.json", "dask.workers=1")
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def columns_of(folder, name):
-    calibrated = read_calibrated(folder / "out/calibrated" / name)
-    parts = [folder / "out/calibrated" / name / part.path for part in calibrated.parts]
-    return {
-        key: np.concatenate([pq.read_table(part)[key].to_numpy() for part in parts])
-        for key in pq.read_schema(parts[0]).names
-    }
+    return calibrated_columns(folder / "out/calibrated" / name)
 
 
 def test_the_exact_density_of_the_simulator_is_the_limit(study):
@@ -107,14 +74,14 @@ def test_the_chapter_is_in_the_report(study):
     assert "2 features, as the toy counts them." in page
 
 
-def test_two_workers_write_the_same(installed, study, tmp_path):
+def test_two_workers_write_the_same(toy_package, study, tmp_path):
     """Clusters and calibrated sets; a file made again has another checksum."""
     two, again = tmp_path / "two", tmp_path / "again"
     shutil.copytree(study, two)
     shutil.rmtree(two / "out/calibrated")
     words = (study / "study.json", "dask.workers=2")
     for job, output in (("simulate", again), ("ingest", again), ("calibrate", two / "out")):
-        done = topocal(installed, job, *words, f"output={output}")
+        done = topocal(toy_package, job, *words, f"output={output}")
         assert done.returncode == 0, done.stderr
     manifest = read_manifest(study / "out/dataset")
     for part in manifest.parts_of("train"):

@@ -95,7 +95,7 @@ def test_card_describes_the_model(dataset, folder):
     assert [item.name for item in card.inputs] == ["sum", "depth", "angle"]
     assert card.input_ranges["depth"].maximum == manifest.statistics["depth"].maximum
     assert card.targets == (TARGET,)
-    assert card.target_ranges == {TARGET.name: manifest.log10_target_range()}
+    assert card.target_ranges == {TARGET.name: manifest.target_range()}
     assert BnnSettings.model_validate(card.settings) == SETTINGS
     assert (card.fingerprint, card.data_fingerprint) == ("abc", manifest.fingerprint)
     assert {"mixture", "mean", "central"} <= {output.name for output in card.outputs}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.export import mode
-from training.export.mode import linear_mode
+from training.export.mode import mode_within
 
 LN10 = math.log(10.0)
 RANGE = (-1.1, 1.6)
@@ -103,7 +103,7 @@ def around_a_bound(normal, shape):
 def test_mode_is_the_highest_of_all(kind, share_wrong):
     """And where it is not, the gap says by how much it can be missed."""
     parts = mixtures(kind)
-    found = linear_mode(*parts, SEARCH_RANGE)
+    found = mode_within(*parts, SEARCH_RANGE)
     assert found.gap_N.median() < 0.1
     wrong = 0
     for row, (log_r, gap) in enumerate(torch.stack(found, dim=1).double().numpy()):
@@ -123,7 +123,7 @@ def test_a_grid_too_coarse_for_the_peaks_says_so(monkeypatch):
     mean = torch.rand(20, 200, generator=generator) * 2.4 - 1.0
     log_variance = torch.full_like(mean, -11.0)
     log_weight = torch.log_softmax(torch.randn(mean.shape, generator=generator), dim=1)
-    found = linear_mode(mean, log_variance, log_weight, SEARCH_RANGE)
+    found = mode_within(mean, log_variance, log_weight, SEARCH_RANGE)
     parts = mean.double(), log_variance.double(), log_weight.double()
     missed = []
     for row, (log_r, gap) in enumerate(torch.stack(found, dim=1).double().numpy()):
@@ -136,15 +136,15 @@ def test_a_grid_too_coarse_for_the_peaks_says_so(monkeypatch):
 
 def test_one_gaussian_has_its_mode_below_its_mean():
     mean, log_variance = torch.tensor([[0.4]]), torch.tensor([[-3.0]])
-    found = linear_mode(mean, log_variance, torch.zeros(1, 1), SEARCH_RANGE).log10_N
+    found = mode_within(mean, log_variance, torch.zeros(1, 1), SEARCH_RANGE).l_N
     assert found.item() == pytest.approx(0.4 - LN10 * math.exp(-3.0), abs=1e-5)
 
 
 def test_mode_beyond_the_range_is_at_its_bound():
     log_variance, log_weight = torch.tensor([[-4.0]]), torch.zeros(1, 1)
     for mean, bound in ((5.0, RANGE[1]), (-5.0, RANGE[0])):
-        found = linear_mode(torch.tensor([[mean]]), log_variance, log_weight, SEARCH_RANGE)
-        assert found.log10_N.item() == pytest.approx(bound, abs=1e-5)
+        found = mode_within(torch.tensor([[mean]]), log_variance, log_weight, SEARCH_RANGE)
+        assert found.l_N.item() == pytest.approx(bound, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["at a bound", "outside", "samples"])
@@ -158,6 +158,6 @@ def test_rounding_between_coincident_points_loses_no_mode(kind, monkeypatch):
 
     monkeypatch.setattr(mode, "_rough_exponent", rounded)
     parts = mixtures(kind)
-    for row, log_r in enumerate(linear_mode(*parts, SEARCH_RANGE).log10_N.double().numpy()):
+    for row, log_r in enumerate(mode_within(*parts, SEARCH_RANGE).l_N.double().numpy()):
         _, height, log_density = brute_force(*(part[row].double().numpy() for part in parts))
         assert height - log_density(np.array([log_r]))[0] < 1e-4

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import ndtr
+from scipy.stats import truncnorm
 
-from training.export.moments import mass_between, moments_within, sigmas_within, upper_tail
+from training.export.moments import (
+    mass_between,
+    moments_of_l_within,
+    moments_within,
+    sigmas_within,
+    upper_tail,
+)
 
 LN10 = math.log(10.0)
 RANGE = (-1.1, 1.6)
@@ -55,6 +62,17 @@ def test_moments_equal_numerical_integration(centre_of_log_variance):
         first, second = integrated_moments(*parts, RANGE)
         assert average[0, row].item() == pytest.approx(first, rel=2e-5)
         assert math.sqrt(variance[0, row].item()) == pytest.approx(math.sqrt(second), rel=1e-4)
+
+
+def test_moments_of_l_are_those_of_cut_gaussians():
+    generator = torch.Generator().manual_seed(7)
+    mean, log_variance = (torch.randn(1, 60, 1, generator=generator) for _ in range(2))
+    found = moments_of_l_within(mean, log_variance, torch.zeros(1, 60, 1), SEARCH_RANGE)
+    for row in range(60):
+        m, s = mean[0, row, 0].item(), math.exp(0.5 * log_variance[0, row, 0].item())
+        cut = truncnorm((RANGE[0] - m) / s, (RANGE[1] - m) / s, loc=m, scale=s)
+        assert found[0][0, row].item() == pytest.approx(cut.mean(), abs=1e-5)
+        assert found[1][0, row].item() == pytest.approx(cut.var(), rel=1e-4)
 
 
 def test_narrow_component_has_the_width_of_a_lognormal():

@@ -171,7 +171,15 @@ def test_epochs_of_fixed_updates_pass_over_all_rows_in_turn(tmp_path, origin, ro
     """300 rows in epochs of so many: each row comes as often as each other, or once more."""
     make_subset(tmp_path / "set", origin, 0, 300)
     manifest = read_manifest(tmp_path / "set")
-    whole = open_split(tmp_path / "set", manifest, manifest.features, "train", None)
+    whole = open_split(
+        tmp_path / "set",
+        manifest,
+        manifest.features,
+        "train",
+        None,
+        labels=None,
+        targets=manifest.every_target,
+    )
     passes = Passes(whole, rows)
     seen = torch.zeros(300)
     for epoch in range(7):

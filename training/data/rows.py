@@ -21,7 +21,7 @@ SLAB_ROWS = 65_536  # of the rows that a reader gets at a time
 
 
 class Chunk(NamedTuple):
-    """Room for the rows of some steps: features, log10 of the target, weights or ones."""
+    """Room for the rows of some steps: features, scaled targets, weights or ones."""
 
     x_NF: Tensor
     target_N: Tensor
@@ -34,7 +34,7 @@ class TrainingRows:
 
     Attributes:
         x_NF: Scaled features.
-        target_N: log10 of the target.
+        target_N: The scaled target; several as [N, T].
         weight_N: Weights with mean 1; None where every row counts the same.
     """
 
@@ -49,6 +49,11 @@ class TrainingRows:
     def num_features(self) -> int:
         """Number F of features of a row."""
         return self.x_NF.shape[1]
+
+    @property
+    def num_targets(self) -> int:
+        """Number T of targets of a row."""
+        return 1 if self.target_N.ndim == 1 else self.target_N.shape[1]
 
     def to(self, device: torch.device) -> "TrainingRows":
         """The same rows on a device."""
@@ -95,6 +100,11 @@ class RowSource(Protocol):
         """Number F of features of a row."""
         ...
 
+    @property
+    def num_targets(self) -> int:
+        """Number T of targets of a row."""
+        ...
+
     def to(self, device: torch.device) -> "RowSource":
         """The same rows, given out on a device."""
         ...
@@ -133,6 +143,11 @@ class Passes:
     def num_features(self) -> int:
         """Number F of features of a row."""
         return self.source.num_features
+
+    @property
+    def num_targets(self) -> int:
+        """Number T of targets of a row."""
+        return self.source.num_targets
 
     def to(self, device: torch.device) -> "Passes":
         """The same rows, given out on a device."""

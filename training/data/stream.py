@@ -37,7 +37,7 @@ class Recipe:
     Attributes:
         dataset: Its folder.
         scalings: Of the features.
-        target: Column of the target.
+        targets: How what is predicted is scaled; empty with labels.
         weights: Columns whose product is the weight of a row.
         labels: The folder and, by the paths of the dataset's parts, the parts of labels that take
             the place of the target; None to predict the target.
@@ -45,7 +45,7 @@ class Recipe:
 
     dataset: Path
     scalings: tuple[Scaling, ...]
-    target: str
+    targets: tuple[Scaling, ...]
     weights: tuple[str, ...]
     labels: tuple[Path, Mapping[str, Part]] | None = None
 
@@ -57,18 +57,20 @@ class Recipe:
     @property
     def columns(self) -> list[str]:
         """The names of all columns that are read from a part."""
-        target = [] if self.labels else [self.target]
-        return list(dict.fromkeys([*self.features, *target, *self.weights]))
+        targets = [target.name for target in self.targets]
+        return list(dict.fromkeys([*self.features, *targets, *self.weights]))
 
     @property
     def bytes_per_row(self) -> int:
-        """Of the features, the target and the weight."""
-        return 4 * (len(self.scalings) + 2)
+        """Of the features, the targets and the weight."""
+        return 4 * (len(self.scalings) + max(len(self.targets), 1) + 1)
 
     def convert(
         self, table: pa.Table, path: str, first: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scaled features, log10 of the target or the labels, and weights of a table.
+        """Scaled features and targets or the labels, and weights of a table.
+
+        Targets are [N], several [N, T].
 
         Args:
             table: Of the columns.
@@ -81,8 +83,10 @@ class Recipe:
         columns = columns_of(table)
         with np.errstate(divide="ignore", invalid="ignore"):  # reported below, with the name
             x_NF = scale({name: columns[name] for name in self.features}, self.scalings)
-            target_N = self._target_of(columns, path, first)
-        for name, values in [*zip(self.features, x_NF.T, strict=True), (self.target, target_N)]:
+            target_N = self._targets_of(columns, path, first)
+        names = [target.name for target in self.targets] or [LABEL]
+        named = zip(names, target_N.reshape(len(target_N), -1).T, strict=True)
+        for name, values in [*zip(self.features, x_NF.T, strict=True), *named]:
             if not np.isfinite(values).all():
                 bad = int(np.flatnonzero(~np.isfinite(values))[0])
                 msg = (
@@ -92,9 +96,10 @@ class Recipe:
                 raise UserError(msg)
         return x_NF, target_N, self.weight_of(table)
 
-    def _target_of(self, columns: Mapping[str, np.ndarray], path: str, first: int) -> np.ndarray:
+    def _targets_of(self, columns: Mapping[str, np.ndarray], path: str, first: int) -> np.ndarray:
         if self.labels is None:
-            return np.log10(columns[self.target].astype(np.float64)).astype(np.float32)
+            target_NT = scale(columns, self.targets)
+            return target_NT if len(self.targets) > 1 else target_NT[:, 0]
         folder, parts = self.labels
         label_N: np.ndarray = read_part(folder, parts[path], [LABEL])[LABEL].to_numpy()
         return label_N[first : first + len(columns[self.features[0]])]
@@ -147,6 +152,11 @@ class StreamedRows:
         """Number F of features of a row."""
         return len(self.recipe.scalings)
 
+    @property
+    def num_targets(self) -> int:
+        """Number T of targets of a row."""
+        return max(len(self.recipe.targets), 1)
+
     def to(self, device: torch.device) -> "StreamedRows":
         """The same rows, given out on a device."""
         return replace(self, device=device)
@@ -180,7 +190,8 @@ class StreamedRows:
     def _read(self, groups: Sequence[RowGroup]) -> TrainingRows:
         num_rows = sum(group.rows for group in groups)
         x_NF = np.empty((num_rows, self.num_features), dtype=np.float32)
-        target_N, weight_N = np.empty(num_rows, np.float32), np.empty(num_rows, np.float32)
+        target_N = empty_targets(num_rows, self.num_targets)
+        weight_N = np.empty(num_rows, np.float32)
         first = 0
         for group in groups:
             rows = slice(first, first + group.rows)
@@ -227,6 +238,11 @@ class _ShuffledSampler:
         chunk.x_NF[to].copy_(self.rows.x_NF[index])
         chunk.target_N[to].copy_(self.rows.target_N[index])
         chunk.weight_N[to].copy_(self.rows.weight_N[index])
+
+
+def empty_targets(num_rows: int, num_targets: int) -> np.ndarray:
+    """Room for the targets of some rows, [N], or [N, T] of several."""
+    return np.empty(num_rows if num_targets == 1 else (num_rows, num_targets), np.float32)
 
 
 def open_stream(recipe: Recipe, parts: Sequence[Part], memory_mib: float) -> StreamedRows:

@@ -11,18 +11,24 @@ import numpy as np
 import torch
 
 from pipeline.formats.calibrated_set import LABEL, read_labels
-from pipeline.formats.columns import Feature
+from pipeline.formats.columns import Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import (
+    SPLITS,
     DatasetManifest,
     Split,
     read_manifest,
     read_part,
     select_features,
 )
-from pipeline.formats.transforms import Scaling, scaling_of
+from pipeline.formats.transforms import Scaling, scaling_of, target_scaling
 from training.data.rows import RowSource, TrainingRows
-from training.data.stream import Recipe, open_stream, require_positive_mean
+from training.data.stream import (
+    Recipe,
+    empty_targets,
+    open_stream,
+    require_positive_mean,
+)
 
 ORDER_BYTES = 8  # of a row's place in the order of an epoch
 
@@ -34,7 +40,7 @@ class TrainingData:
     Attributes:
         train: Training rows.
         validation: Validation rows.
-        columns: Names of the features, then of the target.
+        columns: Names of the features, then of the targets.
     """
 
     train: RowSource
@@ -56,6 +62,7 @@ def read_training_data(
     names: Sequence[str] | None,
     memory_mib: float | None = None,
     labels: Path | None = None,
+    targets: Sequence[str] | None = None,
 ) -> TrainingData:
     """The training and validation rows of a dataset.
 
@@ -63,31 +70,33 @@ def read_training_data(
         dataset: The folder of the manifest.
         names: The features wanted; all if None.
         memory_mib: What a worker may use for rows; they are streamed if they need more.
-        labels: The folder of labels that are to be predicted; None for the dataset's target.
+        labels: The folder of labels that are to be predicted; None for targets of the dataset.
+        targets: Names of the targets that are predicted; None for the only one.
 
     Raises:
-        UserError: The dataset has no target or no rows, or a row cannot be trained on.
+        UserError: The dataset has not these targets or no rows, or a row cannot be trained on.
     """
     manifest = read_manifest(dataset)
     features = select_features(manifest, names)
-    return TrainingData(
-        train=open_split(dataset, manifest, features, "train", memory_mib, labels),
-        validation=open_split(dataset, manifest, features, "validation", memory_mib, labels),
-        columns=(*(feature.name for feature in features), _target_name(manifest, labels)),
+    chosen = () if labels is not None else manifest.select_targets(targets)
+    train, validation = (
+        open_split(dataset, manifest, features, split, memory_mib, labels=labels, targets=chosen)
+        for split in SPLITS[:2]
     )
+    predicted = [target.name for target in chosen] or [LABEL]
+    columns = (*(feature.name for feature in features), *predicted)
+    return TrainingData(train, validation, columns)
 
 
-def _target_name(manifest: DatasetManifest, labels: Path | None) -> str:
-    return manifest.require_target().name if labels is None else LABEL
-
-
-def open_split(
+def open_split(  # noqa: PLR0913 - what rows are made of
     dataset: Path,
     manifest: DatasetManifest,
     features: Sequence[Feature],
     split: Split,
     memory_mib: float | None,
-    labels: Path | None = None,
+    *,
+    labels: Path | None,
+    targets: Sequence[Target],
 ) -> RowSource:
     """The rows of one split, scaled: in memory if those of training and validation fit.
 
@@ -97,12 +106,13 @@ def open_split(
         features: Inputs of the network.
         split: Which rows.
         memory_mib: What a worker may use for rows; None if there is no limit.
-        labels: The folder of labels that are to be predicted; None for the dataset's target.
+        labels: The folder of labels that are to be predicted; None for targets.
+        targets: That are predicted; empty with labels.
 
     Raises:
-        UserError: The dataset has no target or the split no rows, or a row cannot be trained on.
+        UserError: The split has no rows, or a row cannot be trained on.
     """
-    recipe = _recipe_of(dataset, manifest, features, labels)
+    recipe = _recipe_of(dataset, manifest, features, labels, targets)
     if manifest.rows_of(split) == 0:
         msg = f"{dataset}: no rows in the {split} split; give it a larger fraction or more inputs"
         raise UserError(msg)
@@ -114,7 +124,11 @@ def open_split(
 
 
 def _recipe_of(
-    dataset: Path, manifest: DatasetManifest, features: Sequence[Feature], labels: Path | None
+    dataset: Path,
+    manifest: DatasetManifest,
+    features: Sequence[Feature],
+    labels: Path | None,
+    targets: Sequence[Target],
 ) -> Recipe:
     beside = None
     if labels is not None:
@@ -126,7 +140,9 @@ def _recipe_of(
     return Recipe(
         dataset=dataset,
         scalings=scalings_of(manifest, features),
-        target=_target_name(manifest, labels),
+        targets=tuple(
+            target_scaling(target, manifest.statistics[target.name]) for target in targets
+        ),
         labels=beside,
         weights=tuple(column.name for column in manifest.columns if column.role == "weight"),
     )
@@ -135,7 +151,7 @@ def _recipe_of(
 def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> TrainingRows:
     num_rows = manifest.rows_of(split)
     x_NF = np.empty((num_rows, len(recipe.scalings)), dtype=np.float32)
-    target_N = np.empty(num_rows, dtype=np.float32)
+    target_N = empty_targets(num_rows, max(len(recipe.targets), 1))
     weight_N = np.ones(num_rows, dtype=np.float64)
     first = 0
     for part in manifest.parts_of(split):

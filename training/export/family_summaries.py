@@ -25,6 +25,10 @@ PARTS = ("outputs",)
 class FamilySummaries(nn.Module):
     """Outputs of all networks to the parameters of their densities and to what these say of R.
 
+    Args:
+        family: Of the densities.
+        transform: Of the target R: l is "log10" of it, or R itself ("identity").
+
     Attributes:
         parts: Names of what the outputs [S, P, N] are split into.
         outputs: Names of what is returned.
@@ -33,9 +37,9 @@ class FamilySummaries(nn.Module):
     parts = PARTS
     outputs = ("parameters", "mean", "sigma_syst", "sigma_stat", "central")
 
-    def __init__(self, family: str) -> None:
+    def __init__(self, family: str, transform: str = "log10") -> None:
         super().__init__()
-        self.family = FAMILIES[family]
+        self.family, self.is_log = FAMILIES[family], transform == "log10"
         self.log_density = self.family.load("log_density")
 
     def split(self, outputs_SPN: Tensor) -> tuple[Tensor, ...]:
@@ -55,7 +59,7 @@ class FamilySummaries(nn.Module):
         Args:
             outputs_SPN: Of the networks.
             log_variance_bounds: [2], limits of the log variances.
-            search_range: [2], bounds of log10 R for moments and mode.
+            search_range: [2], bounds of l for moments and mode.
         """
         parameters_SNP = outputs_SPN.mT
         low, high = search_range[0], search_range[1]
@@ -67,13 +71,14 @@ class FamilySummaries(nn.Module):
         highest_SN1 = log_SNG.amax(dim=2, keepdim=True)
         p_SNG = torch.exp(log_SNG - highest_SN1) * weight_G
         p_SNG = p_SNG / p_SNG.sum(dim=2, keepdim=True)
-        value_G = torch.exp(l_G * LN10)
+        value_G = torch.exp(l_G * LN10) if self.is_log else l_G
         mean_SN = (p_SNG * value_G).sum(dim=2)
         variance_SN = (p_SNG * (value_G - mean_SN.unsqueeze(2)) ** 2).sum(dim=2)
         mean_N, syst_N, stat_N = over_networks(mean_SN, variance_SN)
-        tilted_NG = torch.logsumexp(log_SNG, dim=0) - LN10 * l_G
-        log10_N = _highest(tilted_NG, l_G, step)
-        central_N = torch.where(torch.isnan(mean_N), mean_N, torch.exp(log10_N * LN10))
+        tilted_NG = torch.logsumexp(log_SNG, dim=0) - (LN10 if self.is_log else 0.0) * l_G
+        mode_N = _highest(tilted_NG, l_G, step)
+        value_N = torch.exp(mode_N * LN10) if self.is_log else mode_N
+        central_N = torch.where(torch.isnan(mean_N), mean_N, value_N)
         return parameters_SNP, mean_N, syst_N, stat_N, central_N
 
     def export(self, path: Path) -> None:

@@ -34,6 +34,7 @@ class Finished:
         checkpoint: The last one.
         seed: Of the training.
         validation: The validation rows.
+        number: Of the manifest's target among those that the networks predict.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Finished:
     checkpoint: Checkpoint
     seed: int
     validation: RowSource
+    number: int = 0
 
     @property
     def scalings(self) -> tuple[Scaling, ...]:

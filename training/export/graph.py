@@ -27,13 +27,15 @@ class OutputHead:
 
     Attributes:
         log_variance_bounds: Limits of the densities' logs of variances.
-        search_range: Bounds of log10 of the target for modes and moments.
+        search_range: Bounds of the transformed target for modes and moments.
         family: Of the densities.
+        transform: Of the target.
     """
 
     log_variance_bounds: tuple[float, float]
     search_range: tuple[float, float]
     family: str = GAUSSIAN_MIXTURE.name
+    transform: str = "log10"
 
 
 class ScaledModule(nn.Module):
@@ -41,9 +43,11 @@ class ScaledModule(nn.Module):
 
     Attributes:
         outputs: Names of what it returns, in order.
+        transform: Of the target.
     """
 
     outputs: tuple[str, ...]
+    transform: str = "log10"
     shift_F: Tensor
     factor_F: Tensor
     is_log_F: Tensor
@@ -79,7 +83,7 @@ class SampledNetworks(ScaledModule):
         density: OutputHead,
     ) -> None:
         super().__init__(scalings)
-        self.density = density
+        self.density, self.transform = density, density.transform
         self.weights = nn.ParameterList(
             layer.weight_OF for layers in weight_sets for layer in layers
         )
@@ -88,7 +92,11 @@ class SampledNetworks(ScaledModule):
         for name in LIMITS:
             self.register_buffer(name, torch.tensor(getattr(density, name), dtype=torch.float32))
         is_mixture = density.family == GAUSSIAN_MIXTURE.name
-        self.summaries = Summaries() if is_mixture else FamilySummaries(density.family)
+        self.summaries = (
+            Summaries(density.transform)
+            if is_mixture
+            else FamilySummaries(density.family, density.transform)
+        )
         self.outputs = (NETWORKS_OUTPUT, *self.summaries.outputs)
         self.requires_grad_(requires_grad=False)
 

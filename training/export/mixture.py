@@ -18,7 +18,7 @@ from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
 from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest, select_features
 from pipeline.formats.seeds import derive_seed
-from pipeline.formats.transforms import Scaling
+from pipeline.formats.transforms import Scaling, target_scaling
 from training.checkpoint import Checkpoint
 from training.data.rows import RowSource
 from training.data.training_data import scalings_of
@@ -102,8 +102,9 @@ def _export(
 ) -> Exported:
     """Write the networks and describe them; `weights` are all there are, by name."""
     manifest, folder = finished.manifest, finished.folder
+    weight_sets = [_of_target(layers, settings, finished.number) for layers in weight_sets]
     model = _model_of(manifest, finished.scalings, weight_sets, settings)
-    scores = _scores_of(model, finished.validation)
+    scores = _scores_of(model, finished.validation, _scaling_of(manifest))
     with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as networks:
         write_networks(model, temporary)
         checks = _check(finished, model, temporary)
@@ -119,10 +120,21 @@ def _export(
             "checks": checks,
             "num_networks": settings.num_networks,
             "num_components": settings.components,
-            "log_variance_bounds": settings.log_variance_bounds,
+            "log_variance_bounds": model.density.log_variance_bounds,
             "outputs": _outputs_of(target, settings, model.summaries.outputs),
         },
     )
+
+
+def _of_target(
+    layers: list[FixedLayer], settings: DensitySettings, number: int
+) -> list[FixedLayer]:
+    """A network's layers with the outputs for one of its targets alone."""
+    if settings.num_targets == 1:
+        return layers
+    *hidden, last = layers
+    parts = [each.chunk(settings.num_targets)[number].contiguous() for each in last]
+    return [*hidden, FixedLayer(*parts)]
 
 
 def _check(finished: Finished, model: SampledNetworks, path: Path) -> dict[str, float]:
@@ -190,21 +202,51 @@ def _model_of(
     weight_sets: Sequence[Sequence[FixedLayer]],
     settings: DensitySettings,
 ) -> SampledNetworks:
-    low, high = manifest.log10_target_range()
-    reach = (low - SEARCH_MARGIN, high + SEARCH_MARGIN)
-    density = OutputHead(settings.log_variance_bounds, reach, settings.family)
+    low, high = manifest.target_range()
+    scaling, family = _scaling_of(manifest), FAMILIES[settings.family]
+    spread = 2.0 * math.log(scaling.factor)
+    bounds = (settings.log_variance_bounds[0] + spread, settings.log_variance_bounds[1] + spread)
+    density = OutputHead(
+        log_variance_bounds=bounds,
+        search_range=(low - SEARCH_MARGIN, high + SEARCH_MARGIN),
+        family=settings.family,
+        transform=manifest.require_target().transform,
+    )
+    if (scaling.shift, scaling.factor) != (0.0, 1.0):
+        affine = family.affine(scaling.shift, scaling.factor)
+        weight_sets = [_restored(layers, affine) for layers in weight_sets]
     return SampledNetworks(scalings, weight_sets, density).eval()
 
 
+def _scaling_of(manifest: DatasetManifest) -> Scaling:
+    """How the target was scaled for training."""
+    target = manifest.require_target()
+    return target_scaling(target, manifest.statistics[target.name])
+
+
+def _restored(
+    layers: Sequence[FixedLayer], affine: Sequence[tuple[float, float]]
+) -> list[FixedLayer]:
+    """A network whose outputs are the parameters of the target's density before it was scaled."""
+    *hidden, last = layers
+    blocks = zip(
+        affine, last.weight_OF.chunk(len(affine)), last.bias_O.chunk(len(affine)), strict=True
+    )
+    parts = [(weight * factor, bias * factor + shift) for (factor, shift), weight, bias in blocks]
+    weights, biases = (torch.cat(each) for each in zip(*parts, strict=True))
+    return [*hidden, FixedLayer(weights, biases)]
+
+
 @torch.no_grad()
-def _scores_of(model: SampledNetworks, rows: RowSource) -> dict[str, float]:
+def _scores_of(model: SampledNetworks, rows: RowSource, scaling: Scaling) -> dict[str, float]:
     """Validation NLL of the averaged density and the mean NLL of its single networks."""
     log_density = FAMILIES[model.density.family].load("log_density")
     averaged, single = 0.0, 0.0
     pieces = (slab.pieces(SLAB_ROWS) for slab in rows.slabs(0, 1))
     for slab in itertools.chain.from_iterable(pieces):
         density_SNP = model.densities_of_scaled(slab.x_NF)
-        target_SN = slab.target_N.expand(len(density_SNP), -1)
+        target_N = slab.target_N * scaling.factor + scaling.shift
+        target_SN = target_N.expand(len(density_SNP), -1)
         log_p_SN = log_density(density_SNP, target_SN, model.density.log_variance_bounds).double()
         log_p_N = torch.logsumexp(log_p_SN, dim=0) - math.log(len(log_p_SN))
         weight_N = torch.ones(len(slab)) if slab.weight_N is None else slab.weight_N
@@ -221,7 +263,7 @@ def _outputs_of(
 ) -> tuple[Output, ...]:
     """What the file gives: the densities, then what is read off them."""
     name, unit = target.name, target.unit
-    within = f"within the training range of log10 {name} and {SEARCH_MARGIN} on either side"
+    within = f"within the training range of {target.space} and {SEARCH_MARGIN} on either side"
     described = {
         "mean": f"mean of {name} over networks and density, {within}",
         "sigma_syst": f"root of the networks' mean variance of {name}, {within} (Eq. 41)",
@@ -251,17 +293,17 @@ def _density_output(name: str, target: Target, settings: DensitySettings) -> Out
     if settings.family == GAUSSIAN_MIXTURE.name:
         words = (
             f"{count} means, {count} natural logs of the variance and {count} natural logs of the "
-            f"weight of each network's Gaussian mixture in log10 {target.name}"
+            f"weight of each network's Gaussian mixture in {target.space}"
         )
         return Output(
             name=name,
-            unit=f"log10({target.unit})",
+            unit=target.space_unit,
             shape="[network, row, 3 x components]",
             description=words,
         )
     words = (
-        f"{', '.join(family.parameters)} of each network's {family.name} density in log10 "
-        f"{target.name}, logs of variances before their limits"
+        f"{', '.join(family.parameters)} of each network's {family.name} density in "
+        f"{target.space}, logs of variances before their limits"
     )
-    shape = f"[network, row, {settings.num_outputs}]"
-    return Output(name=name, unit=f"log10({target.unit})", shape=shape, description=words)
+    shape = f"[network, row, {settings.target_outputs}]"
+    return Output(name=name, unit=target.space_unit, shape=shape, description=words)

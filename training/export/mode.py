@@ -1,10 +1,11 @@
-"""The most probable R of an averaged Gaussian mixture in l = log10 R, by fixed iterations.
+"""The most probable value of an averaged Gaussian mixture in l, by fixed iterations.
 
-The mode of the density of R maximises p(l) 10^(-l). Up to a factor this is again a mixture, the
-tilted one: centres m - L s^2, log weights log a - L m + (L s)^2 / 2, the same s, L = ln 10. The
-search looks at a grid over the hull of its centres and at its highest peaks, keeps the highest
-local maxima and refines each by Newton steps that a bracket guards. No loop depends on the data,
-so the same code is the ONNX graph. Written with operations that ONNX has.
+The mode of the density of R = 10^l maximises p(l) 10^(-l). Up to a factor this is again a mixture,
+the tilted one: centres m - L s^2, log weights log a - L m + (L s)^2 / 2, the same s, L = ln 10. A
+target that is l itself has L = 0. The search looks at a grid over the hull of its centres and at
+its highest peaks, keeps the highest local maxima and refines each by Newton steps that a bracket
+guards. No loop depends on the data, so the same code is the ONNX graph. Written with operations
+that ONNX has.
 
 Fixed operations cannot find the highest of any number of peaks, so the search says how far it can
 have missed. Between two points of the grid, w apart, two bounds hold. No component is higher than
@@ -58,26 +59,31 @@ class Tilted(NamedTuple):
 class Mode(NamedTuple):
     """The mode of N rows.
 
-    `log10_N` is log10 of its R; `gap_N` bounds how much higher than there the natural log of the
+    `l_N` is its l; `gap_N` bounds how much higher than there the natural log of the
     density can be anywhere in the range.
     """
 
-    log10_N: Tensor
+    l_N: Tensor
     gap_N: Tensor
 
 
-def linear_mode(
-    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
+def mode_within(
+    mean: Tensor,
+    log_variance: Tensor,
+    log_weight: Tensor,
+    search_range: Tensor,
+    tilt: float = LN10,
 ) -> Mode:
-    """The most probable R of the average of all networks.
+    """The most probable value of the average of all networks.
 
     Args:
-        mean: Component centres [N, M] in log10 R.
+        mean: Component centres [N, M] in l.
         log_variance: Natural log of their variances.
         log_weight: Natural log of their weights.
-        search_range: [2], bounds of log10 R, within which the mode is searched.
+        search_range: [2], bounds of l, within which the mode is searched.
+        tilt: L; ln 10 for the mode of R, 0 for that of l.
     """
-    tilted = _tilt(mean, log_variance, log_weight, search_range)
+    tilted = _tilt((mean, log_variance, log_weight), search_range, tilt)
     points = _points(tilted, torch.exp(0.5 * log_variance), search_range)
     term = torch.exp(_rough_exponent(tilted, points))
     value = term.sum(dim=2)
@@ -133,10 +139,11 @@ def _gap(tilted: Tilted, points: Tensor, density: tuple[Tensor, Tensor], reached
     return (torch.log(bound) - torch.log(reached)).clamp(min=0.0)
 
 
-def _tilt(mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor) -> Tilted:
+def _tilt(mixture: tuple[Tensor, Tensor, Tensor], search_range: Tensor, tilt: float) -> Tilted:
+    mean, log_variance, log_weight = mixture
     variance = torch.exp(log_variance)
-    centre = mean - LN10 * variance
-    log_height = log_weight - LN10 * mean + 0.5 * LN10**2 * variance - 0.5 * log_variance
+    centre = mean - tilt * variance
+    log_height = log_weight - tilt * mean + 0.5 * tilt**2 * variance - 0.5 * log_variance
     half_precision = 0.5 * torch.exp(-log_variance)
     inside = torch.clamp(centre, search_range[0], search_range[1])
     offset = inside - centre

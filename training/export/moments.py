@@ -1,4 +1,4 @@
-"""Mean and variance of R for a Gaussian mixture in l = log10 R, within a range of l.
+"""Mean and variance of R = 10^l, or of l, for a Gaussian mixture in l within a range of l.
 
 Closed form with tails that keep their relative precision in float32 (arXiv 2412.04370, Eqs. 40
 to 42 in R): the j-th moment of a component (m, s) is exp(j m L + (j s L)^2 / 2) times the mass of
@@ -87,6 +87,36 @@ def moments_within(
     # E2 / E0 - (E1 / E0)^2 without the difference of two numbers near 1 for a narrow component
     spread = scale * scale * (_expm1(tilt * tilt) * second + (second - first * first))
     spread = torch.where(is_inside, spread.clamp(min=0.0), torch.zeros_like(spread))
+    return _of_components(log_weight, mass, centre, spread)
+
+
+def moments_of_l_within(
+    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `moments_within`, of l itself.
+
+    A Gaussian cut to [a, b] in widths has the mean (f(a) - f(b)) / M and the second moment
+    1 + (a f(a) - b f(b)) / M, with f the standard normal density and M its mass between.
+    """
+    sigma = torch.exp(0.5 * log_variance)
+    low, high = ((bound - mean) / sigma for bound in (search_range[0], search_range[1]))
+    mass = mass_between(low, high)
+    is_inside = mass > SMALLEST_MASS
+    safe_mass = torch.where(is_inside, mass, torch.ones_like(mass))
+    below, above = (torch.exp(-0.5 * z * z) * math.sqrt(0.5 / math.pi) for z in (low, high))
+    first = (below - above) / safe_mass
+    second = 1.0 + (low * below - high * above) / safe_mass
+    point = torch.clamp(mean, search_range[0], search_range[1])
+    centre = torch.where(is_inside, mean + sigma * first, point)
+    spread = sigma * sigma * (second - first * first)
+    spread = torch.where(is_inside, spread.clamp(min=0.0), torch.zeros_like(spread))
+    return _of_components(log_weight, mass, centre, spread)
+
+
+def _of_components(
+    log_weight: Tensor, mass: Tensor, centre: Tensor, spread: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each network's density from those of its components, [S, N]."""
     # a clamp: the exporter takes an addition of so little for one of nothing and drops it
     share = torch.exp(log_weight) * mass.clamp(min=OUTSIDE_WEIGHT)
     share = share / share.sum(dim=-1, keepdim=True)
@@ -96,14 +126,20 @@ def moments_within(
 
 
 def sigmas_within(
-    mean: Tensor, log_variance: Tensor, log_weight: Tensor, search_range: Tensor
+    mean: Tensor,
+    log_variance: Tensor,
+    log_weight: Tensor,
+    search_range: Tensor,
+    *,
+    is_log: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, sigma_syst and sigma_stat of R, each [N] (Eqs. 40 to 42).
+    """Mean, sigma_syst and sigma_stat of R, or of l if it is no logarithm, each [N].
 
     sigma_syst^2 is the mean over the networks of their variance, sigma_stat^2 the variance of
-    their means, divided by S.
+    their means, divided by S (Eqs. 40 to 42).
     """
-    return over_networks(*moments_within(mean, log_variance, log_weight, search_range))
+    moments = moments_within if is_log else moments_of_l_within
+    return over_networks(*moments(mean, log_variance, log_weight, search_range))
 
 
 def over_networks(average_SN: Tensor, variance_SN: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,7 @@ from training.export.torch_onnx import export_onnx, quiet
 
 EXAMPLE_ROWS = 3  # more than one, so that the exporter does not take the axis for a constant
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-SHIFTED = 0.01  # in log10 of the target, where a file says nothing of how sure it is
+SHIFTED = 0.01  # in l, where a file says nothing of how sure it is
 UNPROVEN = 0.1  # a central value whose gap is larger may be at the wrong one of several peaks
 
 
@@ -89,10 +89,10 @@ def check_onnx(path: Path, model: ScaledModule, features_NF: Tensor) -> float:
     if "central" not in found:
         return 0.0
     if "central_gap" not in found:
-        shift_N = np.log10(found["central"] / expected["central"].numpy())
-        return float((~(np.abs(shift_N) <= SHIFTED)).mean())
+        here, there = (_l_of(model, torch.as_tensor(each["central"])) for each in (found, expected))
+        return float((~((here - there).abs() <= SHIFTED)).double().mean())
     here, there = (
-        _log_density(expected["mixture"], torch.as_tensor(value["central"]))
+        _log_density(model, expected["mixture"], torch.as_tensor(value["central"]))
         for value in (found, expected)
     )
     gap_N = torch.maximum(torch.as_tensor(found["central_gap"]).double(), there - here)
@@ -109,10 +109,16 @@ def _allowed(name: str, expected: Mapping[str, Tensor]) -> NDArray[np.float32]:
     return RELATIVE * values + ABSOLUTE * means
 
 
-def _log_density(mixture_SNK: Tensor, value_N: Tensor) -> Tensor:
-    """Log of the averaged density of R at a value, up to a constant, [N]."""
+def _l_of(model: ScaledModule, value_N: Tensor) -> Tensor:
+    """The transformed target at some of its values, [N]."""
+    return torch.log(value_N.double()) / LN10 if model.transform == "log10" else value_N.double()
+
+
+def _log_density(model: ScaledModule, mixture_SNK: Tensor, value_N: Tensor) -> Tensor:
+    """Log of the averaged density of the target at a value, up to a constant, [N]."""
     mean, log_variance, log_weight = mixture_SNK.double().chunk(3, dim=-1)
-    l_N = torch.log(value_N.double()) / LN10
+    l_N = _l_of(model, value_N)
     square = (l_N[:, None] - mean) ** 2 * torch.exp(-log_variance)
     log_p_SN = torch.logsumexp(log_weight - 0.5 * (square + log_variance), dim=-1)
-    return torch.logsumexp(log_p_SN, dim=0) - math.log(10.0) * l_N
+    log_p_N = torch.logsumexp(log_p_SN, dim=0)
+    return log_p_N - math.log(10.0) * l_N if model.transform == "log10" else log_p_N

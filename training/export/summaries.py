@@ -1,8 +1,8 @@
 """What is read off the networks' outputs, as one module and as the ONNX graph made from it.
 
 The graph depends on no weight, and its numbers of networks, components and rows are free: it is
-exported once and kept as `summaries.onnx` beside this file, since torch takes half a minute for its
-thousand operations. What changes this module, or what it calls, writes the file anew:
+exported once for each transform of targets and kept beside this file, since torch takes half a
+minute for its thousand operations. What changes this module, or what it calls, writes both anew:
 
     python -m training.export.summaries
 
@@ -16,17 +16,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.export.mode import LN10, linear_mode
+from training.export.mode import LN10, mode_within
 from training.export.moments import sigmas_within
 from training.export.torch_onnx import export_onnx
 
-FILE = Path(__file__).with_name("summaries.onnx")
+FILES = {
+    "log10": Path(__file__).with_name("summaries.onnx"),
+    "identity": Path(__file__).with_name("summaries_identity.onnx"),
+}
 PARTS = ("means", "log_variances", "logits")
 LIMITS = ("log_variance_bounds", "search_range")
 
 
 class Summaries(nn.Module):
-    """Outputs of all networks to their mixtures and to what these say of R.
+    """Outputs of all networks to their mixtures in l and to what these say of the target.
+
+    Args:
+        transform: Of the target R: l is "log10" of it, or R itself ("identity").
 
     Attributes:
         parts: Names of what the outputs [S, P, N] are split into.
@@ -35,6 +41,10 @@ class Summaries(nn.Module):
 
     parts = PARTS
     outputs = ("mixture", "mean", "sigma_syst", "sigma_stat", "central", "central_gap")
+
+    def __init__(self, transform: str = "log10") -> None:
+        super().__init__()
+        self.transform = transform
 
     def split(self, outputs_SPN: Tensor) -> tuple[Tensor, ...]:
         """Means, log variances and logits, each [S, K, N]."""
@@ -48,7 +58,7 @@ class Summaries(nn.Module):
 
     def export(self, path: Path) -> None:
         """Write the graph, which has been made before."""
-        shutil.copyfile(FILE, path)
+        shutil.copyfile(FILES[self.transform], path)
 
     def forward(
         self,
@@ -63,19 +73,22 @@ class Summaries(nn.Module):
         All of a row are NaN where an output of a network is.
 
         Args:
-            mean_SKN: Centres of the components in log10 R.
+            mean_SKN: Centres of the components in l.
             log_variance_SKN: Natural log of their variances, before the limits.
             logit_SKN: Logits of their weights.
             log_variance_bounds: [2], limits of the log variances.
-            search_range: [2], bounds of log10 R for moments and mode.
+            search_range: [2], bounds of l for moments and mode.
         """
         parts = mixture_of(mean_SKN, log_variance_SKN, logit_SKN, log_variance_bounds)
-        mean_N, syst_N, stat_N = sigmas_within(*parts, search_range)
+        is_log = self.transform == "log10"
+        mean_N, syst_N, stat_N = sigmas_within(*parts, search_range, is_log=is_log)
         mean, log_variance, log_weight = (_all_components(part) for part in parts)
-        mode = linear_mode(mean, log_variance, log_weight, search_range)
+        tilt = LN10 if is_log else 0.0
+        mode = mode_within(mean, log_variance, log_weight, search_range, tilt)
         # a search ends somewhere, also where there is no density
         is_nan_N = torch.isnan(mean_N)
-        central_N = torch.where(is_nan_N, mean_N, torch.exp(mode.log10_N * LN10))
+        value_N = torch.exp(mode.l_N * LN10) if is_log else mode.l_N
+        central_N = torch.where(is_nan_N, mean_N, value_N)
         gap_N = torch.where(is_nan_N, mean_N, mode.gap_N)
         return torch.cat(parts, dim=-1), mean_N, syst_N, stat_N, central_N, gap_N
 
@@ -90,14 +103,14 @@ def mixture_of(
     return mean_SKN.mT, clamped_SKN.mT, log_weight_SKN.mT
 
 
-def write_summaries(path: Path) -> None:
+def write_summaries(transform: str, path: Path) -> None:
     """Export the module with free numbers of networks, components and rows."""
     networks, components, rows = (torch.export.Dim(name) for name in ("networks", "parts", "rows"))
     outputs = {0: networks, 1: components, 2: rows}
     # Sizes of which none is 1, and no two are equal: the exporter takes such for constants.
     example = (*torch.zeros(3, 4, 3, 5), torch.tensor((-1.0, 1.0)), torch.tensor((-1.0, 1.0)))
     export_onnx(
-        Summaries().eval(),
+        Summaries(transform).eval(),
         example,
         path,
         inputs=(*PARTS, *LIMITS),
@@ -112,4 +125,5 @@ def _all_components(part_SNK: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    write_summaries(FILE)
+    for transform, file in FILES.items():
+        write_summaries(transform, file)

@@ -8,8 +8,10 @@ Shape letters: B rows, O outputs of a network, P parameters, M members, C some o
 sets.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
 import torch
@@ -42,12 +44,17 @@ from training.steps.sampled import Step
 
 
 def family_loss(settings: DensitySettings) -> RowLoss:
-    """The negative log density [..., B] of outputs [..., B, O] at the rows' targets [B]."""
+    """The negative log density [..., B] of outputs [..., B, O] at the rows' targets [B].
+
+    Of several targets, [B, T], that of all together: the sum over the targets.
+    """
     log_density = FAMILIES[settings.family].load("log_density")
-    bounds = settings.log_variance_bounds
+    bounds, count = settings.log_variance_bounds, settings.num_targets
 
     def loss(outputs_BO: Tensor, target_B: Tensor) -> Tensor:
-        log_p_B: Tensor = log_density(outputs_BO, target_B, bounds)
+        of_targets = zip(outputs_BO.chunk(count, dim=-1), _by_target(target_B, count), strict=True)
+        log_ps = [log_density(outputs, target, bounds) for outputs, target in of_targets]
+        log_p_B: Tensor = functools.reduce(operator.add, log_ps)
         return -log_p_B
 
     return loss
@@ -55,13 +62,25 @@ def family_loss(settings: DensitySettings) -> RowLoss:
 
 def location_loss(settings: DensitySettings) -> RowLoss:
     """The squared distance [..., B] of the rows' targets from the location of their densities."""
-    location = FAMILIES[settings.family].load("location")
+    locations, count = locations_of(settings), settings.num_targets
 
     def loss(outputs_BO: Tensor, target_B: Tensor) -> Tensor:
-        distance_B: Tensor = target_B - location(outputs_BO)
-        return distance_B * distance_B
+        of_targets = zip(locations(outputs_BO), _by_target(target_B, count), strict=True)
+        distances = [target - location for location, target in of_targets]
+        return functools.reduce(operator.add, [each * each for each in distances])
 
     return loss
+
+
+def locations_of(settings: DensitySettings) -> Callable[[Tensor], list[Tensor]]:
+    """The location [..., B] of the density of each target, from outputs [..., B, O]."""
+    location, count = FAMILIES[settings.family].load("location"), settings.num_targets
+    return lambda outputs_BO: [location(each) for each in outputs_BO.chunk(count, dim=-1)]
+
+
+def _by_target(target_B: Tensor, count: int) -> Sequence[Tensor]:
+    """The values [B] of each target."""
+    return [target_B] if count == 1 else target_B.unbind(dim=-1)
 
 
 class AutogradDensity(DensityNetwork):
@@ -226,9 +245,9 @@ class AutogradEnsemble(RepulsiveEnsemble):
 
     def _prediction(self) -> Prediction:
         """What the repulsion's kernel compares, as `settings.kernel` says."""
-        loss, location = self._loss(), FAMILIES[self.settings.family].load("location")
+        loss, locations = self._loss(), locations_of(self.settings)
         kinds: dict[str, Prediction] = {
-            "mixture_mean": lambda outputs_BO, _: location(outputs_BO),
+            "mixture_mean": lambda outputs_BO, _: torch.stack(locations(outputs_BO), dim=-1),
             "nll": loss,
             "outputs": lambda outputs_BO, _: outputs_BO,
         }

@@ -292,7 +292,13 @@ def _read_together(job: TrainingJob, worker: Worker) -> TrainingData:
     failed: UserError | None = None
     data: TrainingData | None = None
     try:
-        data = read_training_data(job.dataset, settings.features, settings.memory_mib, job.labels)
+        data = read_training_data(
+            job.dataset,
+            settings.features,
+            settings.memory_mib,
+            labels=job.labels,
+            targets=settings.targets,
+        )
     except UserError as error:
         failed = error
     failures = torch.tensor(float(data is None), device=worker.device)

@@ -27,7 +27,7 @@ class Batch:
 
     Attributes:
         x_BF: Scaled features.
-        target_B: log10 of the target.
+        target_B: The scaled target; several as [B, T].
         weight_B: Weights of the rows.
         key: Of the step's noise, int32 [2].
         first_block: Of the worker in the global batch.

@@ -91,12 +91,13 @@ def prediction_panels(scene: Scene, figure: str) -> Iterator[Panel]:
 
 
 def pull_profile_panels(scene: Scene) -> Iterator[Panel]:
-    """Median and band of the logarithmic pull against the axes that have it."""
+    """Median and band of the pull of the transformed target against the axes that have it."""
+    kind = "logarithmic " if scene.is_log else ""
     view = MedianView(
         table="pull_profile",
         names=scene.sets,
-        label=r"$t_\mathrm{log}$",
-        caption="Median of the logarithmic pull",
+        label=r"$t_\mathrm{log}$" if scene.is_log else "$t$",
+        caption=f"Median of the {kind}pull",
     )
     for axis in scene.axes():
         yield from _median_panel(scene, axis, view, "")

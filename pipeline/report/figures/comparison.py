@@ -15,7 +15,7 @@ LEAST = 3  # sets beside the uncalibrated scale, below which there is nothing to
 MAX_BINS = 8  # columns of the table that show bins
 
 # The scores of a set, the proper one of a density first: by name in the table `scores`.
-SCORES = {"nll": "mean negative log density", "crps": "CRPS of log10 (error of a single value)"}
+SCORES = {"nll": "mean negative log density", "crps": "CRPS of {space} (error of a single value)"}
 SCHEMA = pa.schema([
     ("set", pa.string()),
     ("rows", pa.int64()),
@@ -32,7 +32,8 @@ def tables(scene: Scene) -> Iterator[HtmlTable]:
     shown = [bins[at] for at in np.unique(np.linspace(0, len(bins) - 1, MAX_BINS).astype(int))]
     axis = _truth_axis(scene)
     assert axis is not None  # noqa: S101 - without it nothing was joined
-    head = ["", *SCORES.values(), *(f"{low:.3g} to {high:.3g}" for low, high in shown)]
+    scores = (words.format(space=scene.target.space) for words in SCORES.values())
+    head = ["", *scores, *(f"{low:.3g} to {high:.3g}" for low, high in shown)]
     rows = []
     for name in distinct(joined, "set"):
         by_bin = {(row["low"], row["high"]): row for row in select(joined, set=name).to_pylist()}

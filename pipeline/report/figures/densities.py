@@ -29,7 +29,7 @@ def pull_panels(scene: Scene) -> Iterator[Panel]:
         table = select(scene.table("pull"), figure=figure_name, population=EVERYWHERE)
         fits = select(scene.table("pull_fit"), figure=figure_name, population=EVERYWHERE)
         names = [name for name in scene.sets if len(series(table, set=name))]
-        if not names:
+        if not names or (figure_name == "t_log" and not scene.is_log):  # both pulls are one
             continue
         figure, axes = new_axes(scene.sample)
         words = []
@@ -115,7 +115,7 @@ def sigma_panels(scene: Scene, parts: tuple[str, ...]) -> Iterator[Panel]:
 
 
 def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
-    """The total uncertainty in log10 over that of the reference, row by row."""
+    """The total uncertainty of the transformed target over the reference's, row by row."""
     table = select(scene.table("sigma_ratio"), population=EVERYWHERE)
     names = [name for name in scene.models if len(series(table, set=name))]
     if not names or scene.reference is None:
@@ -128,11 +128,12 @@ def sigma_ratio_panels(scene: Scene) -> Iterator[Panel]:
     _log_axes(axes, series(table))
     low, high = _core(series(table), 1e-4)
     plain_log(axes, "x", (min(low, 0.5), max(high, 2.0)))
-    axes.set_xlabel(r"$\sigma_\mathrm{log}$ / that of the " + scene.look(scene.reference).label)
+    symbol = r"$\sigma_\mathrm{log}$" if scene.is_log else r"$\sigma_\mathrm{tot}$"
+    axes.set_xlabel(f"{symbol} / that of the " + scene.look(scene.reference).label)
     add_legend(figure, axes)
     yield Panel(
         name="sigma-ratio",
-        caption="Total uncertainty of the logarithm over the exact one, row by row.",
+        caption=f"Total uncertainty of {scene.space} over the exact one, row by row.",
         figure=figure,
         table=table,
         labels={"low": "Ratio of uncertainties", "fraction": "Fraction of rows in the bin"},

@@ -43,7 +43,8 @@ def _plane(
     draw_shares(drawing, axes, cells, ("low", "target_low"), edges)
     if axis.is_log:
         plain_log(axes, "x")
-    plain_log(axes, "y")
+    if scene.is_log:
+        plain_log(axes, "y")
     unit = "" if scene.target.unit == "1" else f" [{scene.target.unit}]"
     symbol = scene.symbol(scene.target.name)
     axes.set_xlabel(axis.label)
@@ -67,6 +68,7 @@ def pair_plane_panels(scene: Scene, figure: str) -> Iterator[Panel]:
         figure: "sigma_rel" (Fig. 11a) or "t_log" (Fig. 12a).
     """
     number, symbol = PAIR_FIGURES[figure]
+    symbol = symbol if scene.is_log else symbol.replace(r"t_\mathrm{log}", "t")
     every = select(scene.table("pair_plane"), figure=figure)
     for pair in distinct(every, "set"):
         table = select(every, set=pair)

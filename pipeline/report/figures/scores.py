@@ -35,8 +35,7 @@ def nll_panels(scene: Scene) -> Iterator[Panel]:
         _name_lines(axes, [scene.look(name).label + _left_out(row) for name, row in rows.items()])
         margin = 0.15 * max(max(values) - min(values), 0.02)
         axes.set_xlim(min(values) - margin, max(values) + margin)
-        symbol = scene.symbol(scene.target.name)
-        axes.set_xlabel(rf"negative log density of log$_\mathrm{{10}}$ {symbol}")
+        axes.set_xlabel(f"negative log density of {scene.space}")
         where = "" if population == EVERYWHERE else f"-{population}"
         words = "all rows" if population == EVERYWHERE else f"the region {population}"
         yield Panel(

@@ -23,7 +23,7 @@ class Group:
     Attributes:
         name: Of the panel, before the model's.
         columns: Each with its words in the legend.
-        label: Of the vertical axis.
+        label: Of the vertical axis; {space} is what networks are trained on.
         caption: What it shows, before "of MODEL".
         is_log: On a log scale.
     """
@@ -79,7 +79,7 @@ GROUPS = (
     Group(
         "spread",
         {"spread": "spread of the members", "bandwidth": "width of the kernel"},
-        "of predictions in log$_{10}$ of the target",
+        "of predictions in {space}",
         "Spread of the members' predictions about their mean, and the kernel's width, which grows "
         "with the batch",
         is_log=True,
@@ -115,7 +115,7 @@ def _panel(
     else:
         axes.set_ylim(*_settled_range(list(curves.values())))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(group.label)
+    axes.set_ylabel(group.label.format(space=_trained_space(scene)))
     add_legend(drawing, axes)
     columns = {"epoch": epochs} | curves
     return Panel(
@@ -170,16 +170,25 @@ def repulsion_texts(scene: Scene) -> Iterator[str]:
         ratios = np.array([line.get("repulsion_ratio", np.nan) for line in history], dtype=float)
         if np.isfinite(ratios).any():
             spreads = [line.get("spread") for line in history]
-            yield describe_repulsion(scene.look(name).label, ratios, spreads[-1])
+            label, space = scene.look(name).label, _trained_space(scene)
+            yield describe_repulsion(label, ratios, spreads[-1], space)
 
 
-def describe_repulsion(label: str, ratios: Column, spread: float | None) -> str:
+def _trained_space(scene: Scene) -> str:
+    """What networks are trained on, in words."""
+    return "log10 of the target" if scene.is_log else "standard deviations of the target"
+
+
+def describe_repulsion(
+    label: str, ratios: Column, spread: float | None, space: str = "log10 of the target"
+) -> str:
     """What a history's ratios mean.
 
     Args:
         label: Of the ensemble.
         ratios: [epochs] norm of the repulsive gradient over that of the likelihood's.
         spread: Of the members' predictions in the last epoch; None if it is not known.
+        space: What the spread is of.
     """
     seen = ratios[np.isfinite(ratios)]
     last, low, high = float(seen[-1]), float(seen.min()), float(seen.max())
@@ -192,7 +201,7 @@ def describe_repulsion(label: str, ratios: Column, spread: float | None) -> str:
         f"{label}: in the last epoch the repulsive gradient was {_power(last)} of the likelihood's "
         f"({_power(low)} to {_power(high)} over the training)."
     )
-    apart = "" if spread is None else f" ({spread:.2g} in log10 of the target, root mean square)"
+    apart = "" if spread is None else f" ({spread:.2g} in {space}, root mean square)"
     if high < NEGLIGIBLE:
         return (
             f"{found} That is too weak to matter: what keeps the members{apart} apart is their "
