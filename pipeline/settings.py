@@ -176,7 +176,9 @@ class DatasetSettings(Record):
     def _usual_cuts(cls, cuts: object, info: ValidationInfo) -> object:
         if cuts is not None:
             return cuts
-        positive = dict.fromkeys(_logarithmic(info.data.get("features", ())), 0.0)
+        # A list has no value that a cut could be on: its logarithm needs a floor.
+        single = [f for f in info.data.get("features", ()) if not f.is_ragged]
+        positive = dict.fromkeys(_logarithmic(single), 0.0)
         ratios: dict[str, float] = {}
         for target in _targets_of(info.data):
             for name in _positive_columns(target):
@@ -202,6 +204,21 @@ class DatasetSettings(Record):
             names = ", ".join(sorted((ratio - positive) | (ratio & self.floors.keys())))
             msg = f"targets divide by {names} or take log10: each needs a cut `above: 0`, no floor"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _lists_are_features_alone(self) -> Self:
+        lists = {feature.name for feature in self.features if feature.is_ragged}
+        lists |= {column.name for column in self.extras if column.shape == "ragged"}
+        single: dict[str, list[str | None]] = {
+            "dataset.cuts": [cut.column for cut in self.cuts],
+            "dataset.weight": [self.weight],
+            "a target": [n for t in self.every_target for n in (t.numerator, t.denominator)],
+        }
+        for place, names in single.items():
+            if wrong := sorted(lists & {name for name in names if name is not None}):
+                msg = f"{place} needs one number a row, and {', '.join(wrong)} is a list"
+                raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

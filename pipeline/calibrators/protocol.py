@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.formats.calibrated_set import Functionals
 from pipeline.formats.columns import Target
+from pipeline.formats.ragged import every_element
 from pipeline.numerics.arrays import BoolArray, Columns, FloatArray
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -105,5 +106,5 @@ def is_inside(rows: Columns, ranges: Ranges) -> BoolArray:
     """Whether every listed column of N rows lies within its range."""
     inside = np.ones(len(next(iter(rows.values()))), dtype=bool)
     for name, (low, high) in ranges.items():
-        inside &= (rows[name] >= low) & (rows[name] <= high)
+        inside &= every_element(rows[name], lambda v, low=low, high=high: (v >= low) & (v <= high))
     return inside

@@ -11,6 +11,7 @@ from pipeline.formats.records import Record
 
 Role = Literal["feature", "target", "truth", "reference", "identity", "weight", "label"]
 FeatureTransform = Literal["log10_standard", "standard", "max_abs", "none"]
+Shape = Literal["scalar", "ragged"]
 
 IDENTITY = "cluster_id"
 
@@ -22,13 +23,13 @@ class Column(Record):
         name: Column name, as in the ROOT tree that it came from.
         unit: Physical unit; "1" for a pure number.
         role: What the column is for.
-        shape: Values per row; images and ragged lists may follow.
+        shape: "scalar": one number a row; "ragged": a list of any length.
     """
 
     name: str
     unit: str = "1"
     role: Role
-    shape: Literal["scalar"] = "scalar"
+    shape: Shape = "scalar"
 
 
 class Feature(Record):
@@ -37,12 +38,37 @@ class Feature(Record):
     Attributes:
         name: Column name.
         unit: Physical unit; "1" for a pure number.
-        transform: Eq. 7 (log10_standard), Eq. 8 (standard), Eq. 9 (max_abs) or none.
+        transform: Eq. 7 (log10_standard), Eq. 8 (standard), Eq. 9 (max_abs) or none; of a list
+            with the statistics of all elements of all rows.
+        shape: Of the column.
+        table: Of a list: what its elements are, for example "cells". Lists of one table have
+            equally many elements in each row, and are the columns of one input of a network. Not
+            given: a table of its own, with its name.
     """
 
     name: str
     unit: str = "1"
     transform: FeatureTransform
+    # not written where they are not set: datasets from before they existed stay up to date
+    shape: Shape = Field(default="scalar", exclude_if="scalar".__eq__)
+    table: str | None = Field(default=None, exclude_if=lambda table: table is None)
+
+    @model_validator(mode="after")
+    def _tables_hold_lists(self) -> Self:
+        if self.table is not None and self.shape != "ragged":
+            msg = f"table: {self.name} is no list; give it `shape: ragged`, or leave the key out"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether a row has a list of it."""
+        return self.shape == "ragged"
+
+    @property
+    def table_name(self) -> str:
+        """The table that a list is a column of; "" for one number a row."""
+        return (self.table or self.name) if self.is_ragged else ""
 
 
 class Target(Record):

@@ -15,6 +15,7 @@ from pydantic import Field
 from pipeline.formats.columns import Column, Cut, Feature, Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
+from pipeline.formats.ragged import column_of
 from pipeline.formats.records import OutputRecord, Record
 from pipeline.formats.transforms import ColumnStatistics
 
@@ -249,7 +250,7 @@ def read_manifest(folder: Path) -> DatasetManifest:
 
 
 def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> tuple[Feature, ...]:
-    """The features with these names, in the dataset's order; all if None.
+    """The features with these names, in the dataset's order; all that are no lists if None.
 
     Raises:
         UserError: A name is no feature of the dataset.
@@ -259,7 +260,8 @@ def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> t
     if unknown:
         msg = f"features: {', '.join(unknown)} not in the dataset, which has {', '.join(known)}"
         raise UserError(msg)
-    return tuple(item for item in manifest.features if names is None or item.name in names)
+    wanted = {f.name for f in manifest.features if not f.is_ragged} if names is None else names
+    return tuple(feature for feature in manifest.features if feature.name in wanted)
 
 
 def check_part(folder: Path, part: Part) -> None:
@@ -299,8 +301,11 @@ def read_part(folder: Path, part: Part, columns: Sequence[str] | None = None) ->
 
 
 def columns_of(table: pa.Table | pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    """By name: the values [N] of each column, without a copy where Arrow allows it."""
-    return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+    """By name: the values [N] of each column, without a copy where Arrow allows it.
+
+    A column of lists is a `Ragged`, which is indexed as an array is.
+    """
+    return {name: column_of(table[name]) for name in table.column_names}
 
 
 def _missing(path: Path) -> str:

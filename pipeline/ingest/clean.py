@@ -5,6 +5,7 @@ Cuts and floors are counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.formats.columns import IDENTITY, Cut
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import SPLITS, Split, columns_of
+from pipeline.formats.ragged import Ragged, as_ragged, every_element, table_of
 from pipeline.ingest.identity import Ids, chain, ids_from_columns, ids_from_file, uniform_of
 from pipeline.ingest.moments import SignedMoments
 from pipeline.ingest.plan import PartPlan, finite_columns, statistics_columns
@@ -38,7 +40,7 @@ def select(
     num_rows = len(next(iter(arrays.values())))
     keep = np.ones(num_rows, dtype=bool)
     for name in finite:
-        keep &= np.isfinite(arrays[name])
+        keep &= every_element(arrays[name], np.isfinite)
     counts = [num_rows, int(keep.sum())]
     for cut in cuts:
         keep &= cut.keeps(arrays[cut.column])
@@ -48,6 +50,9 @@ def select(
 
 def raise_to_floor(values: Float32Array, floor: float) -> tuple[Float32Array, int]:
     """The values with those below the floor raised to it, and how many were."""
+    if (lists := as_ragged(values)) is not None:
+        raised, count = raise_to_floor(lists.values, floor)
+        return cast("Float32Array", Ragged(raised, lists.offsets)), count
     is_below = values < np.float32(floor)
     return np.where(is_below, np.float32(floor), values), int(is_below.sum())
 
@@ -60,15 +65,15 @@ class CleanBlock:
         columns: As the parts have them; training rows first, then validation, then test.
         rows: By split.
         counts: Clusters in all, finite ones, and after each cut.
-        floored: Rows raised to each floor.
-        moments: Of the training rows.
+        floored: Rows, or elements of lists, raised to each floor.
+        moments: Of the training rows, by table.
     """
 
     columns: Columns
     rows: dict[Split, int]
     counts: IntArray
     floored: IntArray
-    moments: SignedMoments
+    moments: dict[str, SignedMoments]
 
     def of(self, split: Split) -> Columns:
         """The columns of the rows that belong to one split."""
@@ -94,8 +99,9 @@ def clean_block(plan: PartPlan, source: RootSource, rows: RootBlock) -> CleanBlo
     by_split_K = np.argsort(split_K, kind="stable")
     order_K = kept_K[by_split_K]
     # Arrow gathers rows twice as fast as NumPy.
-    taken = pa.table(single).take(pa.array(order_K))
+    taken = table_of(single).take(pa.array(order_K))
     columns: Columns = columns_of(taken)
+    _refuse_unequal(settings, source, columns)
     floored = np.zeros(len(settings.floors), dtype=np.int64)
     for number, (name, floor) in enumerate(settings.floors.items()):
         columns[name], floored[number] = raise_to_floor(columns[name], floor)
@@ -141,13 +147,43 @@ def _splits(plan: PartPlan, ids_K: Ids) -> NDArray[np.uint8]:
     return np.searchsorted(edges, uniform_of(ids_K, split.seed), side="right").astype(np.uint8)
 
 
-def moments_of(settings: DatasetSettings, rows: Columns) -> SignedMoments:
-    """The moments of the columns of which statistics are kept, then of their logarithms."""
-    names, logs = statistics_columns(settings)
-    columns = {name: rows[name].astype(np.float64) for name in names}
+def moments_of(settings: DatasetSettings, rows: Columns) -> dict[str, SignedMoments]:
+    """By table: moments of the columns of which statistics are kept, then of their logarithms.
+
+    An element of a list has the weight of its row.
+    """
     weight = settings.weight
     weights_N = None if weight is None else rows[weight].astype(np.float64)
-    return SignedMoments.of([*columns.values(), *(np.log10(columns[n]) for n in logs)], weights_N)
+    found = {}
+    for table, (names, logs) in statistics_columns(settings).items():
+        columns, weights = {}, weights_N
+        for name in names:
+            lists = as_ragged(rows[name])
+            columns[name] = (rows[name] if lists is None else lists.values).astype(np.float64)
+            if lists is not None and weights_N is not None:
+                weights = np.repeat(weights_N, lists.counts)
+        numbers = [*columns.values(), *(np.log10(columns[name]) for name in logs)]
+        found[table] = SignedMoments.of(numbers, weights)
+    return found
+
+
+def _refuse_unequal(settings: DatasetSettings, source: RootSource, columns: Columns) -> None:
+    """Make sure that the lists of one table have equally many elements in each row.
+
+    Raises:
+        UserError: They have not.
+    """
+    first: dict[str, tuple[str, IntArray]] = {}
+    for feature in settings.features:
+        if (lists := as_ragged(columns[feature.name])) is None:
+            continue
+        name, offsets = first.setdefault(feature.table_name, (feature.name, lists.offsets))
+        if not np.array_equal(offsets, lists.offsets):
+            msg = (
+                f"{source.file.path}: lists of {name} and {feature.name}, both of table "
+                f"{feature.table_name}, differ in length; name another table for one of them"
+            )
+            raise UserError(msg)
 
 
 def refuse_unknown_events(source: RootSource, *, is_vectors: bool) -> None:

@@ -1,7 +1,7 @@
 """What a dataset's manifest says: settings, cut flow, statistics, and what is missing."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -19,8 +19,8 @@ from pipeline.formats.manifest import (
 )
 from pipeline.formats.transforms import ColumnStatistics
 from pipeline.formats.versions import fingerprint
-from pipeline.ingest.moments import SignedMoments
-from pipeline.ingest.plan import PartPlan, settings_fingerprint, statistics_columns
+from pipeline.ingest.moments import SignedMoments, merge_tables
+from pipeline.ingest.plan import ROWS, PartPlan, settings_fingerprint, statistics_columns
 from pipeline.ingest.resume import BlockRecord, Receipt
 from pipeline.numerics.arrays import IntArray
 from pipeline.settings import DatasetSettings
@@ -64,7 +64,7 @@ def build_manifest(
         for step, rule in enumerate(rules)
     )
     parts = [part for receipt in receipts for part in receipt.parts]
-    if not (total.moments.count if settings.every_target else len(parts)):
+    if not (total.moments[ROWS].count if settings.every_target else len(parts)):
         raise _explain_empty(settings, cut_flow, missing)
     return DatasetManifest(
         fingerprint=dataset_fingerprint(settings, files, missing),
@@ -93,21 +93,24 @@ def build_manifest(
 class _Total:
     counts: IntArray
     floored: IntArray
-    moments: SignedMoments
+    moments: dict[str, SignedMoments]
 
 
 def _sum_up(settings: DatasetSettings, receipts: Sequence[Receipt]) -> _Total:
     """The sums over all blocks, in the order of the blocks and always by the same tree."""
     blocks = [b for receipt in receipts for b in receipt.blocks if b.failure is None]
-    names, logs = statistics_columns(settings)
-    nothing = BlockRecord(key="").moments(len(names) + len(logs))
-    moments = [block.moments(len(names) + len(logs)) for block in blocks] or [nothing]
+    columns = statistics_columns(settings)
+    counts_of = {table: len(names) + len(logs) for table, (names, logs) in columns.items()}
+    moments = [
+        {table: block.moments(table, count) for table, count in counts_of.items()}
+        for block in blocks or [BlockRecord(key="")]
+    ]
     counts = np.zeros(2 + len(settings.cuts), np.int64)
     floored = np.zeros(len(settings.floors), np.int64)
     return _Total(
         counts=reduce(operator.add, (np.array(b.counts, np.int64) for b in blocks), counts),
         floored=reduce(operator.add, (np.array(b.floored, np.int64) for b in blocks), floored),
-        moments=merge_in_order(moments, operator.add),
+        moments=merge_in_order(moments, merge_tables),
     )
 
 
@@ -125,14 +128,24 @@ def _missing_blocks(plans: Sequence[PartPlan], receipts: Sequence[Receipt]) -> l
     ]
 
 
-def statistics_of(settings: DatasetSettings, moments: SignedMoments) -> dict[str, ColumnStatistics]:
+def statistics_of(
+    settings: DatasetSettings, tables: Mapping[str, SignedMoments]
+) -> dict[str, ColumnStatistics]:
     """What a manifest says of the training rows, from their moments; see `clean.moments_of`.
 
     Raises:
         UserError: Their weights allow no statistics.
     """
-    names, logs = statistics_columns(settings)
-    if moments.count == 0:  # all rows are test rows without truth
+    found: dict[str, ColumnStatistics] = {}
+    for table, (names, logs) in statistics_columns(settings).items():
+        found |= _statistics_of_table(settings, tables[table], names, logs)
+    return found
+
+
+def _statistics_of_table(
+    settings: DatasetSettings, moments: SignedMoments, names: Sequence[str], logs: Sequence[str]
+) -> dict[str, ColumnStatistics]:
+    if moments.count == 0:  # all rows are test rows without truth, or all lists are empty
         return {}
     columns = [*names, *(f"log10 of {name}" for name in logs)]
     if not moments.sum_of_weights > 0.0:

@@ -3,7 +3,7 @@
 Shape letters: C columns, N rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -74,6 +74,13 @@ class Moments:
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
         )
+
+
+def merge_tables(
+    one: "Mapping[str, SignedMoments]", other: "Mapping[str, SignedMoments]"
+) -> "dict[str, SignedMoments]":
+    """The moments, by table, of the rows of both."""
+    return {table: moments + other[table] for table, moments in one.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,13 +149,17 @@ def wanted_columns(settings: DatasetSettings) -> Wanted:
     ]:
         needed.setdefault(name, purpose)
     optional = [*(column.name for column in settings.extras), *layout.named("identity")]
-    return Wanted(needed, tuple(dict.fromkeys(optional)), units)
+    lists = {feature.name for feature in settings.features if feature.is_ragged}
+    lists |= {column.name for column in settings.extras if column.shape == "ragged"}
+    return Wanted(needed, tuple(dict.fromkeys(optional)), units, frozenset(lists))
 
 
 def kept_columns(settings: DatasetSettings, sources: Sequence[RootSource]) -> tuple[Column, ...]:
     """The columns of the parts, `cluster_id` first; extras only where every input has them."""
     columns = [Column(name=IDENTITY, role="identity")]
-    columns += [Column(name=f.name, unit=f.unit, role="feature") for f in settings.features]
+    columns += [
+        Column(name=f.name, unit=f.unit, role="feature", shape=f.shape) for f in settings.features
+    ]
     named = {column.name for column in columns}
     for target in settings.every_target:
         unit = target.calibrated_unit
@@ -179,14 +183,25 @@ def finite_columns(settings: DatasetSettings) -> list[str]:
     return list(wanted_columns(settings).needed)
 
 
-def statistics_columns(settings: DatasetSettings) -> tuple[list[str], list[str]]:
-    """Columns of which statistics are kept, and those of which log10 is taken as well."""
-    names = [feature.name for feature in settings.features]
-    logs = [f.name for f in settings.features if f.transform == "log10_standard"]
+ROWS = ""  # the table of what has one number a row
+
+
+def statistics_columns(settings: DatasetSettings) -> dict[str, tuple[list[str], list[str]]]:
+    """By table: columns of which statistics are kept, and those of which log10 is as well.
+
+    Statistics of a list are those of all its elements.
+    """
+    tables: dict[str, tuple[list[str], list[str]]] = {ROWS: ([], [])}
+    for feature in settings.features:
+        names, logs = tables.setdefault(feature.table_name, ([], []))
+        names.append(feature.name)
+        logs += [feature.name] if feature.transform == "log10_standard" else []
+    names, logs = tables[ROWS]
     for target in settings.every_target:
         names += [target.numerator, target.denominator, target.name]
         logs += [target.name] if target.transform == "log10" else []
-    return list(dict.fromkeys(names)), logs
+    tables[ROWS] = list(dict.fromkeys(names)), logs
+    return tables
 
 
 def settings_fingerprint(settings: DatasetSettings) -> str:

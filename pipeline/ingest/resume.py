@@ -68,9 +68,10 @@ class BlockRecord(Record):
         key: Which block of which file.
         rows: Rows written, by split.
         counts: Clusters after each step of the cut flow.
-        floored: Rows raised to each floor.
+        floored: Rows, or elements of lists, raised to each floor.
         plus: Statistics of training rows with weights of zero or more.
         minus: Of those with negative weights.
+        tables: By table of lists: the same of the elements of these rows.
         failure: Why the block could not be read; all the rest is empty then.
     """
 
@@ -80,12 +81,16 @@ class BlockRecord(Record):
     floored: tuple[int, ...] = ()
     plus: MomentsRecord | None = None
     minus: MomentsRecord | None = None
+    tables: dict[str, tuple[MomentsRecord | None, MomentsRecord | None]] = Field(
+        default={}, exclude_if=lambda tables: not tables
+    )
     failure: str | None = None
 
-    def moments(self, num_columns: int) -> SignedMoments:
-        """The statistics of the block's training rows."""
+    def moments(self, table: str, num_columns: int) -> SignedMoments:
+        """The statistics of the block's training rows, or of their elements in a table."""
+        records = self.tables.get(table, (None, None)) if table else (self.plus, self.minus)
         nothing = Moments.of([np.zeros(0)] * num_columns)
-        plus, minus = (r.moments() if r is not None else nothing for r in (self.plus, self.minus))
+        plus, minus = (each.moments() if each is not None else nothing for each in records)
         return SignedMoments(plus, minus)
 
 

@@ -5,16 +5,18 @@ import shutil
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from pipeline.formats.columns import IDENTITY
+from pipeline.formats.columns import IDENTITY, Column
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.manifest import SPLITS, Part, Split, read_part
+from pipeline.formats.ragged import Ragged, column_of, join, table_of
 from pipeline.ingest.clean import CleanBlock, clean_block
-from pipeline.ingest.plan import Block, PartPlan
+from pipeline.ingest.plan import ROWS, Block, PartPlan
 from pipeline.ingest.resume import BlockRecord, MomentsRecord, Receipt, receipt_path
 from pipeline.numerics.arrays import Columns
 from pipeline.parquet import part_path, write_part
@@ -90,7 +92,7 @@ def _write(plan: PartPlan) -> Receipt:
     parts = []
     for split in SPLITS:
         if any(len(piece[names[0]]) for piece in pieces[split]):
-            table = pa.table({n: np.concatenate([p[n] for p in pieces[split]]) for n in names})
+            table = table_of({n: join([p[n] for p in pieces[split]]) for n in names})
             parts.append(write_part(plan.folder, split, plan.index, table))
     return Receipt(
         index=plan.index, columns=tuple(names), blocks=tuple(records), parts=tuple(parts)
@@ -123,7 +125,7 @@ def _read_earlier(plan: PartPlan) -> dict[Block, Content]:
         for split in SPLITS:
             part = earlier.part_of(split)
             if part is None:
-                rows[block][split] = {c.name: np.zeros(0, _dtype(c.name)) for c in plan.columns}
+                rows[block][split] = {c.name: _nothing(c) for c in plan.columns}
             else:
                 wanted.setdefault((earlier.folder, part.path), (part, []))[1].append(block)
     for (folder, _), (part, blocks) in wanted.items():
@@ -134,7 +136,8 @@ def _read_earlier(plan: PartPlan) -> dict[Block, Content]:
         for block in blocks:
             span = found[block].rows_of(part.split)
             some = table.slice(span.start, span.stop - span.start)
-            columns = {c.name: np.array(some[c.name].to_numpy()) for c in plan.columns}
+            # Copies: the part that they are of is not kept in memory.
+            columns = {c.name: join([column_of(some[c.name])]) for c in plan.columns}
             rows[block][part.split] = columns
     return {
         block: (earlier.receipt.blocks[earlier.position], rows[block])
@@ -143,8 +146,12 @@ def _read_earlier(plan: PartPlan) -> dict[Block, Content]:
     }
 
 
-def _dtype(name: str) -> type[np.generic]:
-    return np.uint64 if name == IDENTITY else np.float32
+def _nothing(column: Column) -> NDArray[Any]:
+    """A column without rows."""
+    numbers = np.zeros(0, np.uint64 if column.name == IDENTITY else np.float32)
+    if column.shape == "scalar":
+        return numbers
+    return cast("NDArray[Any]", Ragged.of_counts(numbers, np.zeros(0, np.int64)))
 
 
 def _read_blocks(
@@ -191,6 +198,11 @@ def _record(plan: PartPlan, block: Block, cleaned: CleanBlock) -> BlockRecord:
         rows=cleaned.rows,
         counts=tuple(cleaned.counts.tolist()),
         floored=tuple(cleaned.floored.tolist()),
-        plus=MomentsRecord.of(cleaned.moments.plus),
-        minus=MomentsRecord.of(cleaned.moments.minus),
+        plus=MomentsRecord.of(cleaned.moments[ROWS].plus),
+        minus=MomentsRecord.of(cleaned.moments[ROWS].minus),
+        tables={
+            table: (MomentsRecord.of(moments.plus), MomentsRecord.of(moments.minus))
+            for table, moments in cleaned.moments.items()
+            if table != ROWS
+        },
     )

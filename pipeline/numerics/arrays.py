@@ -15,4 +15,6 @@ IntArray = NDArray[np.int64]
 Int32Array = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 
-Columns = dict[str, NDArray[Any]]  # by name: the values [N] of N rows
+# By name: the values [N] of N rows. A column of lists is a `formats.ragged.Ragged`, which is
+# indexed as an array is.
+Columns = dict[str, NDArray[Any]]

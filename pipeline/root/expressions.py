@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from uproot.language.python import PythonLanguage
 
 from pipeline.formats.errors import UserError
+from pipeline.formats.ragged import Ragged
 from pipeline.numerics.arrays import IntArray
 
 # EMB1-3, EME1-3 and FCAL0 in the numbering of CaloSampling; the presamplers (0 and 4) are not
@@ -132,6 +133,17 @@ def as_numbers(values: Any) -> NDArray[Any]:  # noqa: ANN401 - awkward is untype
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise ValueError("is not one number per entry")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_lists(values: Any) -> Ragged:  # noqa: ANN401 - awkward is untyped
+    """An awkward array of lists of numbers.
+
+    Raises:
+        ValueError: It does not hold one list of numbers per entry.
+    """
+    if values.ndim != 2 or ak.any(ak.is_none(values)):
+        raise ValueError("is not one list of numbers per entry")
+    return Ragged.of_counts(as_numbers(ak.flatten(values, axis=1)), ak.to_numpy(ak.num(values)))
 
 
 def lengths(values: Any, name: str) -> IntArray:  # noqa: ANN401 - awkward is untyped

@@ -42,11 +42,13 @@ class Wanted:
         needed: By name: what for, as in "feature" or "cut".
         optional: Taken where they are.
         units: By name: the unit in which values are wanted.
+        lists: Columns that have a list in each row.
     """
 
     needed: Mapping[str, str]
     optional: tuple[str, ...]
     units: Mapping[str, str]
+    lists: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class RootSource:
         event_identity: Columns of the file that name the event.
         cluster_identity: Columns of the file that name a cluster in its event.
         marks: For vectors: (entry, clusters of that entry before) of every 65,536th cluster.
+        lists: Columns that have a list in each row.
     """
 
     file: InputFile
@@ -68,6 +71,7 @@ class RootSource:
     event_identity: tuple[str, ...] = ()
     cluster_identity: tuple[str, ...] = ()
     marks: tuple[tuple[int, int], ...] = ()
+    lists: frozenset[str] = frozenset()
 
 
 def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> RootSource:
@@ -98,6 +102,7 @@ def inspect_file(path: str, layout: Layout, wanted: Wanted, access: Access) -> R
             event_identity=_named(layout, expressions, "event"),
             cluster_identity=_named(layout, expressions, "cluster"),
             marks=marks[:-1],
+            lists=wanted.lists & expressions.keys(),
         )
 
     with reading_errors(path, "cannot be read"):

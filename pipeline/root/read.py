@@ -6,15 +6,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.formats.errors import UserError
+from pipeline.formats.ragged import as_ragged, join
 from pipeline.numerics.arrays import Columns, IntArray
-from pipeline.root.expressions import arrays_of, as_numbers, lengths
+from pipeline.root.expressions import arrays_of, as_lists, as_numbers, lengths
 from pipeline.root.files import Access, fingerprint_of, open_tree, reading_errors
 from pipeline.root.inspect import MARK_ROWS, RootSource
 from pipeline.root.layout import Layout
@@ -40,7 +41,7 @@ class RootBlock:
 def concatenate(pieces: Sequence[RootBlock]) -> RootBlock:
     """The blocks one after the other as one."""
     names = pieces[0].columns
-    columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in names}
+    columns = {name: join([piece.columns[name] for piece in pieces]) for name in names}
     entry = np.concatenate([piece.entry for piece in pieces])
     return RootBlock(columns, entry, np.concatenate([piece.index for piece in pieces]))
 
@@ -85,7 +86,7 @@ def _read_entries(
     try:
         table = _open_table(source, layout, access)
         expressions = list(dict.fromkeys(source.expressions.values()))
-        library = "np" if layout.rows == "entries" else "ak"
+        library = "np" if layout.rows == "entries" and not source.lists else "ak"
         arrays = arrays_of(table, expressions, (first, last), library)
     except Exception:
         close_last()
@@ -160,13 +161,17 @@ def _flatten(source: RootSource, layout: Layout, arrays: Any, first: int, last: 
 
 
 def _number(source: RootSource, name: str, values: Any) -> NDArray[Any]:  # noqa: ANN401 - awkward is untyped
+    """The column's values in its unit, one number or, of a list, as many as it has, a cluster."""
+    is_list, factor = name in source.lists, source.factors.get(name, 1.0)
     try:
-        numbers = as_numbers(values)
+        numbers = cast("NDArray[Any]", as_lists(values)) if is_list else as_numbers(values)
     except (ValueError, TypeError):
+        what = "one list of numbers" if is_list else "one number"
         msg = (
-            f"{source.file.path}: column {name} ({source.expressions[name]}) is not one number "
+            f"{source.file.path}: column {name} ({source.expressions[name]}) is not {what} "
             "a cluster; correct its expression or level in the layout"
         )
         raise UserError(msg) from None
-    factor = source.factors.get(name, 1.0)
+    if (lists := as_ragged(numbers)) is not None:
+        return numbers if factor == 1.0 else cast("NDArray[Any]", lists.times(factor))
     return numbers if factor == 1.0 else numbers * np.float64(factor)

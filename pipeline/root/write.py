@@ -1,13 +1,14 @@
 """Writing clusters as a TTree of a layout, for simulated samples."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.formats.errors import UserError
+from pipeline.formats.ragged import as_ragged
 from pipeline.numerics.arrays import Columns
 from pipeline.root.layout import Layout, unit_factor
 
@@ -20,14 +21,20 @@ def write_clusters(file: Any, layout: Layout, columns: Columns, units: Mapping[s
 
     Args:
         file: An uproot file that is open for writing.
-        layout: Of plain branches.
+        layout: Of plain branches; one entry a cluster if there are columns of lists.
         columns: [N] by the dataset's names; the clusters of an event are adjacent and have one
             eventNumber. What the layout does not list is written under its own name.
         units: Of the columns, where they are not pure numbers.
 
     Raises:
-        UserError: The layout's expressions are more than branches.
+        UserError: The layout's expressions are more than branches, or it has no place for lists.
     """
+    lists = [name for name, values in columns.items() if as_ragged(values) is not None]
+    if lists and layout.rows == "vectors":
+        msg = (
+            f"simulate: {', '.join(lists)} are lists, for which dataset.layout has `rows: entries`"
+        )
+        raise UserError(msg)
     branches = {name: _branch(layout, name) for name in columns}
     scaled = {name: _in_unit(layout, name, columns[name], units) for name in columns}
     pieces = (
@@ -39,15 +46,18 @@ def write_clusters(file: Any, layout: Layout, columns: Columns, units: Mapping[s
             tree = file.mktree(
                 layout.tree,
                 {
-                    name: getattr(values, "dtype", None) or values.type
+                    name: getattr(values, "dtype", None) or ak.type(values).content
                     for name, values in piece.items()
-                }
-                if layout.rows == "entries"
-                else {name: ak.type(values).content for name, values in piece.items()},
-                counter_name=lambda _: "nCluster",
+                },
+                counter_name=_counter if layout.rows == "entries" else lambda _: "nCluster",
                 field_name=lambda _, inner: inner,
             )
         tree.extend(piece)
+
+
+def _counter(name: str) -> str:
+    """The branch with the lengths of a list."""
+    return f"n_{name}"
 
 
 def _branch(layout: Layout, name: str) -> str:
@@ -67,6 +77,8 @@ def _in_unit(
     if name not in layout.columns or name not in units:
         return values
     factor = unit_factor(units[name], layout.columns[name].unit)
+    if (lists := as_ragged(values)) is not None:
+        return values if factor == 1.0 else cast("NDArray[Any]", lists.times(factor))
     return values if factor == 1.0 else (values * factor).astype(values.dtype)
 
 
@@ -74,7 +86,13 @@ def _flat(columns: Columns, branches: Mapping[str, str]) -> Iterator[dict[str, A
     num_rows = len(next(iter(columns.values())))
     for start in range(0, max(num_rows, 1), BASKET_ROWS):
         rows = slice(start, start + BASKET_ROWS)
-        yield {branches[name]: values[rows] for name, values in columns.items()}
+        yield {branches[name]: _jagged(values[rows]) for name, values in columns.items()}
+
+
+def _jagged(values: NDArray[Any]) -> Any:  # noqa: ANN401 - awkward is untyped
+    """Lists as awkward has them; numbers as they are."""
+    lists = as_ragged(values)
+    return values if lists is None else ak.unflatten(lists.values, lists.counts)
 
 
 def _vectors(

@@ -14,7 +14,7 @@ from pipeline.formats.manifest import CutCount, DatasetManifest, Part, columns_o
 from pipeline.formats.versions import fingerprint
 from pipeline.ingest.clean import moments_of
 from pipeline.ingest.dataset import statistics_of
-from pipeline.ingest.moments import SignedMoments
+from pipeline.ingest.moments import SignedMoments, merge_tables
 from pipeline.parquet import write_part
 from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
 from pipeline.tagging.parts import require_same_rows
@@ -44,7 +44,7 @@ class KeptPart:
     """What is left of a part: its file if there are rows, and the moments of training rows."""
 
     part: Part | None
-    moments: tuple[SignedMoments, ...]
+    moments: tuple[dict[str, SignedMoments], ...]
 
 
 def keep_part(plan: KeepPlan) -> KeptPart:
@@ -54,7 +54,7 @@ def keep_part(plan: KeepPlan) -> KeptPart:
     kept = table.filter(pa.array(~tags[TAGGED].to_numpy(zero_copy_only=False)))
     if not kept.num_rows:
         return KeptPart(None, ())
-    moments: list[SignedMoments] = []
+    moments: list[dict[str, SignedMoments]] = []
     if plan.part.split == "train":
         for first in range(0, kept.num_rows, STATISTICS_BLOCK):
             block = kept.slice(first, STATISTICS_BLOCK)
@@ -84,7 +84,7 @@ def untagged_manifest(
         raise UserError(msg)
     parts = tuple(each.part for each in kept if each.part is not None)
     before, after = (sum(part.rows for part in these) for these in (dataset.parts, parts))
-    merged = merge_in_order(blocks, SignedMoments.__add__)
+    merged = merge_in_order(blocks, merge_tables)
     return dataset.model_copy(
         update={
             "fingerprint": untagged_fingerprint(dataset, tags),

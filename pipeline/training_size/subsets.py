@@ -31,7 +31,7 @@ from pipeline.formats.versions import fingerprint
 from pipeline.ingest.clean import moments_of
 from pipeline.ingest.dataset import statistics_of
 from pipeline.ingest.identity import uniform_of
-from pipeline.ingest.moments import SignedMoments
+from pipeline.ingest.moments import SignedMoments, merge_tables
 from pipeline.numerics.arrays import IntArray
 from pipeline.parquet import write_part
 from pipeline.settings import STATISTICS_BLOCK, DatasetSettings
@@ -167,16 +167,16 @@ def require_rows(origin: Origin, split: Split, rows: int, purpose: str) -> None:
 
 def _write_rows(
     folder: Path, origin: Origin, subset: Subset, ranks: Sequence[IntArray]
-) -> tuple[list[Part], SignedMoments]:
+) -> tuple[list[Part], dict[str, SignedMoments]]:
     parts: list[Part] = []
-    moments: list[SignedMoments] = []
+    moments: list[dict[str, SignedMoments]] = []
     for table in _tables(origin, subset, ranks):
         parts.append(write_part(folder, subset.split, len(parts), table))
         for first in range(0, table.num_rows, STATISTICS_BLOCK):
             block = table.slice(first, STATISTICS_BLOCK)
             columns = columns_of(block)
             moments.append(moments_of(origin.settings, columns))
-    return parts, merge_in_order(moments, SignedMoments.__add__)
+    return parts, merge_in_order(moments, merge_tables)
 
 
 def _tables(origin: Origin, subset: Subset, ranks: Sequence[IntArray]) -> Iterator[pa.Table]:
