@@ -221,7 +221,12 @@ def _open(
     look = functools.partial(
         open_input,
         layout=settings.layout,
-        wanted=Wanted(dict.fromkeys(calibration.needed, MODEL_PURPOSE), _identity(settings), units),
+        wanted=Wanted(
+            dict.fromkeys(calibration.needed, MODEL_PURPOSE),
+            _identity(settings),
+            units,
+            frozenset(feature.name for feature in calibration.features if feature.is_ragged),
+        ),
         access=access,
     )
     sources: list[Input] = map_parts(client, look, paths, label="inspect", unit="files")

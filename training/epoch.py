@@ -48,11 +48,17 @@ def name_columns(
         all_reduce: Sums over all workers.
     """
     values_BC = torch.cat([batch.x_NF[:rows], batch.target_N[:rows].reshape(rows, -1)], dim=1)
-    counts_C = (~(values_BC.abs() <= EXTREME)).sum(0, dtype=torch.float32)
+    words = dict.fromkeys(data.columns, "rows")
+    values = [values_BC]
+    for names, table in zip(data.table_columns, batch.tables or (), strict=True):
+        words |= dict.fromkeys(names, "elements")
+        values.append(table[:rows].x_EC)
+    bad = [(~(each.abs() <= EXTREME)).sum(0, dtype=torch.float32) for each in values]
+    counts_C = torch.cat(bad)
     all_reduce(counts_C)
     found = [
-        f"{name} ({count:.0f} rows)"
-        for name, count in zip(data.columns, counts_C.tolist(), strict=True)
+        f"{name} ({count:.0f} {words[name]})"
+        for name, count in zip(words, counts_C.tolist(), strict=True)
         if count
     ]
     if not found:
@@ -201,6 +207,7 @@ def _add_up(run: Run, rows: slice, index: int, step: StepRows) -> None:
                 chunk.weight_N[rows],
                 buffers.keys[index],
                 step.first_block,
+                tuple(table[rows] for table in chunk.tables or ()),
             )
         )
     else:

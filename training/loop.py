@@ -7,6 +7,7 @@ each shorter than its launch from the host.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,7 +77,9 @@ def advance_on(run: Run, state: State) -> Advance:
 
 
 def can_capture(run: Run) -> bool:
-    """Whether there is a GPU, no other worker, and a chunk of full batches."""
+    """Whether there is a GPU, no other worker, a chunk of full batches and no lists in them."""
+    if run.data.train.table_widths:  # their sizes, and with them what a graph knows, change
+        return False
     first, worker = run.chunks[0], run.worker
     is_full = first[-1].batch_rows == run.settings.batch_rows
     return worker.device.type == "cuda" and worker.world_size == 1 and is_full
@@ -182,7 +185,7 @@ def _prepare(
     train = data.train.to(device)
     if settings.steps_per_epoch is not None:
         train = Passes(train, settings.rows_of_epoch(len(train)))
-    data = TrainingData(train, data.validation.to(device), data.columns)
+    data = replace(data, train=train, validation=data.validation.to(device))
     learner_class = kind_of(settings).open_learner(settings)
     learner: Learner = learner_class(data, settings, seed=seed, worker=worker)
     chunks = cut_plan(learner.plan, settings.batch_rows, device)
@@ -209,6 +212,7 @@ def _buffers(
             torch.empty(rows, train.num_features, device=device),
             torch.empty(rows, *several, device=device),
             torch.ones(rows, device=device),
+            [],
         ),
         keys=torch.empty(count, 2, dtype=torch.int32, device=device),
         trace=torch.empty(2 + len(learner.figures), count, device=device),

@@ -49,11 +49,30 @@ class OptimizerSettings(Record):
         return float(self.learning_rate * self.gamma**passed)
 
 
+class DeepSetsSettings(Record):
+    """A network for each element of a table of lists, the sums of whose outputs are a row's inputs.
+
+    Deep Sets (Zaheer et al., arXiv 1703.06114): the order of the elements does not matter. All
+    elements share its weights, which are therefore plain in a Bayesian network too.
+
+    Attributes:
+        table: Of lists in the dataset; all its columns are taken.
+        hidden: Units of each hidden layer.
+        outputs: Numbers that are summed over the elements.
+    """
+
+    kind: Literal["deep_sets"] = "deep_sets"
+    table: str
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32,)
+    outputs: PositiveInt = 16
+
+
 class NetworkSettings(ModelSettings):
     """What all networks share.
 
     Attributes:
-        features: Inputs, a subset of the dataset's features; None means all of them.
+        features: Inputs of one number a row, a subset of the dataset's features; None means all of
+            these.
         hidden: Units of each hidden layer.
         batch_rows: Rows of a global batch, over all workers.
         steps_per_epoch: Updates that count as an epoch, on rows sampled without replacement, one
@@ -86,6 +105,11 @@ class NetworkSettings(ModelSettings):
         @property
         def epochs(self) -> int:
             """Passes over the training rows, in all stages."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables of lists that are inputs too."""
+        return ()
 
     @property
     def num_networks(self) -> int:
@@ -125,6 +149,8 @@ class DensitySettings(NetworkSettings):
     Attributes:
         family: Of the density of the transformed target: "gaussian_mixture" or "split_normal", two
             half Gaussians about one mode.
+        encoder: Networks before the hidden layers, one for each table of lists that is an input;
+            one may be written without brackets.
         components: Gaussians of a mixture.
         log_variance_bounds: Limits of the density's own log sigma^2: of log10 of a target, of any
             other in units of its standard deviation among the training rows.
@@ -136,6 +162,7 @@ class DensitySettings(NetworkSettings):
     # not written where it is not set: models from before it existed stay up to date
     family: str = Field(default=GAUSSIAN_MIXTURE.name, exclude_if=GAUSSIAN_MIXTURE.name.__eq__)
 
+    encoder: tuple[DeepSetsSettings, ...] = Field(default=(), exclude_if=lambda each: not each)
     components: PositiveInt = 3
     log_variance_bounds: tuple[
         Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
@@ -158,6 +185,20 @@ class DensitySettings(NetworkSettings):
             return given if has_components else {"components": 1, **given}
         return given
 
+    @field_validator("encoder", mode="before")
+    @classmethod
+    def _one_or_several_encoders(cls, given: object) -> object:
+        return (given,) if isinstance(given, dict) else given
+
+    @field_validator("encoder")
+    @classmethod
+    def _tables_differ(cls, encoder: tuple[DeepSetsSettings, ...]) -> tuple[DeepSetsSettings, ...]:
+        names = [each.table for each in encoder]
+        if len(set(names)) < len(names):
+            msg = f"each table has one encoder, got {names}"
+            raise ValueError(msg)
+        return encoder
+
     @model_validator(mode="after")
     def _components_make_sense(self) -> Self:
         if self.components > 1 and not FAMILIES[self.family].has_components:
@@ -176,7 +217,13 @@ class DensitySettings(NetworkSettings):
     @property
     def is_handwritten(self) -> bool:
         """Whether it is trained by a step written for it, and not by automatic gradient."""
-        return self.family == GAUSSIAN_MIXTURE.name and self.num_targets == 1
+        is_usual = self.family == GAUSSIAN_MIXTURE.name and self.num_targets == 1
+        return is_usual and not self.encoder
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables of lists that are inputs too."""
+        return tuple(each.table for each in self.encoder)
 
     @property
     def num_targets(self) -> int:
@@ -321,8 +368,8 @@ class BnnSettings(DensitySettings):
         if not self.is_handwritten and any(special.values()):
             key = next(key for key, is_set in special.items() if is_set)
             msg = (
-                f"{key}: {getattr(self, key)} is for family {GAUSSIAN_MIXTURE.name} and one target "
-                "alone"
+                f"{key}: {getattr(self, key)} is for family {GAUSSIAN_MIXTURE.name}, one target "
+                "and no encoder"
             )
             raise ValueError(msg)
         return self

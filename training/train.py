@@ -60,6 +60,7 @@ def _train_here(job: TrainingJob, should_stop: Callable[[], bool]) -> None:
                 settings.memory_mib,
                 labels=job.labels,
                 targets=settings.targets,
+                tables=settings.tables,
             ),
             settings,
             seed=job.seed,

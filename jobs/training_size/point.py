@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -13,10 +12,12 @@ from jobs.training_size.plan import PointPlan
 from pipeline.calibrators.density import Summariser
 from pipeline.formats.families import FAMILIES
 from pipeline.formats.manifest import DatasetManifest, read_manifest, select_features
+from pipeline.formats.model_inputs import inputs_of, split_features
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows
 from training.checkpoint import Checkpoint, newest_checkpoint
 from training.data.training_data import read_training_data
-from training.export.graph import SampledNetworks
+from training.export.finished import Trained
+from training.export.graph import DensityNetworks
 from training.export.mixture import networks_of
 from training.loop import compute_threads, train_network
 from training.ray.environment import OwnerChanged
@@ -27,8 +28,14 @@ from training.worker import Worker
 class TrainedDensity:
     """The networks of a training as a density, without a file in between."""
 
-    networks: SampledNetworks
-    inputs: tuple[str, ...]
+    networks: DensityNetworks
+    features: tuple[str, ...]
+    tables: Mapping[str, tuple[str, ...]]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All columns that they need."""
+        return (*self.features, *(name for names in self.tables.values() for name in names))
 
     @property
     def family(self) -> str:
@@ -37,10 +44,10 @@ class TrainedDensity:
 
     def of_rows(self, columns: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401 - of a family
         """The density of each of N rows, from their raw features by name."""
-        x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
+        given = inputs_of(self.features, self.tables, columns).values()
         with torch.no_grad():
-            scaled_NF = self.networks.scaled(torch.from_numpy(x_NF))
-            outputs_SPN = self.networks.outputs_of_scaled(scaled_NF).numpy()
+            scaled = self.networks.scaled_inputs(*(torch.from_numpy(each) for each in given))
+            outputs_SPN = self.networks.outputs_of_scaled(*scaled).numpy()
         bounds = self.networks.density.log_variance_bounds
         return FAMILIES[self.family].load("densities")(outputs_SPN, bounds)
 
@@ -64,7 +71,11 @@ def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -
         plan.work.mkdir(parents=True, exist_ok=True)
         train_network(
             read_training_data(
-                plan.dataset, settings.features, settings.memory_mib, targets=settings.targets
+                plan.dataset,
+                settings.features,
+                settings.memory_mib,
+                targets=settings.targets,
+                tables=settings.tables,
             ),
             settings,
             seed=plan.seed,
@@ -112,10 +123,11 @@ def _summariser_of(plan: PointPlan, manifest: DatasetManifest, done: Checkpoint)
     if manifest.target is None:
         msg = f"{plan.dataset}: a subset without a target"
         raise RuntimeError(msg)
-    inputs = tuple(feature.name for feature in select_features(manifest, settings.features))
+    features = select_features(manifest, settings.features, settings.tables)
+    trained = Trained(manifest, features, done, plan.seed)
     low, high = manifest.target_range()
     return Summariser(
-        density=TrainedDensity(networks_of(manifest, settings, done, plan.seed), inputs),
+        density=TrainedDensity(networks_of(trained, settings), *split_features(features)),
         target=manifest.target,
         search_range=(low - plan.summary.margin, high + plan.summary.margin),
         ranges={},

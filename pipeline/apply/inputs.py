@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.formats.columns import IDENTITY
 from pipeline.formats.errors import UserError
+from pipeline.formats.ragged import column_of
 from pipeline.ingest.clean import identify
 from pipeline.ingest.identity import Ids
 from pipeline.numerics.arrays import Columns, IntArray
@@ -111,10 +112,7 @@ class ParquetInput:
             # left alone, the columns of a whole row group are read at once
             with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
                 for batch in file.iter_batches(MARK_ROWS, row_groups=groups, columns=self.columns):
-                    columns = {
-                        name: batch[name].to_numpy(zero_copy_only=False)
-                        for name in batch.schema.names
-                    }
+                    columns = {name: column_of(batch[name]) for name in batch.schema.names}
                     entry = np.arange(at, at + batch.num_rows, dtype=np.int64)
                     at += batch.num_rows
                     ids = columns.pop(IDENTITY, entry.astype(np.uint64))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.calibrators.calibrate import calibrate_rows
 from pipeline.calibrators.protocol import Calibrator
 from pipeline.formats.columns import Cut, Feature
+from pipeline.formats.ragged import Ragged, every_element
 from pipeline.ingest.clean import raise_to_floor
 from pipeline.numerics.arrays import BoolArray, Columns
 
@@ -79,7 +81,10 @@ def apply_to_rows(calibration: Calibration, rows: Columns) -> Columns:
 
 def empty_columns(calibration: Calibration, names: Sequence[str]) -> Columns:
     """The columns with these names, without rows."""
-    nothing = {name: np.zeros(0, np.float32) for name in calibration.needed}
+    numbers = np.zeros(0, np.float32)
+    nothing: Columns = dict.fromkeys(calibration.needed, numbers)
+    lists = cast("NDArray[Any]", Ragged.of_counts(numbers, numbers))
+    nothing |= {feature.name: lists for feature in calibration.features if feature.is_ragged}
     columns = apply_to_rows(calibration, nothing)
     return {name: columns[name] for name in names}
 
@@ -93,10 +98,10 @@ def _reasons(calibration: Calibration, rows: Columns) -> NDArray[np.uint8]:
         reason_N[bad_N & (reason_N == 0)] = reason
 
     for name in calibration.needed:
-        refuse(~np.isfinite(rows[name]), Reason.NOT_FINITE)
+        refuse(~every_element(rows[name], np.isfinite), Reason.NOT_FINITE)
     with np.errstate(invalid="ignore"):
         for name in dict.fromkeys([numerator, *logs]):
-            refuse(rows[name] <= 0, Reason.NOT_POSITIVE)
+            refuse(~every_element(rows[name], lambda values: values > 0), Reason.NOT_POSITIVE)
         for cut in calibration.cuts:
             if cut.column in rows:
                 refuse(~cut.keeps(rows[cut.column]), Reason.CUT)
@@ -109,7 +114,9 @@ def _outside(calibration: Calibration, rows: Columns) -> NDArray[np.unsignedinte
     outside_N = np.zeros(len(rows[calibration.features[0].name]), kind)
     for bit, feature in enumerate(calibration.features):
         low, high = calibration.calibrator.ranges[feature.name]
-        values = rows[feature.name]
-        is_outside_N = ~((values >= low) & (values <= high))
+        inside_N = every_element(
+            rows[feature.name], lambda v, low=low, high=high: (v >= low) & (v <= high)
+        )
+        is_outside_N = ~inside_N
         outside_N |= is_outside_N.astype(kind) << kind(bit)
     return outside_N

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -14,6 +14,7 @@ from pipeline.calibrators.protocol import calibrated_pair, is_inside
 from pipeline.formats.calibrated_set import QUANTILES, Functionals, calibrated_columns
 from pipeline.formats.columns import IDENTITY, Target
 from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
+from pipeline.formats.model_inputs import inputs_of
 from pipeline.ingest.identity import uniform_of
 from pipeline.numerics.arrays import Columns, FloatArray
 from pipeline.settings import SummarySettings
@@ -41,22 +42,29 @@ class OnnxDensity:
     Attributes:
         path: The file, whose output `networks` [S, P, N] is what the family takes.
         sha256: Of the file.
-        inputs: The feature columns in their order.
+        features: Columns of one number a row, in their order.
         log_variance_bounds: What the networks' logs of variances are limited to.
         family: Of the densities.
+        tables: By table of lists: its columns, in their order.
     """
 
     path: Path
     sha256: str
-    inputs: tuple[str, ...]
+    features: tuple[str, ...]
     log_variance_bounds: tuple[float, float]
     family: str = GAUSSIAN_MIXTURE.name
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All columns that it needs."""
+        return (*self.features, *(name for names in self.tables.values() for name in names))
 
     def of_rows(self, columns: Columns) -> Any:  # noqa: ANN401 - as the family reads them
         """The densities of some rows; some two thousand at a time are fastest."""
-        x_NF = np.stack([columns[name] for name in self.inputs], axis=1).astype(np.float32)
         session = open_session(self.path, self.sha256)
-        (outputs_SPN,) = session.run(["networks"], {"features": x_NF})
+        given = inputs_of(self.features, self.tables, columns)
+        (outputs_SPN,) = session.run(["networks"], given)
         return FAMILIES[self.family].load("densities")(outputs_SPN, self.log_variance_bounds)
 
 

@@ -12,6 +12,7 @@ from pipeline.formats.card import Artefact, ModelCard
 from pipeline.formats.columns import Target
 from pipeline.formats.errors import UserError
 from pipeline.formats.families import FAMILIES
+from pipeline.formats.model_inputs import split_features
 from pipeline.settings import SummarySettings
 
 
@@ -49,8 +50,10 @@ def _open_density(model: OpenedModel) -> Summariser:
     if bounds is None:
         msg = f"{model.path.parent}: its card has no log_variance_bounds; train it again"
         raise UserError(msg)
+    features, tables = split_features(model.card.inputs)
+    family = model.card.density
     return Summariser(
-        density=OnnxDensity(model.path, model.sha256, model.inputs, bounds, model.card.density),
+        density=OnnxDensity(model.path, model.sha256, features, bounds, family, tables),
         target=model.target,
         search_range=(low - margin, high + margin),
         ranges=model.ranges,

@@ -181,8 +181,8 @@ def _given_name(given: Column, manifest: DatasetManifest) -> str | None:
 
 def _column_name(where: str, given: Column, manifest: DatasetManifest) -> str:
     name = _given_name(given, manifest)
-    known = [column.name for column in manifest.columns]
+    known = [column.name for column in manifest.columns if column.shape == "scalar"]
     if name is None or name not in known:
-        msg = f"{where}: the dataset has no column {name}; it has {', '.join(known)}"
+        msg = f"{where}: the dataset has no column {name} of numbers; it has {', '.join(known)}"
         raise UserError(msg)
     return name

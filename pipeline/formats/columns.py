@@ -1,6 +1,6 @@
 """What a column of a dataset is: name, unit, role, shape and how a network scales it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -69,6 +69,12 @@ class Feature(Record):
     def table_name(self) -> str:
         """The table that a list is a column of; "" for one number a row."""
         return (self.table or self.name) if self.is_ragged else ""
+
+
+def tables_of(features: Sequence[Feature]) -> dict[str, tuple[Feature, ...]]:
+    """The columns of each table of lists among some features, in their order."""
+    names = dict.fromkeys(feature.table_name for feature in features if feature.is_ragged)
+    return {name: tuple(f for f in features if f.table_name == name) for name in names}
 
 
 class Target(Record):

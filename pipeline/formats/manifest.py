@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.formats.columns import Column, Cut, Feature, Target
+from pipeline.formats.columns import Column, Cut, Feature, Target, tables_of
 from pipeline.formats.errors import UserError
 from pipeline.formats.files import sha256_of
 from pipeline.formats.ragged import column_of
@@ -249,19 +249,33 @@ def read_manifest(folder: Path) -> DatasetManifest:
     return DatasetManifest.load(folder / MANIFEST, made_by="ingest")
 
 
-def select_features(manifest: DatasetManifest, names: Sequence[str] | None) -> tuple[Feature, ...]:
-    """The features with these names, in the dataset's order; all that are no lists if None.
+def select_features(
+    manifest: DatasetManifest, names: Sequence[str] | None, tables: Sequence[str] = ()
+) -> tuple[Feature, ...]:
+    """The inputs of a model, in the dataset's order: features with one number a row, then lists.
+
+    Args:
+        manifest: Of the dataset.
+        names: Of the features that are one number a row; all of these if None.
+        tables: Of lists, all of whose columns are inputs.
 
     Raises:
-        UserError: A name is no feature of the dataset.
+        UserError: A name is no such feature of the dataset, or a table is not there.
     """
-    known = [feature.name for feature in manifest.features]
+    single = [feature for feature in manifest.features if not feature.is_ragged]
+    known = [feature.name for feature in single]
     unknown = [name for name in names or () if name not in known]
     if unknown:
         msg = f"features: {', '.join(unknown)} not in the dataset, which has {', '.join(known)}"
         raise UserError(msg)
-    wanted = {f.name for f in manifest.features if not f.is_ragged} if names is None else names
-    return tuple(feature for feature in manifest.features if feature.name in wanted)
+    lists = tables_of(manifest.features)
+    absent = [table for table in tables if table not in lists]
+    if absent:
+        there = ", ".join(lists) or "none"
+        msg = f"encoder: the dataset has no table {', '.join(absent)} of lists; it has {there}"
+        raise UserError(msg)
+    chosen = [feature for feature in single if names is None or feature.name in names]
+    return (*chosen, *(feature for table in tables for feature in lists[table]))
 
 
 def check_part(folder: Path, part: Part) -> None:

@@ -17,7 +17,8 @@ class Ragged:
     """Lists of numbers, one after the other, as Arrow holds them; it is indexed as an array is.
 
     Attributes:
-        values: [E]; those of row i are values[offsets[i] : offsets[i + 1]].
+        values: [E], or any array with E in front; those of row i are
+            values[offsets[i] : offsets[i + 1]].
         offsets: [N + 1], from 0, int64.
     """
 
@@ -102,11 +103,13 @@ def every_element(values: NDArray[Any], check: Any) -> NDArray[np.bool_]:  # noq
 def join(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Columns one after the other as one."""
     lists = [found for piece in pieces if (found := as_ragged(piece)) is not None]
-    if not lists:
-        return np.concatenate(pieces)
-    counts = np.concatenate([each.counts for each in lists])
-    values = np.concatenate([each.values for each in lists])
-    return cast("NDArray[Any]", Ragged.of_counts(values, counts))
+    return cast("NDArray[Any]", join_lists(lists)) if lists else np.concatenate(pieces)
+
+
+def join_lists(pieces: Sequence[Ragged]) -> Ragged:
+    """Lists of some rows after those of others."""
+    counts = np.concatenate([each.counts for each in pieces])
+    return Ragged.of_counts(np.concatenate([each.values for each in pieces]), counts)
 
 
 def table_of(columns: Mapping[str, NDArray[Any]]) -> pa.Table:

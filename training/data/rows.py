@@ -16,16 +16,30 @@ from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
 from training.steps.noise import StepRows
+from training.steps.tables import TableRows, Tables, join_tables
 
 SLAB_ROWS = 65_536  # of the rows that a reader gets at a time
 
 
 class Chunk(NamedTuple):
-    """Room for the rows of some steps: features, scaled targets, weights or ones."""
+    """Room for the rows of some steps: features, scaled targets, weights or ones, and tables.
+
+    Tables have as many elements as their rows happen to have, and are new tensors each time.
+    """
 
     x_NF: Tensor
     target_N: Tensor
     weight_N: Tensor
+    tables: list[TableRows] | None = None
+
+    def after(self, rows: int) -> "Chunk":
+        """The room behind the first rows, with tables of its own."""
+        return Chunk(self.x_NF[rows:], self.target_N[rows:], self.weight_N[rows:], [])
+
+    def set_tables(self, tables: Tables) -> None:
+        """Take the tables of all its rows."""
+        if self.tables is not None:
+            self.tables[:] = tables
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,13 @@ class TrainingRows:
         x_NF: Scaled features.
         target_N: The scaled target; several as [N, T].
         weight_N: Weights with mean 1; None where every row counts the same.
+        tables: Of lists.
     """
 
     x_NF: Tensor
     target_N: Tensor
     weight_N: Tensor | None
+    tables: Tables = ()
 
     def __len__(self) -> int:
         return len(self.target_N)
@@ -55,10 +71,21 @@ class TrainingRows:
         """Number T of targets of a row."""
         return 1 if self.target_N.ndim == 1 else self.target_N.shape[1]
 
+    @property
+    def table_widths(self) -> tuple[int, ...]:
+        """Number C of columns of each table."""
+        return tuple(table.x_EC.shape[1] for table in self.tables)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a network takes: features, then columns and rows of each table's elements."""
+        return (self.x_NF, *(each for table in self.tables for each in table.inputs))
+
     def to(self, device: torch.device) -> "TrainingRows":
         """The same rows on a device."""
         weight_N = None if self.weight_N is None else self.weight_N.to(device)
-        return TrainingRows(self.x_NF.to(device), self.target_N.to(device), weight_N)
+        tables = tuple(table.to(device) for table in self.tables)
+        return TrainingRows(self.x_NF.to(device), self.target_N.to(device), weight_N, tables)
 
     def sampler(self, seed: int, epoch: int) -> "Sampler":
         """The order of an epoch: a permutation of all rows."""
@@ -71,6 +98,7 @@ class TrainingRows:
             torch.index_select(self.target_N, 0, index, out=chunk.target_N[:count])
             if self.weight_N is not None:
                 torch.index_select(self.weight_N, 0, index, out=chunk.weight_N[:count])
+            chunk.set_tables(tuple(table.take(index) for table in self.tables))
 
         return fill
 
@@ -83,7 +111,8 @@ class TrainingRows:
         for first in range(0, len(self), count):
             part = slice(first, first + count)
             weight_N = None if self.weight_N is None else self.weight_N[part]
-            yield TrainingRows(self.x_NF[part], self.target_N[part], weight_N)
+            tables = tuple(table[part] for table in self.tables)
+            yield TrainingRows(self.x_NF[part], self.target_N[part], weight_N, tables)
 
 
 Sampler = Callable[[Sequence[StepRows], Chunk], None]
@@ -103,6 +132,11 @@ class RowSource(Protocol):
     @property
     def num_targets(self) -> int:
         """Number T of targets of a row."""
+        ...
+
+    @property
+    def table_widths(self) -> tuple[int, ...]:
+        """Number C of columns of each table of lists."""
         ...
 
     def to(self, device: torch.device) -> "RowSource":
@@ -149,6 +183,11 @@ class Passes:
         """Number T of targets of a row."""
         return self.source.num_targets
 
+    @property
+    def table_widths(self) -> tuple[int, ...]:
+        """Number C of columns of each table of lists."""
+        return self.source.table_widths
+
     def to(self, device: torch.device) -> "Passes":
         """The same rows, given out on a device."""
         return replace(self, source=self.source.to(device))
@@ -168,14 +207,16 @@ class Passes:
             return current[0][1]
 
         def fill(steps: Sequence[StepRows], chunk: Chunk) -> None:
-            first = 0
+            first, pieces = 0, []
             for step in steps:
                 place, last = begin + step.start, begin + step.start + step.rows
                 while place < last:
                     number, start = divmod(place, length)
                     rows = min(last - place, length - start)
-                    rest = Chunk(*(column[first:] for column in chunk))
+                    rest = chunk.after(first)
                     pass_of(number)([replace(step, start=start, rows=rows)], rest)
+                    pieces.append(tuple(rest.tables or ()))
                     place, first = place + rows, first + rows
+            chunk.set_tables(join_tables(pieces))
 
         return fill

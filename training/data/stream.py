@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +23,12 @@ from torch import Tensor
 from pipeline.formats.calibrated_set import LABEL
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import Part, check_part, columns_of, read_part
+from pipeline.formats.ragged import Ragged, as_ragged, join_lists
 from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling, scale
 from training.data.rows import Chunk, Sampler, TrainingRows, permutation
 from training.steps.noise import StepRows
+from training.steps.tables import TableRows, Tables, join_tables
 
 SHARES = 3  # of the memory: the pool in use, the one being read, what reading needs
 
@@ -36,11 +39,13 @@ class Recipe:
 
     Attributes:
         dataset: Its folder.
-        scalings: Of the features.
+        scalings: Of the features that are one number a row.
         targets: How what is predicted is scaled; empty with labels.
         weights: Columns whose product is the weight of a row.
         labels: The folder and, by the paths of the dataset's parts, the parts of labels that take
             the place of the target; None to predict the target.
+        tables: Of the columns of each table of lists.
+        elements: That a row has of each table, on average; what memory is counted by.
     """
 
     dataset: Path
@@ -48,6 +53,8 @@ class Recipe:
     targets: tuple[Scaling, ...]
     weights: tuple[str, ...]
     labels: tuple[Path, Mapping[str, Part]] | None = None
+    tables: tuple[tuple[Scaling, ...], ...] = ()
+    elements: tuple[float, ...] = ()
 
     @property
     def features(self) -> list[str]:
@@ -58,19 +65,19 @@ class Recipe:
     def columns(self) -> list[str]:
         """The names of all columns that are read from a part."""
         targets = [target.name for target in self.targets]
-        return list(dict.fromkeys([*self.features, *targets, *self.weights]))
+        lists = [scaling.name for table in self.tables for scaling in table]
+        return list(dict.fromkeys([*self.features, *lists, *targets, *self.weights]))
 
     @property
     def bytes_per_row(self) -> int:
-        """Of the features, the targets and the weight."""
-        return 4 * (len(self.scalings) + max(len(self.targets), 1) + 1)
+        """Of the features, the tables, the targets and the weight, about."""
+        numbers = len(self.scalings) + max(len(self.targets), 1) + 1
+        of_tables = zip(self.tables, self.elements, strict=True)
+        lists = sum(8 + 4 * len(table) * elements for table, elements in of_tables)
+        return 4 * numbers + round(lists)
 
-    def convert(
-        self, table: pa.Table, path: str, first: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scaled features and targets or the labels, and weights of a table.
-
-        Targets are [N], several [N, T].
+    def convert(self, table: pa.Table, path: str, first: int) -> "Converted":
+        """The rows of a table as networks see them.
 
         Args:
             table: Of the columns.
@@ -94,7 +101,24 @@ class Recipe:
                     "not finite after its transform; cut such rows in `dataset`"
                 )
                 raise UserError(msg)
-        return x_NF, target_N, self.weight_of(table)
+        lists = tuple(self._table_of(columns, scalings, path) for scalings in self.tables)
+        return Converted(x_NF, target_N, self.weight_of(table), lists)
+
+    def _table_of(
+        self, columns: Mapping[str, np.ndarray], scalings: Sequence[Scaling], path: str
+    ) -> Ragged:
+        """A table's lists with all its columns scaled, values [E, C]."""
+        lists = {s.name: each for s in scalings if (each := as_ragged(columns[s.name])) is not None}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x_EC = scale({name: each.values for name, each in lists.items()}, scalings)
+        for scaling, values in zip(scalings, x_EC.T, strict=True):
+            if not np.isfinite(values).all():
+                msg = (
+                    f"{self.dataset / path}: elements of {scaling.name} are not finite after their "
+                    "transform; give it a floor in `dataset`"
+                )
+                raise UserError(msg)
+        return Ragged(x_EC, lists[scalings[0].name].offsets)
 
     def _targets_of(self, columns: Mapping[str, np.ndarray], path: str, first: int) -> np.ndarray:
         if self.labels is None:
@@ -110,6 +134,56 @@ class Recipe:
         for name in self.weights:
             weight_N *= table.column(name).to_numpy()
         return weight_N
+
+
+class Converted(NamedTuple):
+    """N rows as networks see them.
+
+    Attributes:
+        x_NF: Scaled features, float32.
+        target_N: Scaled target or label; several as [N, T].
+        weight_N: Weights, float64.
+        tables: Lists of scaled columns, values [E, C].
+    """
+
+    x_NF: np.ndarray
+    target_N: np.ndarray
+    weight_N: np.ndarray
+    tables: tuple[Ragged, ...]
+
+
+class Gathered:
+    """Rows of several tables of a dataset, one after the other, in memory that is taken once."""
+
+    def __init__(self, recipe: Recipe, num_rows: int) -> None:
+        self.recipe, self.first = recipe, 0
+        num_targets = max(len(recipe.targets), 1)
+        self.x_NF = np.empty((num_rows, len(recipe.scalings)), np.float32)
+        self.target_N = np.empty(
+            num_rows if num_targets == 1 else (num_rows, num_targets), np.float32
+        )
+        self.weight_N = np.empty(num_rows, np.float64)
+        self.tables: list[tuple[Ragged, ...]] = []
+
+    def add(self, found: Converted) -> None:
+        """Take the next rows."""
+        rows = slice(self.first, self.first + len(found.x_NF))
+        self.x_NF[rows], self.target_N[rows], self.weight_N[rows] = found[:3]
+        self.tables.append(found.tables)
+        self.first = rows.stop
+
+    def rows(self, weight_N: np.ndarray | None) -> TrainingRows:
+        """What was taken, with these weights, float32."""
+        tables = (join_lists(table) for table in zip(*self.tables, strict=True))
+        return TrainingRows(
+            torch.from_numpy(self.x_NF),
+            torch.from_numpy(self.target_N),
+            None if weight_N is None else torch.from_numpy(weight_N),
+            tuple(
+                TableRows(torch.from_numpy(each.values), torch.from_numpy(each.offsets))
+                for each in tables
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -157,6 +231,11 @@ class StreamedRows:
         """Number T of targets of a row."""
         return max(len(self.recipe.targets), 1)
 
+    @property
+    def table_widths(self) -> tuple[int, ...]:
+        """Number C of columns of each table of lists."""
+        return tuple(map(len, self.recipe.tables))
+
     def to(self, device: torch.device) -> "StreamedRows":
         """The same rows, given out on a device."""
         return replace(self, device=device)
@@ -188,20 +267,11 @@ class StreamedRows:
                 yield rows
 
     def _read(self, groups: Sequence[RowGroup]) -> TrainingRows:
-        num_rows = sum(group.rows for group in groups)
-        x_NF = np.empty((num_rows, self.num_features), dtype=np.float32)
-        target_N = empty_targets(num_rows, self.num_targets)
-        weight_N = np.empty(num_rows, np.float32)
-        first = 0
+        gathered = Gathered(self.recipe, sum(group.rows for group in groups))
         for group in groups:
-            rows = slice(first, first + group.rows)
             table = _read_group(self.recipe.dataset, group, self.recipe.columns)
-            x_NF[rows], target_N[rows], weight = self.recipe.convert(table, group.path, group.first)
-            weight_N[rows] = weight / self.mean_weight
-            first += group.rows
-        return TrainingRows(
-            torch.from_numpy(x_NF), torch.from_numpy(target_N), torch.from_numpy(weight_N)
-        )
+            gathered.add(self.recipe.convert(table, group.path, group.first))
+        return gathered.rows((gathered.weight_N / self.mean_weight).astype(np.float32))
 
 
 class _ShuffledSampler:
@@ -212,10 +282,11 @@ class _ShuffledSampler:
         self.begin = self.end = 0  # places of the pool's rows in the epoch
         self.rows: TrainingRows | None = None
         self.order_N = torch.empty(0, dtype=torch.int64)
+        self.pieces: list[Tables] = []
 
     def __call__(self, steps: Sequence[StepRows], chunk: Chunk) -> None:
         """Fill the start of the chunk."""
-        first = 0
+        first, self.pieces = 0, []
         for step in steps:
             place, last = step.start, step.start + step.rows
             while place < last:
@@ -224,6 +295,7 @@ class _ShuffledSampler:
                 count = min(last, self.end) - place
                 self._copy(place - self.begin, count, chunk, first)
                 place, first = place + count, first + count
+        chunk.set_tables(join_tables(self.pieces))
 
     def _take_next(self) -> None:
         self.rows = None  # its memory is needed for the next but one
@@ -238,11 +310,7 @@ class _ShuffledSampler:
         chunk.x_NF[to].copy_(self.rows.x_NF[index])
         chunk.target_N[to].copy_(self.rows.target_N[index])
         chunk.weight_N[to].copy_(self.rows.weight_N[index])
-
-
-def empty_targets(num_rows: int, num_targets: int) -> np.ndarray:
-    """Room for the targets of some rows, [N], or [N, T] of several."""
-    return np.empty(num_rows if num_targets == 1 else (num_rows, num_targets), np.float32)
+        self.pieces.append(tuple(table.take(index) for table in self.rows.tables))
 
 
 def open_stream(recipe: Recipe, parts: Sequence[Part], memory_mib: float) -> StreamedRows:

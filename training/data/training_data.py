@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.formats.calibrated_set import LABEL, read_labels
-from pipeline.formats.columns import Feature, Target
+from pipeline.formats.columns import Feature, Target, tables_of
 from pipeline.formats.errors import UserError
 from pipeline.formats.manifest import (
     SPLITS,
@@ -24,8 +23,8 @@ from pipeline.formats.manifest import (
 from pipeline.formats.transforms import Scaling, scaling_of, target_scaling
 from training.data.rows import RowSource, TrainingRows
 from training.data.stream import (
+    Gathered,
     Recipe,
-    empty_targets,
     open_stream,
     require_positive_mean,
 )
@@ -41,11 +40,13 @@ class TrainingData:
         train: Training rows.
         validation: Validation rows.
         columns: Names of the features, then of the targets.
+        table_columns: Of each table: names of its columns.
     """
 
     train: RowSource
     validation: RowSource
     columns: tuple[str, ...]
+    table_columns: tuple[tuple[str, ...], ...] = ()
 
 
 def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple[Scaling, ...]:
@@ -63,29 +64,37 @@ def read_training_data(
     memory_mib: float | None = None,
     labels: Path | None = None,
     targets: Sequence[str] | None = None,
+    tables: Sequence[str] = (),
 ) -> TrainingData:
     """The training and validation rows of a dataset.
 
     Args:
         dataset: The folder of the manifest.
-        names: The features wanted; all if None.
+        names: The features wanted of one number a row; all of these if None.
         memory_mib: What a worker may use for rows; they are streamed if they need more.
         labels: The folder of labels that are to be predicted; None for targets of the dataset.
         targets: Names of the targets that are predicted; None for the only one.
+        tables: Names of the tables of lists that are inputs too.
 
     Raises:
         UserError: The dataset has not these targets or no rows, or a row cannot be trained on.
     """
     manifest = read_manifest(dataset)
-    features = select_features(manifest, names)
+    features = select_features(manifest, names, tables)
     chosen = () if labels is not None else manifest.select_targets(targets)
     train, validation = (
         open_split(dataset, manifest, features, split, memory_mib, labels=labels, targets=chosen)
         for split in SPLITS[:2]
     )
     predicted = [target.name for target in chosen] or [LABEL]
-    columns = (*(feature.name for feature in features), *predicted)
-    return TrainingData(train, validation, columns)
+    return TrainingData(
+        train,
+        validation,
+        columns=(*(feature.name for feature in features if not feature.is_ragged), *predicted),
+        table_columns=tuple(
+            tuple(feature.name for feature in table) for table in tables_of(features).values()
+        ),
+    )
 
 
 def open_split(  # noqa: PLR0913 - what rows are made of
@@ -137,9 +146,16 @@ def _recipe_of(
             msg = f"{labels}: labels of another dataset; run `topocal tag` again"
             raise UserError(msg)
         beside = (labels, record.by_path)
+    single = [feature for feature in features if not feature.is_ragged]
+    tables = tables_of(features)
+    train_rows = max(manifest.rows_of("train"), 1)
     return Recipe(
         dataset=dataset,
-        scalings=scalings_of(manifest, features),
+        scalings=scalings_of(manifest, single),
+        tables=tuple(scalings_of(manifest, table) for table in tables.values()),
+        elements=tuple(
+            manifest.statistics[table[0].name].count / train_rows for table in tables.values()
+        ),
         targets=tuple(
             target_scaling(target, manifest.statistics[target.name]) for target in targets
         ),
@@ -149,20 +165,10 @@ def _recipe_of(
 
 
 def _read_split(recipe: Recipe, manifest: DatasetManifest, split: Split) -> TrainingRows:
-    num_rows = manifest.rows_of(split)
-    x_NF = np.empty((num_rows, len(recipe.scalings)), dtype=np.float32)
-    target_N = empty_targets(num_rows, max(len(recipe.targets), 1))
-    weight_N = np.ones(num_rows, dtype=np.float64)
-    first = 0
+    gathered = Gathered(recipe, manifest.rows_of(split))
     for part in manifest.parts_of(split):
-        rows = slice(first, first + part.rows)
         table = read_part(recipe.dataset, part, recipe.columns)
-        x_NF[rows], target_N[rows], weight_N[rows] = recipe.convert(table, part.path, 0)
-        first += part.rows
-    mean = require_positive_mean(float(weight_N.mean()), recipe.dataset, split)
-    scaled_N = (weight_N / mean).astype(np.float32)
-    return TrainingRows(
-        torch.from_numpy(x_NF),
-        torch.from_numpy(target_N),
-        torch.from_numpy(scaled_N) if recipe.weights else None,
-    )
+        gathered.add(recipe.convert(table, part.path, 0))
+    mean = require_positive_mean(float(gathered.weight_N.mean()), recipe.dataset, split)
+    scaled_N = (gathered.weight_N / mean).astype(np.float32)
+    return gathered.rows(scaled_N if recipe.weights else None)

@@ -4,20 +4,22 @@ Shape letters: S networks, N rows, F features, K components, P outputs of a netw
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.formats.families import GAUSSIAN_MIXTURE
+from pipeline.formats.model_inputs import FEATURES, names_of
 from pipeline.formats.transforms import Scaling
 from training.export.family_summaries import FamilySummaries
 from training.export.mode import LN10
 from training.export.summaries import LIMITS, Summaries
 from training.networks.mlp import FixedLayer
 
-INPUT = "features"
 NETWORKS_OUTPUT = "networks"
 
 
@@ -70,25 +72,24 @@ class ScaledModule(nn.Module):
         return ((value_NF - self.shift_F) / self.factor_F).float()
 
 
-class SampledNetworks(ScaledModule):
-    """Raw features [N, F] to the outputs of all networks, their densities and summaries in R."""
+class DensityNetworks(ScaledModule):
+    """Raw inputs to the outputs of all networks, their densities and summaries of the target.
 
+    Args:
+        scalings: Of the features.
+        density: How the outputs are read.
+
+    Attributes:
+        inputs: Names of the arguments, in order.
+    """
+
+    inputs: tuple[str, ...] = (FEATURES,)
     log_variance_bounds: Tensor
     search_range: Tensor
 
-    def __init__(
-        self,
-        scalings: Sequence[Scaling],
-        weight_sets: Sequence[Sequence[FixedLayer]],
-        density: OutputHead,
-    ) -> None:
+    def __init__(self, scalings: Sequence[Scaling], density: OutputHead) -> None:
         super().__init__(scalings)
         self.density, self.transform = density, density.transform
-        self.weights = nn.ParameterList(
-            layer.weight_OF for layers in weight_sets for layer in layers
-        )
-        self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
-        self.num_layers = len(weight_sets[0])
         for name in LIMITS:
             self.register_buffer(name, torch.tensor(getattr(density, name), dtype=torch.float32))
         is_mixture = density.family == GAUSSIAN_MIXTURE.name
@@ -98,6 +99,45 @@ class SampledNetworks(ScaledModule):
             else FamilySummaries(density.family, density.transform)
         )
         self.outputs = (NETWORKS_OUTPUT, *self.summaries.outputs)
+
+    def scaled_inputs(self, features_NF: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
+        """The arguments as the networks take them."""
+        return (self.scaled(features_NF), *tables)
+
+    @abstractmethod
+    def outputs_of_scaled(self, *inputs: Tensor) -> Tensor:
+        """What the networks themselves give, [S, P, N]: the parameters of the densities."""
+
+    def densities_of_scaled(self, *inputs: Tensor) -> Tensor:
+        """The first of the summaries alone, [S, N, P], of scaled inputs."""
+        parts = self.summaries.split(self.outputs_of_scaled(*inputs))
+        return self.summaries.densities(parts, self.log_variance_bounds)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The networks' own outputs [S, P, N], and what the summaries make of them.
+
+        All of a row are NaN where a feature is, or is negative under a logarithm.
+        """
+        outputs_SPN = self.outputs_of_scaled(*self.scaled_inputs(*inputs))
+        parts = self.summaries.split(outputs_SPN)
+        return outputs_SPN, *self.summaries(*parts, self.log_variance_bounds, self.search_range)
+
+
+class SampledNetworks(DensityNetworks):
+    """Fully connected networks of features."""
+
+    def __init__(
+        self,
+        scalings: Sequence[Scaling],
+        weight_sets: Sequence[Sequence[FixedLayer]],
+        density: OutputHead,
+    ) -> None:
+        super().__init__(scalings, density)
+        self.weights = nn.ParameterList(
+            layer.weight_OF for layers in weight_sets for layer in layers
+        )
+        self.biases = nn.ParameterList(layer.bias_O for layers in weight_sets for layer in layers)
+        self.num_layers = len(weight_sets[0])
         self.requires_grad_(requires_grad=False)
 
     @property
@@ -107,19 +147,14 @@ class SampledNetworks(ScaledModule):
         count = self.num_layers
         return [layers[first : first + count] for first in range(0, len(layers), count)]
 
-    def densities_of_scaled(self, x_NF: Tensor) -> Tensor:
-        """The first of the summaries alone, [S, N, P], of scaled features."""
-        parts = self.summaries.split(self.outputs_of_scaled(x_NF))
-        return self.summaries.densities(parts, self.log_variance_bounds)
-
-    def outputs_of_scaled(self, x_NF: Tensor) -> Tensor:
+    def outputs_of_scaled(self, *inputs: Tensor) -> Tensor:
         """What the networks themselves give, [S, P, N]: the parameters of the densities.
 
         Network by network: each is a chain of products whose rows stay in the cache, three times
         as fast as products over all networks with their activations in main memory. The last layer
         is transposed, so that what acts on a few columns of each network acts on long rows.
         """
-        return torch.stack([self._outputs_of(layers, x_NF) for layers in self.networks])
+        return torch.stack([self._outputs_of(layers, inputs[0]) for layers in self.networks])
 
     @staticmethod
     def _outputs_of(layers: Sequence[FixedLayer], x_NF: Tensor) -> Tensor:
@@ -128,14 +163,53 @@ class SampledNetworks(ScaledModule):
         last = layers[-1]
         return torch.addmm(last.bias_O.unsqueeze(1), last.weight_OF, x_NF.mT)
 
-    def forward(self, features_NF: Tensor) -> tuple[Tensor, ...]:
-        """The networks' own outputs [S, P, N], and what the summaries make of them.
 
-        All of a row are NaN where a feature is, or is negative under a logarithm.
-        """
-        outputs_SPN = self.outputs_of_scaled(self.scaled(features_NF))
-        parts = self.summaries.split(outputs_SPN)
-        return outputs_SPN, *self.summaries(*parts, self.log_variance_bounds, self.search_range)
+class EncodedNetworks(DensityNetworks):
+    """Networks of features and tables of lists.
+
+    Args:
+        scalings: Of the features.
+        tables: By table: the scalings of its columns.
+        networks: Modules, each with its own parameters.
+        density: How the outputs are read.
+    """
+
+    def __init__(
+        self,
+        scalings: Sequence[Scaling],
+        tables: Mapping[str, Sequence[Scaling]],
+        networks: Sequence[nn.Module],
+        density: OutputHead,
+    ) -> None:
+        super().__init__(scalings, density)
+        self.inputs = names_of(dict.fromkeys(tables, ()))
+        self.tables = nn.ModuleList(ScaledModule(each) for each in tables.values())
+        self.members = nn.ModuleList(networks)
+        self.requires_grad_(requires_grad=False)
+
+    def scaled_inputs(self, features_NF: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
+        """The arguments as the networks take them."""
+        scaled = [self.scaled(features_NF)]
+        for table, x_EC, row_E in zip(self.tables, tables[::2], tables[1::2], strict=True):
+            scaled += [cast("ScaledModule", table).scaled(x_EC), row_E]
+        return tuple(scaled)
+
+    def outputs_of_scaled(self, *inputs: Tensor) -> Tensor:
+        """What the networks themselves give, [S, P, N]: the parameters of the densities."""
+        return torch.stack([member(*inputs).mT for member in self.members])
+
+
+class NetworksAlone(nn.Module):
+    """The outputs of networks [S, P, N], whole and in the parts that the summaries take."""
+
+    def __init__(self, model: DensityNetworks) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Of raw inputs."""
+        outputs_SPN = self.model.outputs_of_scaled(*self.model.scaled_inputs(*inputs))
+        return outputs_SPN, *self.model.summaries.split(outputs_SPN)
 
 
 def _column(values: Iterable[float]) -> Tensor:

@@ -6,14 +6,15 @@ Shape letters: S samples, N rows, F features, K components, P parameters.
 import itertools
 import logging
 import math
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.formats.card import NETWORKS, SEARCH_MARGIN, Output
-from pipeline.formats.columns import Target
+from pipeline.formats.columns import Target, tables_of
 from pipeline.formats.families import FAMILIES, GAUSSIAN_MIXTURE
 from pipeline.formats.files import replacing
 from pipeline.formats.manifest import DatasetManifest, select_features
@@ -21,13 +22,19 @@ from pipeline.formats.seeds import derive_seed
 from pipeline.formats.transforms import Scaling, target_scaling
 from training.checkpoint import Checkpoint
 from training.data.rows import RowSource
-from training.data.training_data import scalings_of
-from training.export.finished import MODEL, Exported, Finished, tensors_of
-from training.export.graph import NETWORKS_OUTPUT, OutputHead, SampledNetworks
+from training.export.finished import MODEL, Exported, Finished, Trained, tensors_of
+from training.export.graph import (
+    NETWORKS_OUTPUT,
+    DensityNetworks,
+    EncodedNetworks,
+    OutputHead,
+    SampledNetworks,
+)
 from training.export.networks_onnx import write_networks
 from training.export.onnx_file import check_onnx, extract_onnx
 from training.kinds import kind_of
 from training.learners.autograd import gaussian_network
+from training.networks.encoders import build_network, head_layers
 from training.networks.mlp import FixedLayer, Layer, draw_weights, split_member, split_parameters
 from training.networks.modules import fixed_layers, fully_connected
 from training.settings import (
@@ -37,47 +44,80 @@ from training.settings import (
     RepulsiveEnsembleSettings,
 )
 from training.steps.autograd import LOG_VARIANCE, FlatParameters, gaussian_layers
+from training.steps.autograd import draw_weights as draw_parameters
 
 log = logging.getLogger(__name__)
 
-WeightSets = list[list[FixedLayer]]  # layers of each network
+Layers = list[FixedLayer]
+Parameters = dict[str, Tensor]  # of a network with encoders, by their names in its module
+Networks = Sequence[Layers | Parameters]
 SLAB_ROWS = 512  # of one evaluation of all networks
 
 
 def export_bayesian(finished: Finished, settings: BnnSettings) -> Exported:
     """Write networks drawn from the posterior, and describe them."""
-    checkpoint = finished.checkpoint
-    weight_sets = drawn_networks(settings, checkpoint, finished.seed)
-    return _export(finished, settings, weight_sets, _posterior(settings, checkpoint, weight_sets))
+    checkpoint, manifest = finished.checkpoint, finished.manifest
+    networks = drawn_networks(settings, checkpoint, finished.seed, manifest)
+    return _export(
+        finished, settings, networks, _posterior(settings, checkpoint, networks, manifest)
+    )
 
 
 def export_ensemble(finished: Finished, settings: RepulsiveEnsembleSettings) -> Exported:
     """Write the members, and describe them."""
-    members = trained_members(settings, finished.checkpoint, finished.seed)
-    return _export(finished, settings, members, _by_member(members))
+    members = trained_members(settings, finished.checkpoint, finished.seed, finished.manifest)
+    weights = [_tensors(each, f"member.{number:03d}.") for number, each in enumerate(members)]
+    return _export(finished, settings, members, dict(ChainMap(*weights)))
 
 
 def export_density(finished: Finished, settings: MixtureDensitySettings) -> Exported:
     """Write the network, and describe it."""
-    networks = trained_members(settings, finished.checkpoint, finished.seed)
-    return _export(finished, settings, networks, tensors_of(networks[0]))
+    networks = trained_members(settings, finished.checkpoint, finished.seed, finished.manifest)
+    return _export(finished, settings, networks, _tensors(networks[0]))
 
 
-def drawn_networks(settings: BnnSettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
+def drawn_networks(
+    settings: BnnSettings, checkpoint: Checkpoint, seed: int, manifest: DatasetManifest
+) -> Networks:
     """The weight sets of a Bayesian network that are exported, drawn from its posterior."""
-    return draw_weight_sets(_posterior_layers(settings, checkpoint), seed, settings.samples)
+    if not settings.encoder:
+        return draw_weight_sets(_posterior_layers(settings, checkpoint), seed, settings.samples)
+    module, theta_P = _posterior_module(settings, checkpoint, manifest)
+    seeds = [derive_seed(seed, "export", sample) for sample in range(settings.samples)]
+    return [draw_parameters(module, theta_P, torch.Generator().manual_seed(each)) for each in seeds]
 
 
-def trained_members(settings: DensitySettings, checkpoint: Checkpoint, seed: int) -> WeightSets:
+def trained_members(
+    settings: DensitySettings, checkpoint: Checkpoint, seed: int, manifest: DatasetManifest
+) -> Networks:
     """The networks of a training, which are exported as they are: members, or the only one."""
     del seed  # nothing is drawn
     if settings.is_handwritten:
         return [split_member(each.theta_P, checkpoint.sizes) for each in checkpoint.networks]
-    module = fully_connected(checkpoint.sizes, torch.Generator())
+    module = _module_of(settings, checkpoint, manifest)
     flat, found = FlatParameters.of(module), [each.theta_P for each in checkpoint.networks]
     if isinstance(settings, MixtureDensitySettings):  # the parts of one network
         found = [torch.cat(found)]
+    if not isinstance(module, nn.Sequential):
+        return [flat.views(theta_P) for theta_P in found]
     return [fixed_layers(module, flat.views(theta_P)) for theta_P in found]
+
+
+def _module_of(
+    settings: DensitySettings, checkpoint: Checkpoint, manifest: DatasetManifest
+) -> nn.Module:
+    """A network as it was trained, with weights of no meaning."""
+    tables = tables_of(select_features(manifest, settings.features, settings.tables))
+    widths = [len(columns) for columns in tables.values()]
+    return build_network(settings, checkpoint.sizes[0], widths, torch.Generator())
+
+
+def _posterior_module(
+    settings: BnnSettings, checkpoint: Checkpoint, manifest: DatasetManifest
+) -> tuple[nn.Module, Tensor]:
+    """The network with Gaussian weights, and its parameters."""
+    plain = _module_of(settings, checkpoint, manifest)
+    return gaussian_network(settings, plain, torch.Generator()), checkpoint.networks[0].theta_P
 
 
 def _posterior_layers(settings: BnnSettings, checkpoint: Checkpoint) -> list[Layer]:
@@ -97,18 +137,17 @@ def _posterior_layers(settings: BnnSettings, checkpoint: Checkpoint) -> list[Lay
 def _export(
     finished: Finished,
     settings: DensitySettings,
-    weight_sets: WeightSets,
+    networks: Networks,
     weights: dict[str, Tensor],
 ) -> Exported:
     """Write the networks and describe them; `weights` are all there are, by name."""
     manifest, folder = finished.manifest, finished.folder
-    weight_sets = [_of_target(layers, settings, finished.number) for layers in weight_sets]
-    model = _model_of(manifest, finished.scalings, weight_sets, settings)
+    model = _model_of(finished, networks, settings, finished.number)
     scores = _scores_of(model, finished.validation, _scaling_of(manifest))
-    with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as networks:
+    with replacing(folder / MODEL) as temporary, replacing(folder / NETWORKS) as alone:
         write_networks(model, temporary)
         checks = _check(finished, model, temporary)
-        extract_onnx(temporary, networks, [NETWORKS_OUTPUT])
+        extract_onnx(temporary, alone, [NETWORKS_OUTPUT])
         extract_onnx(temporary, temporary, model.summaries.outputs)
     target = manifest.require_target()
     return Exported(
@@ -126,25 +165,14 @@ def _export(
     )
 
 
-def _of_target(
-    layers: list[FixedLayer], settings: DensitySettings, number: int
-) -> list[FixedLayer]:
-    """A network's layers with the outputs for one of its targets alone."""
-    if settings.num_targets == 1:
-        return layers
-    *hidden, last = layers
-    parts = [each.chunk(settings.num_targets)[number].contiguous() for each in last]
-    return [*hidden, FixedLayer(*parts)]
-
-
-def _check(finished: Finished, model: SampledNetworks, path: Path) -> dict[str, float]:
+def _check(finished: Finished, model: DensityNetworks, path: Path) -> dict[str, float]:
     """Compare the file with torch; by name the share of rows with an unproven central value.
 
     Networks that have hardly been trained make densities of dozens of narrow peaks far from the
     data: the training is kept, and the share is told.
     """
     rows = {"validation": finished.validation_rows(), "spread": finished.random_rows()}
-    shares = {name: check_onnx(path, model, features) for name, features in rows.items()}
+    shares = {name: check_onnx(path, model, given) for name, given in rows.items()}
     if any(shares.values()):
         log.warning(
             "%s: the file's central value may not be the most probable one for %.1f %% of "
@@ -157,16 +185,14 @@ def _check(finished: Finished, model: SampledNetworks, path: Path) -> dict[str, 
     return {f"central_unproven_{name}": share for name, share in shares.items()}
 
 
-def networks_of(
-    manifest: DatasetManifest, settings: DensitySettings, checkpoint: Checkpoint, seed: int
-) -> SampledNetworks:
-    """The networks of a finished training as they would be exported, without a file."""
-    scalings = scalings_of(manifest, select_features(manifest, settings.features))
-    weight_sets = kind_of(settings).open_weight_sets()(settings, checkpoint, seed)
-    return _model_of(manifest, scalings, weight_sets, settings)
+def networks_of(trained: Trained, settings: DensitySettings) -> DensityNetworks:
+    """The networks of a training of one target as they would be exported, without a file."""
+    weight_sets = kind_of(settings).open_weight_sets()
+    networks = weight_sets(settings, trained.checkpoint, trained.seed, trained.manifest)
+    return _model_of(trained, networks, settings)
 
 
-def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> WeightSets:
+def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> list[Layers]:
     """Weight sets drawn from the posterior; set s depends on the seed and s alone."""
     return [
         draw_weights(layers, torch.Generator().manual_seed(derive_seed(seed, "export", sample)))
@@ -175,33 +201,42 @@ def draw_weight_sets(layers: Sequence[Layer], seed: int, samples: int) -> Weight
 
 
 def _posterior(
-    settings: BnnSettings, checkpoint: Checkpoint, weight_sets: Sequence[Sequence[FixedLayer]]
+    settings: BnnSettings, checkpoint: Checkpoint, networks: Networks, manifest: DatasetManifest
 ) -> dict[str, Tensor]:
-    """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F]."""
-    tensors: dict[str, Tensor] = {}
+    """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F].
+
+    Of a network with encoders all parameters by their names in its module.
+    """
+    if settings.encoder:
+        module, theta_P = _posterior_module(settings, checkpoint, manifest)
+        found = FlatParameters.of(module).views(theta_P)
+        tensors = {name: each.clone() for name, each in found.items()}
+        for name in gaussian_layers(module):
+            drawn = [each[f"{name}.weight"] for each in networks if isinstance(each, dict)]
+            tensors[f"{name}.drawn_weight"] = torch.stack(drawn)
+        return tensors
+    tensors = {}
     for index, layer in enumerate(_posterior_layers(settings, checkpoint)):
         tensors[f"mean.{index}"] = layer.mean_OF.clone()
         tensors[f"log_variance.{index}"] = layer.log_variance_OF.clone()
         tensors[f"bias.{index}"] = layer.bias_O.clone()
-        drawn = torch.stack([weights[index].weight_OF for weights in weight_sets])
-        tensors[f"drawn_weight.{index}"] = drawn
+        drawn = [layers[index].weight_OF for layers in networks if not isinstance(layers, dict)]
+        tensors[f"drawn_weight.{index}"] = torch.stack(drawn)
     return tensors
 
 
-def _by_member(members: Sequence[Sequence[FixedLayer]]) -> dict[str, Tensor]:
-    """Weights and biases by member and layer."""
-    tensors: dict[str, Tensor] = {}
-    for number, layers in enumerate(members):
-        tensors |= tensors_of(layers, f"member.{number:03d}.")
-    return tensors
+def _tensors(network: Layers | Parameters, prefix: str = "") -> dict[str, Tensor]:
+    """All weights and biases of a network, by name."""
+    if isinstance(network, dict):
+        return {f"{prefix}{name}": each.detach().clone() for name, each in network.items()}
+    return tensors_of(network, prefix)
 
 
 def _model_of(
-    manifest: DatasetManifest,
-    scalings: Sequence[Scaling],
-    weight_sets: Sequence[Sequence[FixedLayer]],
-    settings: DensitySettings,
-) -> SampledNetworks:
+    trained: Trained, networks: Networks, settings: DensitySettings, number: int = 0
+) -> DensityNetworks:
+    """The networks with outputs for the one target of the manifest, in its own units."""
+    manifest = trained.manifest
     low, high = manifest.target_range()
     scaling, family = _scaling_of(manifest), FAMILIES[settings.family]
     spread = 2.0 * math.log(scaling.factor)
@@ -212,10 +247,39 @@ def _model_of(
         family=settings.family,
         transform=manifest.require_target().transform,
     )
-    if (scaling.shift, scaling.factor) != (0.0, 1.0):
-        affine = family.affine(scaling.shift, scaling.factor)
-        weight_sets = [_restored(layers, affine) for layers in weight_sets]
-    return SampledNetworks(scalings, weight_sets, density).eval()
+    affine = family.affine(scaling.shift, scaling.factor)
+
+    def change(last: FixedLayer) -> FixedLayer:
+        last = _of_target(last, settings.num_targets, number)
+        return last if (scaling.shift, scaling.factor) == (0.0, 1.0) else _restored(last, affine)
+
+    layered = [[*each[:-1], change(each[-1])] for each in networks if not isinstance(each, dict)]
+    if layered:
+        return SampledNetworks(trained.scalings, layered, density).eval()
+    modules = []
+    for parameters in networks:
+        assert isinstance(parameters, dict)  # noqa: S101 - the others are layers
+        module = _module_of(settings, trained.checkpoint, manifest)
+        *_, name = head_layers(module)
+        last = change(FixedLayer(parameters[f"{name}.weight"], parameters[f"{name}.bias"]))
+        module.set_submodule(name, _linear(last))
+        module.load_state_dict(
+            parameters | {f"{name}.weight": last.weight_OF, f"{name}.bias": last.bias_O}
+        )
+        modules.append(module)
+    return EncodedNetworks(trained.scalings, trained.table_scalings, modules, density).eval()
+
+
+def _linear(layer: FixedLayer) -> nn.Linear:
+    outputs, inputs = layer.weight_OF.shape
+    return nn.Linear(inputs, outputs)
+
+
+def _of_target(last: FixedLayer, num_targets: int, number: int) -> FixedLayer:
+    """The outputs of a network for one of its targets alone."""
+    if num_targets == 1:
+        return last
+    return FixedLayer(*(each.chunk(num_targets)[number].contiguous() for each in last))
 
 
 def _scaling_of(manifest: DatasetManifest) -> Scaling:
@@ -224,27 +288,23 @@ def _scaling_of(manifest: DatasetManifest) -> Scaling:
     return target_scaling(target, manifest.statistics[target.name])
 
 
-def _restored(
-    layers: Sequence[FixedLayer], affine: Sequence[tuple[float, float]]
-) -> list[FixedLayer]:
-    """A network whose outputs are the parameters of the target's density before it was scaled."""
-    *hidden, last = layers
+def _restored(last: FixedLayer, affine: Sequence[tuple[float, float]]) -> FixedLayer:
+    """Outputs that are the parameters of the target's density before it was scaled."""
     blocks = zip(
         affine, last.weight_OF.chunk(len(affine)), last.bias_O.chunk(len(affine)), strict=True
     )
     parts = [(weight * factor, bias * factor + shift) for (factor, shift), weight, bias in blocks]
-    weights, biases = (torch.cat(each) for each in zip(*parts, strict=True))
-    return [*hidden, FixedLayer(weights, biases)]
+    return FixedLayer(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
-def _scores_of(model: SampledNetworks, rows: RowSource, scaling: Scaling) -> dict[str, float]:
+def _scores_of(model: DensityNetworks, rows: RowSource, scaling: Scaling) -> dict[str, float]:
     """Validation NLL of the averaged density and the mean NLL of its single networks."""
     log_density = FAMILIES[model.density.family].load("log_density")
     averaged, single = 0.0, 0.0
     pieces = (slab.pieces(SLAB_ROWS) for slab in rows.slabs(0, 1))
     for slab in itertools.chain.from_iterable(pieces):
-        density_SNP = model.densities_of_scaled(slab.x_NF)
+        density_SNP = model.densities_of_scaled(*slab.inputs)
         target_N = slab.target_N * scaling.factor + scaling.shift
         target_SN = target_N.expand(len(density_SNP), -1)
         log_p_SN = log_density(density_SNP, target_SN, model.density.log_variance_bounds).double()

@@ -84,7 +84,7 @@ def _finished(
 ) -> Finished:
     """The training as the export of one target, by its number among those of the model, sees it."""
     settings = job.settings
-    features = select_features(manifest, settings.features)
+    features = select_features(manifest, settings.features, settings.tables)
     return Finished(
         folder=job.folder,
         dataset=job.dataset,

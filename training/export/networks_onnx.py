@@ -1,7 +1,8 @@
 """The ONNX file of many networks: scaling and layers written here, then the graph of `summaries`.
 
-Node by node as torch would export them, so that ONNX Runtime computes the same bits; tracing fifty
-chains of layers takes torch most of a minute.
+Fully connected ones are written node by node as torch would export them, so that ONNX Runtime
+computes the same bits; tracing fifty chains of layers takes torch most of a minute. Networks with
+encoders are traced.
 
 Shape letters: S networks, N rows, F features, K components, P outputs of a network.
 """
@@ -12,15 +13,25 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from training.export.graph import INPUT, NETWORKS_OUTPUT, SampledNetworks, ScaledModule
+from pipeline.formats.model_inputs import FEATURES
+from training.export.graph import (
+    NETWORKS_OUTPUT,
+    DensityNetworks,
+    NetworksAlone,
+    SampledNetworks,
+    ScaledModule,
+)
 from training.export.mode import LN10
 from training.export.summaries import LIMITS
+from training.export.torch_onnx import export_onnx
 from training.networks.mlp import FixedLayer
 
 PREFIX = "networks/"  # of names here; those of the summaries have none
+EXAMPLE_ROWS, EXAMPLE_ELEMENTS = 3, 7  # no two equal, and none 1: such are taken for constants
 
 
 class _Graph:
@@ -43,11 +54,15 @@ class _Graph:
         return name
 
 
-def write_networks(model: SampledNetworks, path: Path) -> None:
+def write_networks(model: DensityNetworks, path: Path) -> None:
     """Write the networks, their densities and summaries as one file with a free row axis."""
-    model.summaries.export(path)
+    if isinstance(model, SampledNetworks):
+        model.summaries.export(path)
+        networks = _networks(model, onnx.load(path))
+    else:
+        networks = _traced(model, path)
+        model.summaries.export(path)
     summaries = onnx.load(path)
-    networks = _networks(model, summaries)
     whole = onnx.compose.merge_models(
         networks, summaries, io_map=[(PREFIX + name, name) for name in model.summaries.parts]
     )
@@ -62,6 +77,30 @@ def write_networks(model: SampledNetworks, path: Path) -> None:
     whole = onnx.shape_inference.infer_shapes(whole)
     onnx.checker.check_model(whole)
     onnx.save(whole, path)
+
+
+def _traced(model: DensityNetworks, path: Path) -> onnx.ModelProto:
+    """As `_networks`, by torch's exporter."""
+    widths = [len(table.shift_F) for table in getattr(model, "tables", ())]
+    example = [torch.ones(EXAMPLE_ROWS, len(model.shift_F))]
+    shapes: list[dict[int, Any]] = [{0: torch.export.Dim("rows")}]
+    for number, width in enumerate(widths):
+        elements = torch.export.Dim(f"elements_{number}")
+        row_E = torch.arange(EXAMPLE_ELEMENTS + number) % EXAMPLE_ROWS
+        example += [torch.ones(len(row_E), width), row_E]
+        shapes += [{0: elements}, {0: elements}]
+    parts = [PREFIX + name for name in model.summaries.parts]
+    export_onnx(
+        NetworksAlone(model).eval(),
+        tuple(example),
+        path,
+        inputs=model.inputs,
+        outputs=(NETWORKS_OUTPUT, *parts),
+        dynamic_shapes=(tuple(shapes),),  # of the one argument *inputs
+    )
+    traced = onnx.load(path)
+    kept = dict.fromkeys(["rename_inputs", "rename_outputs"], False)
+    return onnx.compose.add_prefix(traced, PREFIX, **kept)
 
 
 def _networks(model: SampledNetworks, like: onnx.ModelProto) -> onnx.ModelProto:
@@ -90,7 +129,7 @@ def _networks(model: SampledNetworks, like: onnx.ModelProto) -> onnx.ModelProto:
     made = helper.make_graph(
         graph.nodes,
         "networks",
-        [value(INPUT, rows, len(model.shift_F))],
+        [value(FEATURES, rows, len(model.shift_F))],
         [
             value(NETWORKS_OUTPUT, count, size, rows),
             *(value(name, count, size // len(parts), rows) for name in parts),
@@ -106,7 +145,7 @@ def _scale(graph: _Graph, model: ScaledModule) -> str:
     floor, is_log, shift, factor = (
         graph.constant(name, getattr(model, name).numpy()) for name in names
     )
-    wide = graph.add("Max", [INPUT, floor], "floored")
+    wide = graph.add("Max", [FEATURES, floor], "floored")
     wide = graph.add("Cast", [wide], "wide", to=TensorProto.DOUBLE)
     one, ln10 = graph.constant("one", np.float64(1.0)), graph.constant("ln10", np.float64(LN10))
     logarithm = graph.add("Log", [graph.add("Where", [is_log, wide, one], "positive")], "log")

@@ -21,10 +21,11 @@ from torch.func import functional_call
 from pipeline.formats.families import FAMILIES
 from pipeline.formats.seeds import derive_seed
 from training.data.rows import TrainingRows
+from training.data.training_data import TrainingData
 from training.learners.bayesian import WEIGHT_SETS, BayesianNetwork
 from training.learners.ensemble import RepulsiveEnsemble
 from training.learners.plain import DensityNetwork
-from training.networks.modules import fully_connected
+from training.networks.encoders import build_network, head_layers
 from training.settings import BnnSettings, DensitySettings, Part
 from training.steps.autograd import (
     LOG_VARIANCE,
@@ -94,7 +95,7 @@ class AutogradDensity(DensityNetwork):
     parts: Sequence[Part] = get_args(Part)
 
     def _module(self, generator: torch.Generator) -> nn.Module:
-        return fully_connected(self.sizes, generator)
+        return network_of(self.settings, self.data, generator)
 
     def _places(self) -> list[slice]:
         """Of the parts among the parameters."""
@@ -105,8 +106,7 @@ class AutogradDensity(DensityNetwork):
 
     def _output_name(self) -> str:
         """Of the layer that makes the outputs."""
-        *_, (name, _) = self.module.named_children()
-        return name
+        return head_layers(self.module)[-1]
 
     def _initial(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive_seed(seed, "initial weights"))
@@ -148,19 +148,26 @@ class AutogradDensity(DensityNetwork):
         ):
             theta_P.grad = gradient_P if part in trained else None
 
-    def _outputs(self, x_BF: Tensor) -> Tensor:
+    def _outputs(self, rows: TrainingRows) -> Tensor:
         views = FlatParameters.of(self.module).views(self.theta_P)
-        outputs_BO: Tensor = functional_call(self.module, views, (x_BF,))
+        outputs_BO: Tensor = functional_call(self.module, views, rows.inputs)
         return outputs_BO
 
     def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
         return self.step.loss(outputs_BO, target_B)
 
 
+def network_of(
+    settings: DensitySettings, data: TrainingData, generator: torch.Generator
+) -> nn.Module:
+    """The network that is trained on some data."""
+    return build_network(settings, data.train.num_features, data.train.table_widths, generator)
+
+
 def gaussian_network(
     settings: BnnSettings, module: nn.Module, generator: torch.Generator
 ) -> nn.Module:
-    """The network with Gaussian weights in all its linear layers.
+    """The network with Gaussian weights in all linear layers that see each row once.
 
     Args:
         settings: Where the log variances start.
@@ -172,7 +179,7 @@ def gaussian_network(
         jitter_OF = torch.randn(layer.weight.shape, generator=generator)
         return settings.initial_log_variance + 1e-3 * jitter_OF
 
-    return with_gaussian_weights(module, None, draw)
+    return with_gaussian_weights(module, head_layers(module), draw)
 
 
 class AutogradBayesian(BayesianNetwork):
@@ -181,7 +188,7 @@ class AutogradBayesian(BayesianNetwork):
     module: nn.Module
 
     def _module(self, generator: torch.Generator) -> nn.Module:
-        plain = fully_connected(self.sizes, generator)
+        plain = network_of(self.settings, self.data, generator)
         return gaussian_network(self.settings, plain, generator)
 
     def _loss(self) -> RowLoss:
@@ -210,7 +217,7 @@ class AutogradBayesian(BayesianNetwork):
     @torch.no_grad()
     def _validation_nll(self, slabs: Iterable[TrainingRows]) -> Tensor:
         """The sum over rows of weight times NLL of the density averaged over eight weight sets."""
-        plain, loss = fully_connected(self.sizes, torch.Generator()), self._loss()
+        plain, loss = network_of(self.settings, self.data, torch.Generator()), self._loss()
         sets = [
             draw_weights(
                 self.module,
@@ -225,7 +232,7 @@ class AutogradBayesian(BayesianNetwork):
         for slab in slabs:
             for part in slab.pieces(self.plan[0].batch_rows):
                 log_p_SB = torch.stack([
-                    -loss(functional_call(plain, drawn, (part.x_NF,)), part.target_N)
+                    -loss(functional_call(plain, drawn, part.inputs), part.target_N)
                     for drawn in there
                 ])
                 log_p_B = torch.logsumexp(log_p_SB, dim=0) - math.log(WEIGHT_SETS)
@@ -238,7 +245,7 @@ class AutogradEnsemble(RepulsiveEnsemble):
     """Members of a repulsive ensemble."""
 
     def _module(self, generator: torch.Generator) -> nn.Module:
-        return fully_connected(self.sizes, generator)
+        return network_of(self.settings, self.data, generator)
 
     def _loss(self) -> RowLoss:
         return family_loss(self.settings)

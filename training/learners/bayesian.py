@@ -97,7 +97,7 @@ class BayesianNetwork:
     def __init__(
         self, data: TrainingData, settings: BnnSettings, *, seed: int, worker: Worker
     ) -> None:
-        self.settings, self.seed, self.worker = settings, seed, worker
+        self.settings, self.seed, self.worker, self.data = settings, seed, worker, data
         self.num_rows = len(data.train)
         self.sizes = (data.train.num_features, *settings.hidden, settings.num_outputs)
         self.num_weights = mlp.count_weights(self.sizes)

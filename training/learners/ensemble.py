@@ -45,7 +45,7 @@ class RepulsiveEnsemble:
         seed: int,
         worker: Worker,
     ) -> None:
-        self.settings, self.worker = settings, worker
+        self.settings, self.worker, self.data = settings, worker, data
         self.num_rows, self.num_networks = len(data.train), settings.members
         self.numbers = share_members(settings.members, worker.rank, worker.world_size)
         self.sizes = (data.train.num_features, *settings.hidden, settings.num_outputs)
@@ -134,7 +134,7 @@ class RepulsiveEnsemble:
 
     def _log_density(self, part: TrainingRows) -> Tensor:
         """The sum over rows of weight times log of the averaged density."""
-        log_p_MB = self.step.log_densities(part.x_NF, part.target_N)
+        log_p_MB = self.step.log_densities(part)
         log_p_B = torch.logsumexp(log_p_MB, dim=0) - math.log(self.settings.members)
         weighted_B = log_p_B if part.weight_N is None else part.weight_N * log_p_B
         return weighted_B.sum(dtype=torch.float64)

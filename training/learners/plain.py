@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.formats.seeds import derive_seed
-from training.data.rows import RowSource
+from training.data.rows import RowSource, TrainingRows
 from training.data.training_data import TrainingData
 from training.losses.density_nll import log_density
 from training.losses.point import CrossEntropy, LeakyKernel, PointLoss
@@ -41,7 +41,7 @@ class PlainNetwork(ABC):
     def __init__(
         self, data: TrainingData, settings: Settings, *, seed: int, worker: Worker
     ) -> None:
-        self.settings, self.seed, self.worker = settings, seed, worker
+        self.settings, self.seed, self.worker, self.data = settings, seed, worker, data
         self.num_rows = len(data.train)
         self.sizes = (data.train.num_features, *settings.hidden, self._num_outputs())
         rows = settings.rows_of_epoch(self.num_rows)
@@ -80,10 +80,10 @@ class PlainNetwork(ABC):
     def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
         """The loss [B] of each row, for validation."""
 
-    def _outputs(self, x_BF: Tensor) -> Tensor:
+    def _outputs(self, rows: TrainingRows) -> Tensor:
         """Outputs [B, O] of the network."""
         layers = mlp.split_member(self.theta_P, self.sizes)
-        return mlp.forward_fixed(layers, x_BF, self.activation)
+        return mlp.forward_fixed(layers, rows.x_NF, self.activation)
 
     def renewed_at(self, epoch: int) -> Sequence[Tensor]:
         """None: there is one stage."""
@@ -115,7 +115,7 @@ class PlainNetwork(ABC):
         total = torch.zeros((), dtype=torch.float64, device=self.theta_P.device)
         for slab in rows.slabs(self.worker.rank, self.worker.world_size):
             for part in slab.pieces(self.plan[0].batch_rows):
-                loss_B = self._loss_of_rows(self._outputs(part.x_NF), part.target_N)
+                loss_B = self._loss_of_rows(self._outputs(part), part.target_N)
                 weighted_B = loss_B if part.weight_N is None else part.weight_N * loss_B
                 total += weighted_B.sum(dtype=torch.float64)
         self.worker.all_reduce(total)

@@ -298,6 +298,7 @@ def _read_together(job: TrainingJob, worker: Worker) -> TrainingData:
             settings.memory_mib,
             labels=job.labels,
             targets=settings.targets,
+            tables=settings.tables,
         )
     except UserError as error:
         failed = error

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from training.steps.members import FIGURES
+from training.steps.members import FIGURES, Rows
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise
 from training.steps.operations import VARIANCE_FLOOR
 from training.steps.repulsion import repel
@@ -139,7 +139,7 @@ class AutogradStep:
     Args:
         theta_P: The parameters, a leaf that requires a gradient.
         sums: Filled with the gradient of the loss summed over rows, and that sum.
-        module: Called with the features [B, F]; its own parameters are not used.
+        module: Called with a batch's inputs; its own parameters are not used.
         loss: Of each row.
         max_rows: Of a worker's batch.
     """
@@ -160,7 +160,7 @@ class AutogradStep:
             noises = fill_layer_noise(self.noise, batch.key, batch.first_block, len(batch.x_BF))
             for layer, noise_BO in zip(self.layers, noises, strict=True):
                 layer.noise_BO = noise_BO.to(self.theta_P.dtype)
-        outputs_BO = functional_call(self.module, self.flat.views(self.theta_P), (batch.x_BF,))
+        outputs_BO = functional_call(self.module, self.flat.views(self.theta_P), batch.inputs)
         loss = (batch.weight_B * self.loss(outputs_BO, batch.target_B)).sum()
         (gradient_P,) = torch.autograd.grad(loss, self.theta_P)
         self.sums.gradient_P.copy_(gradient_P)
@@ -254,7 +254,7 @@ class AutogradMembersStep:
 
     def __call__(self, batch: Batch) -> None:
         """Fill gradients and figures; the latter are zero where other workers have the member."""
-        outputs = list(self.outputs(batch.x_BF))
+        outputs = list(self.outputs(batch.inputs))
         predictions = [self.predict(each, batch.target_B).flatten() for each in outputs]
         repulsion = repel(self.gather([each.detach() for each in predictions]), self.strength)
         self.bandwidth.copy_(repulsion.bandwidth)
@@ -264,15 +264,15 @@ class AutogradMembersStep:
             force_D = repulsion.force_MD[number].to(outputs[place].dtype)
             self._fill_member(place, outputs[place], predictions[place], force_D, batch)
 
-    def outputs(self, x_BF: Tensor) -> Iterator[Tensor]:
+    def outputs(self, inputs: tuple[Tensor, ...]) -> Iterator[Tensor]:
         """Outputs [B, O] of each of this worker's members."""
         for theta_P in self.theta_CP:
-            yield functional_call(self.module, self.flat.views(theta_P), (x_BF,))
+            yield functional_call(self.module, self.flat.views(theta_P), inputs)
 
     @torch.no_grad()
-    def log_densities(self, x_BF: Tensor, target_B: Tensor) -> Tensor:
+    def log_densities(self, rows: Rows) -> Tensor:
         """Minus the loss [M, B] of each row by each member of all workers."""
-        return self.gather([-self.loss(each, target_B) for each in self.outputs(x_BF)])
+        return self.gather([-self.loss(each, rows.target_N) for each in self.outputs(rows.inputs)])
 
     def gather(self, of_member: Sequence[Tensor]) -> Tensor:
         """A row of numbers for each member of all workers, [M, D]."""

@@ -119,6 +119,25 @@ class MemberNetworks:
         return room[: self.at_once * rows * width].view(self.at_once, rows, width)
 
 
+class Rows(Protocol):
+    """Rows to judge members by: features [B, F], targets [B], and all that a module takes."""
+
+    @property
+    def x_NF(self) -> Tensor:  # noqa: N802 - its shape
+        """[B, F]."""
+        ...
+
+    @property
+    def target_N(self) -> Tensor:  # noqa: N802 - its shape
+        """[B]."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Of a module."""
+        ...
+
+
 class MembersStep(Protocol):
     """Fills the gradients of a worker's members of an ensemble.
 
@@ -137,7 +156,7 @@ class MembersStep(Protocol):
         """Fill gradients and figures."""
         ...
 
-    def log_densities(self, x_BF: Tensor, target_B: Tensor) -> Tensor:
+    def log_densities(self, rows: Rows) -> Tensor:
         """Log density [M, B] of each row's target by each member of all workers; not kept long."""
         ...
 
@@ -189,9 +208,9 @@ class EnsembleStep:
         for group in self.networks.groups():
             self._fill_group(group, batch, repulsion.force_MD[self._place(group)])
 
-    def log_densities(self, x_BF: Tensor, target_B: Tensor) -> Tensor:
+    def log_densities(self, rows: Rows) -> Tensor:
         """Log density [M, B] of each row's target by each member of all workers."""
-        bounds = self.settings.log_variance_bounds
+        bounds, x_BF, target_B = self.settings.log_variance_bounds, rows.x_NF, rows.target_N
 
         def of_group(group: slice) -> Tensor:
             outputs_CBO = self.networks.forward(group, x_BF)

@@ -19,6 +19,7 @@ from training.settings import VariancePrecision
 from training.steps.noise import BLOCK_ROWS, fill_layer_noise
 from training.steps.operations import Bounds, Operations
 from training.steps.sums import GradientSums
+from training.steps.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Batch:
         weight_B: Weights of the rows.
         key: Of the step's noise, int32 [2].
         first_block: Of the worker in the global batch.
+        tables: Of lists.
     """
 
     x_BF: Tensor
@@ -38,6 +40,12 @@ class Batch:
     weight_B: Tensor
     key: Tensor
     first_block: int
+    tables: Tables = ()
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a module takes: features, then columns and rows of each table's elements."""
+        return (self.x_BF, *(each for table in self.tables for each in table.inputs))
 
 
 class Step(Protocol):
