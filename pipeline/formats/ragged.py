@@ -34,7 +34,9 @@ class Ragged:
     @classmethod
     def of_arrow(cls, array: pa.Array | pa.ChunkedArray) -> "Ragged":
         """An Arrow array of lists, without a copy if it is one piece."""
-        whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        whole = array
+        if isinstance(array, pa.ChunkedArray):
+            whole = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
         offsets = np.asarray(whole.offsets).astype(np.int64)
         values = np.asarray(whole.values)[offsets[0] : offsets[-1]]
         return cls(values, offsets - offsets[0])

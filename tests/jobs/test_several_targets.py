@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from toy_package import calibrated_columns, kill_when, stop_when, topocal, write_study
 
+from jobs.cli import main
 from pipeline.formats.card import read_card
 from pipeline.formats.manifest import columns_of, read_manifest, read_part
 
@@ -158,7 +159,8 @@ def test_two_workers_write_the_same(toy_package, study, tmp_path):
 
 def test_killed_jobs_go_on_to_the_same_bits(toy_package, study, tmp_path):
     """Training is stopped and then killed between epochs, calibrate between sets."""
-    path, out = write_study(tmp_path, STUDY), tmp_path / "out"
+    content = STUDY | {"models": {"mdn": STUDY["models"]["mdn"]}}
+    path, out = write_study(tmp_path, content), tmp_path / "out"
     shutil.copytree(study / "out/dataset", out / "dataset")
     shutil.copytree(study / "out/simulated", out / "simulated")
 
@@ -180,53 +182,44 @@ def test_killed_jobs_go_on_to_the_same_bits(toy_package, study, tmp_path):
     done = topocal(toy_package, "calibrate", path, "dask.workers=1")
     assert done.returncode == 0, done.stderr
     assert "calibrate/e_response/mdn: kept" in done.stderr
-    for target, names in SETS.items():
-        for name in names:
-            one, two = (
-                calibrated_columns(folder / "calibrated" / target / name)
-                for folder in (study / "out", out)
-            )
-            np.testing.assert_array_equal(two[target], one[target])
+    for target in ("e_response", "m_response"):
+        one, two = (
+            calibrated_columns(folder / "calibrated" / target / "mdn")
+            for folder in (study / "out", out)
+        )
+        np.testing.assert_array_equal(two[target], one[target])
 
 
 def with_models(**models):
-    return STUDY | {"models": models}
+    return {name: value for name, value in STUDY.items() if name != "simulate"} | {"models": models}
 
 
 @pytest.mark.parametrize(
-    ("job", "study_of", "message"),
+    ("content", "message"),
     [
         (
-            "train",
             with_models(net={"kind": "mixture_density", **NETWORK}),
             "the dataset has the targets e_response, m_response, depth, and one is needed",
         ),
         (
-            "train",
             with_models(net={"kind": "mixture_density", "targets": ["width"], **NETWORK}),
             "targets: width not in the dataset, which has e_response, m_response, depth",
         ),
         (
-            "train",
             with_models(net={"kind": "dnn", "targets": ["e_response", "depth"]}),
             "models.net: targets: kind dnn predicts one",
         ),
         (
-            "train",
             with_models(net={"kind": "dnn", "targets": ["depth"]}),
             "kind dnn predicts log10 of a ratio, and depth has transform identity",
         ),
     ],
 )
-def test_what_cannot_be_predicted_is_refused(toy_package, study, tmp_path, job, study_of, message):
-    path = write_study(tmp_path, study_of)
+def test_what_cannot_be_predicted_is_refused(study, tmp_path, capsys, content, message):
     (tmp_path / "out").mkdir()
-    for name in ("dataset", "simulated"):
-        (tmp_path / "out" / name).symlink_to(study / "out" / name)
-    done = topocal(toy_package, job, path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    (tmp_path / "out/dataset").symlink_to(study / "out/dataset")
+    assert main(["train", str(write_study(tmp_path, content))]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_apply_takes_the_folder_of_one_target(toy_package, study, tmp_path):

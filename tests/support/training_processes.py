@@ -23,7 +23,13 @@ def train(dataset, folder, settings=None, **changes):
     """Train with seed 11; the last checkpoint."""
     wanted = {"seed": 11, "fingerprint": "a", "folder": folder} | changes
     settings = settings or tiny_settings()
-    data = read_training_data(dataset, settings.features, settings.memory_mib)
+    data = read_training_data(
+        dataset,
+        settings.features,
+        settings.memory_mib,
+        targets=settings.targets,
+        tables=settings.tables,
+    )
     train_network(data, settings, **wanted)
     return newest_checkpoint(folder, wanted["fingerprint"])
 
