@@ -152,6 +152,8 @@ class DensitySettings(NetworkSettings):
         encoder: Networks before the hidden layers, one for each table of lists that is an input;
             one may be written without brackets.
         components: Gaussians of a mixture.
+        autocast: "bfloat16": the network is trained by automatic gradient, and its products have so
+            few digits, which is faster on a GPU; loss and updates stay float32.
         log_variance_bounds: Limits of the density's own log sigma^2: of log10 of a target, of any
             other in units of its standard deviation among the training rows.
         epochs: Passes over the training rows.
@@ -164,6 +166,7 @@ class DensitySettings(NetworkSettings):
 
     encoder: tuple[DeepSetsSettings, ...] = Field(default=(), exclude_if=lambda each: not each)
     components: PositiveInt = 3
+    autocast: Literal["bfloat16"] | None = Field(default=None, exclude_if=lambda each: each is None)
     log_variance_bounds: tuple[
         Annotated[float, Field(ge=-40, le=20)], Annotated[float, Field(ge=-40, le=20)]
     ] = (-14.0, 0.0)
@@ -218,7 +221,7 @@ class DensitySettings(NetworkSettings):
     def is_handwritten(self) -> bool:
         """Whether it is trained by a step written for it, and not by automatic gradient."""
         is_usual = self.family == GAUSSIAN_MIXTURE.name and self.num_targets == 1
-        return is_usual and not self.encoder
+        return is_usual and not self.encoder and self.autocast is None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -350,6 +353,8 @@ class BnnSettings(DensitySettings):
             about half the arithmetic and a noisier gradient.
         variance_precision: Of the products that make the noise's width, with local
             reparametrisation. tf32 differs from float32 on a GPU alone.
+        gaussian_layers: The layers whose weights are Gaussian, by number, from the end if negative:
+            [-1] is the output layer alone. The others are plain, without prior. None: all.
     """
 
     kind: Literal["bnn"] = "bnn"
@@ -358,6 +363,23 @@ class BnnSettings(DensitySettings):
     initial_log_variance: Annotated[float, Field(ge=-30, le=10)] = -9.0
     estimator: Literal["local_reparametrisation", "antithetic"] = "local_reparametrisation"
     variance_precision: VariancePrecision = "float32"
+    gaussian_layers: Annotated[tuple[int, ...], Field(min_length=1)] | None = Field(
+        default=None, exclude_if=lambda layers: layers is None
+    )
+
+    @model_validator(mode="after")
+    def _gaussian_layers_are_there(self) -> Self:
+        count = len(self.hidden) + 1
+        absent = [each for each in self.gaussian_layers or () if not -count <= each < count]
+        if absent:
+            msg = f"gaussian_layers: there are {count} layers, 0 to {count - 1}, got {absent}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def is_handwritten(self) -> bool:
+        """Whether it is trained by a step written for it."""
+        return super().is_handwritten and self.gaussian_layers is None
 
     @model_validator(mode="after")
     def _step_knows_the_family(self) -> Self:
@@ -368,8 +390,8 @@ class BnnSettings(DensitySettings):
         if not self.is_handwritten and any(special.values()):
             key = next(key for key, is_set in special.items() if is_set)
             msg = (
-                f"{key}: {getattr(self, key)} is for family {GAUSSIAN_MIXTURE.name}, one target "
-                "and no encoder"
+                f"{key}: {getattr(self, key)} is for networks of Gaussian weights, features and "
+                f"one target alone, of family {GAUSSIAN_MIXTURE.name} and without autocast"
             )
             raise ValueError(msg)
         return self

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
-from training_fixtures import tiny_ensemble, tiny_settings, write_tiny_dataset
+from training_fixtures import job_of, tiny_ensemble, tiny_settings, write_tiny_dataset
 from training_processes import assert_equal, train, train_on_workers
 
+from pipeline.formats.card import read_card
 from pipeline.formats.errors import StoppedBySignal
 from training.checkpoint import newest_checkpoint
+from training.export.model import export_model
 from training.learners.autograd import AutogradBayesian
 from training.losses.density_nll import log_density, mixture_mean
 from training.networks import mlp
@@ -17,6 +20,7 @@ from training.steps.autograd import (
     AutogradMembersStep,
     AutogradStep,
     FlatParameters,
+    Forward,
     add_kl_gradient,
     draw_weights,
     kl_divergence,
@@ -85,7 +89,7 @@ def scaled_difference(found, expected):
 def autograd_sums(module, given, dtype):
     theta_P = FlatParameters.of(module).values(module).to(dtype).requires_grad_()
     sums = sums_for(theta_P.detach())
-    AutogradStep(theta_P, sums, module, loss_of, len(given.x_BF))(given)
+    AutogradStep(theta_P, sums, Forward(module), loss_of, len(given.x_BF))(given)
     return theta_P.detach(), sums
 
 
@@ -144,7 +148,7 @@ def test_members_that_repel_each_other(kernel, dtype, allowed):
     step = AutogradMembersStep(
         leaves,
         gradients,
-        module,
+        Forward(module),
         loss=loss_of,
         predict=predict[kernel],
         members=members,
@@ -260,3 +264,64 @@ def test_gaussian_mixtures_train_as_the_handwritten_learner(dataset, tmp_path, m
     found = train(dataset, tmp_path / "autograd", settings)
     for key in ("train_nll", "validation_nll", "kl"):
         assert found.history[0][key] == pytest.approx(expected.history[0][key], rel=1e-3)
+
+
+def test_the_last_layer_alone_is_gaussian(dataset, tmp_path):
+    """Its networks share the layers before it, and only its weights are drawn."""
+    settings = BnnSettings(
+        hidden=(8, 8), epochs=2, batch_rows=512, samples=3, gaussian_layers=(-1,)
+    )
+    train(dataset, tmp_path, settings)
+    job = {"name": "last", "seed": 11, "folder": tmp_path, "fingerprint": "a"}
+    export_model(job_of(dataset, settings, **job))
+    tensors = load_file(tmp_path / "weights.safetensors")
+    logs = [name for name in tensors if name.endswith("log_variance")]
+    assert logs == ["4.log_variance"]
+    for name in ("weight.0", "bias.0", "weight.1", "bias.1", "bias.2"):
+        first, *others = (tensors[f"drawn.{number:03d}.{name}"] for number in range(3))
+        assert all(torch.equal(each, first) for each in others)
+    first, second = (tensors[f"drawn.{number:03d}.weight.2"] for number in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(tensors["0.weight"], tensors["drawn.000.weight.0"])
+    card = read_card(tmp_path)
+    assert card.num_networks == 3
+    assert card.scores["kl_per_row"] > 0
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"there are 3 layers, 0 to 2, got \[3\]"):
+        BnnSettings(hidden=(8, 8), gaussian_layers=(0, 3))
+
+
+def test_few_digits_change_products_alone(dataset, tmp_path):
+    """Gradient and parameters stay float32, outputs are near those of float32."""
+    module, given = gaussian_module(), batch_of(200, torch.float32)
+    theta_P = FlatParameters.of(module).values(module)
+    found = {}
+    for autocast in (None, "bfloat16"):
+        leaf_P, sums = theta_P.clone().requires_grad_(), sums_for(theta_P)
+        forward = Forward(module, autocast=autocast)
+        AutogradStep(leaf_P, sums, forward, loss_of, len(given.x_BF))(given)
+        assert sums.gradient_P.dtype == torch.float32
+        found[autocast] = sums.gradient_P.clone()
+    assert not torch.equal(found[None], found["bfloat16"])
+    assert scaled_difference(found["bfloat16"], found[None]) < 0.05
+    settings = BnnSettings(hidden=(8,), epochs=2, batch_rows=512, samples=2, autocast="bfloat16")
+    done = train(dataset, tmp_path, settings)
+    assert all(torch.isfinite(network.theta_P).all() for network in done.networks)
+    assert done.networks[0].theta_P.dtype == torch.float32
+
+
+def test_a_compiled_module_is_the_same_function():
+    """Traced once for all numbers of rows; without the compiler of kernels, which takes minutes."""
+    module = plain_module()
+    theta_P = FlatParameters.of(module).values(module).requires_grad_()
+    plain, fused = Forward(module), Forward(module, fuse=True, backend="aot_eager")
+    for rows in (5, 9):
+        x_BF = batch_of(rows, torch.float32).x_BF
+        expected, found = plain(theta_P, (x_BF,)), fused(theta_P, (x_BF,))
+        torch.testing.assert_close(found, expected)
+        gradients = [
+            torch.autograd.grad(each.square().sum(), theta_P)[0] for each in (found, expected)
+        ]
+        torch.testing.assert_close(*gradients)

@@ -26,7 +26,7 @@ from training.settings import (
     MixtureDensitySettings,
     RepulsiveEnsembleSettings,
 )
-from training.steps.autograd import AutogradStep, FlatParameters, gaussian_layers
+from training.steps.autograd import AutogradStep, FlatParameters, Forward, gaussian_layers
 from training.steps.noise import StepRows
 from training.steps.sampled import Batch
 from training.steps.sums import GradientSums
@@ -138,7 +138,9 @@ def test_gradient_of_a_batch_is_that_of_its_rows_one_by_one(dtype, tolerance):
     sums = GradientSums.of(torch.zeros(len(theta_P) + 2, dtype=dtype))
     key = torch.zeros(2, dtype=torch.int32)
     loss = family_loss(SETTINGS)
-    AutogradStep(theta_P, sums, module, loss, 7)(Batch(x_BF, target_B, weight_B, key, 0, (hits,)))
+    AutogradStep(theta_P, sums, Forward(module), loss, 7)(
+        Batch(x_BF, target_B, weight_B, key, 0, (hits,))
+    )
     total = 0.0
     for row in range(7):
         inputs = (x_BF[row : row + 1], *hits[row : row + 1].inputs)

@@ -36,14 +36,14 @@ from training.kinds import kind_of
 from training.learners.autograd import gaussian_network
 from training.networks.encoders import build_network, head_layers
 from training.networks.mlp import FixedLayer, Layer, draw_weights, split_member, split_parameters
-from training.networks.modules import fixed_layers, fully_connected
+from training.networks.modules import fixed_layers
 from training.settings import (
     BnnSettings,
     DensitySettings,
     MixtureDensitySettings,
     RepulsiveEnsembleSettings,
 )
-from training.steps.autograd import LOG_VARIANCE, FlatParameters, gaussian_layers
+from training.steps.autograd import FlatParameters
 from training.steps.autograd import draw_weights as draw_parameters
 
 log = logging.getLogger(__name__)
@@ -80,11 +80,16 @@ def drawn_networks(
     settings: BnnSettings, checkpoint: Checkpoint, seed: int, manifest: DatasetManifest
 ) -> Networks:
     """The weight sets of a Bayesian network that are exported, drawn from its posterior."""
-    if not settings.encoder:
-        return draw_weight_sets(_posterior_layers(settings, checkpoint), seed, settings.samples)
-    module, theta_P = _posterior_module(settings, checkpoint, manifest)
+    if settings.is_handwritten:
+        layers = split_parameters(checkpoint.networks[0].theta_P, checkpoint.sizes)
+        return draw_weight_sets(layers, seed, settings.samples)
+    plain, theta_P = _module_of(settings, checkpoint, manifest), checkpoint.networks[0].theta_P
+    module = gaussian_network(settings, plain, torch.Generator())
     seeds = [derive_seed(seed, "export", sample) for sample in range(settings.samples)]
-    return [draw_parameters(module, theta_P, torch.Generator().manual_seed(each)) for each in seeds]
+    drawn = [
+        draw_parameters(module, theta_P, torch.Generator().manual_seed(each)) for each in seeds
+    ]
+    return [_network_of(plain, each) for each in drawn]
 
 
 def trained_members(
@@ -98,9 +103,12 @@ def trained_members(
     flat, found = FlatParameters.of(module), [each.theta_P for each in checkpoint.networks]
     if isinstance(settings, MixtureDensitySettings):  # the parts of one network
         found = [torch.cat(found)]
-    if not isinstance(module, nn.Sequential):
-        return [flat.views(theta_P) for theta_P in found]
-    return [fixed_layers(module, flat.views(theta_P)) for theta_P in found]
+    return [_network_of(module, flat.views(theta_P)) for theta_P in found]
+
+
+def _network_of(module: nn.Module, parameters: Parameters) -> Layers | Parameters:
+    """Layers where the network consists of nothing else."""
+    return fixed_layers(module, parameters) if isinstance(module, nn.Sequential) else parameters
 
 
 def _module_of(
@@ -110,28 +118,6 @@ def _module_of(
     tables = tables_of(select_features(manifest, settings.features, settings.tables))
     widths = [len(columns) for columns in tables.values()]
     return build_network(settings, checkpoint.sizes[0], widths, torch.Generator())
-
-
-def _posterior_module(
-    settings: BnnSettings, checkpoint: Checkpoint, manifest: DatasetManifest
-) -> tuple[nn.Module, Tensor]:
-    """The network with Gaussian weights, and its parameters."""
-    plain = _module_of(settings, checkpoint, manifest)
-    return gaussian_network(settings, plain, torch.Generator()), checkpoint.networks[0].theta_P
-
-
-def _posterior_layers(settings: BnnSettings, checkpoint: Checkpoint) -> list[Layer]:
-    """Means, log variances and biases of each layer, in whatever order the learner keeps them."""
-    theta_P, sizes = checkpoint.networks[0].theta_P, checkpoint.sizes
-    if settings.is_handwritten:
-        return split_parameters(theta_P, sizes)
-    generator = torch.Generator()
-    module = gaussian_network(settings, fully_connected(sizes, generator), generator)
-    views = FlatParameters.of(module).views(theta_P)
-    return [
-        Layer(*(views[f"{name}.{part}"] for part in ("weight", LOG_VARIANCE, "bias")))
-        for name in gaussian_layers(module)
-    ]
 
 
 def _export(
@@ -205,18 +191,20 @@ def _posterior(
 ) -> dict[str, Tensor]:
     """Posterior means, log variances and biases by layer, and the drawn sets [S, O, F].
 
-    Of a network with encoders all parameters by their names in its module.
+    Of a network that is trained by automatic gradient all parameters by their names in its module,
+    then the drawn networks.
     """
-    if settings.encoder:
-        module, theta_P = _posterior_module(settings, checkpoint, manifest)
+    theta_P = checkpoint.networks[0].theta_P
+    if not settings.is_handwritten:
+        plain = _module_of(settings, checkpoint, manifest)
+        module = gaussian_network(settings, plain, torch.Generator())
         found = FlatParameters.of(module).views(theta_P)
         tensors = {name: each.clone() for name, each in found.items()}
-        for name in gaussian_layers(module):
-            drawn = [each[f"{name}.weight"] for each in networks if isinstance(each, dict)]
-            tensors[f"{name}.drawn_weight"] = torch.stack(drawn)
+        for number, network in enumerate(networks):
+            tensors |= _tensors(network, f"drawn.{number:03d}.")
         return tensors
     tensors = {}
-    for index, layer in enumerate(_posterior_layers(settings, checkpoint)):
+    for index, layer in enumerate(split_parameters(theta_P, checkpoint.sizes)):
         tensors[f"mean.{index}"] = layer.mean_OF.clone()
         tensors[f"log_variance.{index}"] = layer.log_variance_OF.clone()
         tensors[f"bias.{index}"] = layer.bias_O.clone()

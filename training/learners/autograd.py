@@ -32,6 +32,7 @@ from training.steps.autograd import (
     AutogradMembersStep,
     AutogradStep,
     FlatParameters,
+    Forward,
     Prediction,
     RowLoss,
     add_kl_gradient,
@@ -42,6 +43,7 @@ from training.steps.autograd import (
 )
 from training.steps.members import MembersStep
 from training.steps.sampled import Step
+from training.worker import Worker
 
 
 def family_loss(settings: DensitySettings) -> RowLoss:
@@ -120,7 +122,11 @@ class AutogradDensity(DensityNetwork):
         self.num_networks, self.numbers = len(places), range(len(places))
         leaf_P = self.theta_P.detach().requires_grad_()
         self.step = AutogradStep(
-            leaf_P, self.sums, self.module, family_loss(self.settings), max_rows
+            leaf_P,
+            self.sums,
+            forward_of(self.settings, self.worker, self.module),
+            family_loss(self.settings),
+            max_rows,
         )
         self.start_epoch(0)
         return self.step
@@ -149,8 +155,7 @@ class AutogradDensity(DensityNetwork):
             theta_P.grad = gradient_P if part in trained else None
 
     def _outputs(self, rows: TrainingRows) -> Tensor:
-        views = FlatParameters.of(self.module).views(self.theta_P)
-        outputs_BO: Tensor = functional_call(self.module, views, rows.inputs)
+        outputs_BO: Tensor = self.step.forward(self.theta_P, rows.inputs)
         return outputs_BO
 
     def _loss_of_rows(self, outputs_BO: Tensor, target_B: Tensor) -> Tensor:
@@ -164,13 +169,19 @@ def network_of(
     return build_network(settings, data.train.num_features, data.train.table_widths, generator)
 
 
+def forward_of(settings: DensitySettings, worker: Worker, module: nn.Module) -> Forward:
+    """A module as a function of its parameters, computed as settings and place ask for."""
+    fuse = worker.fuse and worker.device.type == "cuda"
+    return Forward(module, autocast=settings.autocast, fuse=fuse)
+
+
 def gaussian_network(
     settings: BnnSettings, module: nn.Module, generator: torch.Generator
 ) -> nn.Module:
-    """The network with Gaussian weights in all linear layers that see each row once.
+    """The network with Gaussian weights in linear layers that see each row once.
 
     Args:
-        settings: Where the log variances start.
+        settings: Which of them, and where the log variances start.
         module: Whose weights become the means.
         generator: Draws what the log variances differ by at first.
     """
@@ -179,7 +190,9 @@ def gaussian_network(
         jitter_OF = torch.randn(layer.weight.shape, generator=generator)
         return settings.initial_log_variance + 1e-3 * jitter_OF
 
-    return with_gaussian_weights(module, head_layers(module), draw)
+    names = head_layers(module)
+    chosen = range(len(names)) if settings.gaussian_layers is None else settings.gaussian_layers
+    return with_gaussian_weights(module, {names[number]: None for number in chosen}, draw)
 
 
 class AutogradBayesian(BayesianNetwork):
@@ -200,7 +213,8 @@ class AutogradBayesian(BayesianNetwork):
 
     def _make_step(self) -> Step:
         rows = max(step.rows for step in self.plan)
-        return AutogradStep(self.networks[0], self.sums, self.module, self._loss(), rows)
+        forward = forward_of(self.settings, self.worker, self.module)
+        return AutogradStep(self.networks[0], self.sums, forward, self._loss(), rows)
 
     def _add_kl(self, grad_P: Tensor) -> None:
         prior_sigma, num_rows = self.settings.prior_sigma, self.num_rows
@@ -269,7 +283,9 @@ class AutogradEnsemble(RepulsiveEnsemble):
         return AutogradMembersStep(
             self.networks,
             list(grad_CP),
-            self._module(torch.Generator()).to(self.worker.device),
+            forward_of(
+                settings, self.worker, self._module(torch.Generator()).to(self.worker.device)
+            ),
             loss=self._loss(),
             predict=self._prediction(),
             members=settings.members,

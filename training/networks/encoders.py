@@ -31,7 +31,7 @@ class DeepSets(nn.Module):
             row_E: The number of each element's row.
             like_BF: Of as many rows.
         """
-        element_EO = self.element(x_EC)
+        element_EO = self.element(x_EC).to(like_BF.dtype)  # sums in full precision
         empty_BO = like_BF.new_zeros(like_BF.shape[0], element_EO.shape[1])
         return empty_BO.index_add(0, row_E, element_EO)
 

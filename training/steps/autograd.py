@@ -11,8 +11,11 @@ of them, W weights, D numbers that a member predicts for a batch.
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +30,7 @@ from training.steps.sums import GradientSums
 
 RowLoss = Callable[[Tensor, Tensor], Tensor]  # outputs [..., B, O] and target [B]: loss [..., B]
 LOG_VARIANCE = "log_variance"
+COMPILED = "_orig_mod."  # before the names of parameters of what torch.compile returns
 
 
 class SampledLinear(nn.Module):
@@ -127,6 +131,43 @@ class FlatParameters:
         return torch.cat(parts)
 
 
+class Forward:
+    """A module as a function of the vector of its parameters and of its inputs.
+
+    Args:
+        module: Its own parameters are not used.
+        autocast: "bfloat16": its products have so few digits; outputs are float32 again.
+        fuse: Let torch compile it.
+        backend: Of the compiler.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        autocast: str | None = None,
+        fuse: bool = False,
+        backend: str = "inductor",
+    ) -> None:
+        self.module, self.flat = module, FlatParameters.of(module)
+        self.dtype = None if autocast is None else getattr(torch, autocast)
+        # Rows of lists have other numbers of elements each time.
+        compiled = torch.compile(module, dynamic=True, backend=backend) if fuse else module
+        self.called, self.prefix = cast("nn.Module", compiled), COMPILED if fuse else ""
+
+    def __call__(self, theta_P: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Outputs [B, O]."""
+        views = {self.prefix + name: each for name, each in self.flat.views(theta_P).items()}
+        with ExitStack() as around:
+            if self.prefix:  # the compiler asks views of the vector for a gradient of their own
+                around.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            if self.dtype is not None:
+                around.enter_context(torch.autocast(theta_P.device.type, self.dtype))
+            outputs: Tensor = functional_call(self.called, views, inputs)
+        return outputs.to(theta_P.dtype)
+
+
 def gaussian_layers(module: nn.Module) -> dict[str, SampledLinear]:
     """The layers with Gaussian weights, by name."""
     found = module.named_modules()
@@ -139,17 +180,16 @@ class AutogradStep:
     Args:
         theta_P: The parameters, a leaf that requires a gradient.
         sums: Filled with the gradient of the loss summed over rows, and that sum.
-        module: Called with a batch's inputs; its own parameters are not used.
+        forward: Of the module, called with a batch's inputs.
         loss: Of each row.
         max_rows: Of a worker's batch.
     """
 
     def __init__(
-        self, theta_P: Tensor, sums: GradientSums, module: nn.Module, loss: RowLoss, max_rows: int
+        self, theta_P: Tensor, sums: GradientSums, forward: Forward, loss: RowLoss, max_rows: int
     ) -> None:
-        self.theta_P, self.sums, self.module, self.loss = theta_P, sums, module, loss
-        self.flat = FlatParameters.of(module)
-        self.layers = list(gaussian_layers(module).values())
+        self.theta_P, self.sums, self.forward, self.loss = theta_P, sums, forward, loss
+        self.layers = list(gaussian_layers(forward.module).values())
         rows = -(-max_rows // BLOCK_ROWS) * BLOCK_ROWS
         widths = [len(layer.weight) for layer in self.layers]
         self.noise = [theta_P.new_empty(rows, width, dtype=torch.float32) for width in widths]
@@ -160,7 +200,7 @@ class AutogradStep:
             noises = fill_layer_noise(self.noise, batch.key, batch.first_block, len(batch.x_BF))
             for layer, noise_BO in zip(self.layers, noises, strict=True):
                 layer.noise_BO = noise_BO.to(self.theta_P.dtype)
-        outputs_BO = functional_call(self.module, self.flat.views(self.theta_P), batch.inputs)
+        outputs_BO = self.forward(self.theta_P, batch.inputs)
         loss = (batch.weight_B * self.loss(outputs_BO, batch.target_B)).sum()
         (gradient_P,) = torch.autograd.grad(loss, self.theta_P)
         self.sums.gradient_P.copy_(gradient_P)
@@ -219,7 +259,7 @@ class AutogradMembersStep:
     Args:
         theta_CP: Parameters of this worker's members, leaves that require a gradient.
         gradient_CP: Filled.
-        module: Of all members.
+        forward: Of the module of all members.
         loss: Of each row.
         predict: By what members tell one another apart.
         members: How many there are on all workers.
@@ -233,7 +273,7 @@ class AutogradMembersStep:
         self,
         theta_CP: Sequence[Tensor],
         gradient_CP: Sequence[Tensor],
-        module: nn.Module,
+        forward: Forward,
         *,
         loss: RowLoss,
         predict: Prediction,
@@ -243,10 +283,9 @@ class AutogradMembersStep:
         prior: float,
         all_reduce: Callable[[Tensor], None],
     ) -> None:
-        self.theta_CP, self.gradient_CP, self.module = theta_CP, gradient_CP, module
+        self.theta_CP, self.gradient_CP, self.forward = theta_CP, gradient_CP, forward
         self.loss, self.predict, self.numbers = loss, predict, numbers
         self.strength, self.prior, self.all_reduce = strength, prior, all_reduce
-        self.flat = FlatParameters.of(module)
         self.members, first = members, theta_CP[0]
         self.figures_MF = first.new_zeros(members, FIGURES, dtype=torch.float64)
         self.bandwidth = first.new_zeros((), dtype=torch.float64)
@@ -267,7 +306,7 @@ class AutogradMembersStep:
     def outputs(self, inputs: tuple[Tensor, ...]) -> Iterator[Tensor]:
         """Outputs [B, O] of each of this worker's members."""
         for theta_P in self.theta_CP:
-            yield functional_call(self.module, self.flat.views(theta_P), inputs)
+            yield self.forward(theta_P, inputs)
 
     @torch.no_grad()
     def log_densities(self, rows: Rows) -> Tensor:
