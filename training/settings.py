@@ -92,6 +92,7 @@ class NetworkSettings(ModelSettings):
     )
     memory_mib: PositiveFloat = 4096.0
     optimizer: OptimizerSettings = OptimizerSettings()
+    only_log_ratio: ClassVar[bool] = True  # unless a kind knows how to scale another target
 
     @model_validator(mode="after")
     def _features_differ(self) -> Self:
@@ -160,6 +161,7 @@ class DensitySettings(NetworkSettings):
     """
 
     predicts_several: ClassVar[bool] = True
+    only_log_ratio: ClassVar[bool] = False
 
     # not written where it is not set: models from before it existed stay up to date
     family: str = Field(default=GAUSSIAN_MIXTURE.name, exclude_if=GAUSSIAN_MIXTURE.name.__eq__)
@@ -451,7 +453,17 @@ class TrainingStage(Record):
     leakiness: NonNegativeFloat = 0.0
 
 
-class DnnSettings(NetworkSettings):
+class PointSettings(NetworkSettings):
+    """What all networks with one output share; each kind has a field `activation`."""
+
+    if TYPE_CHECKING:  # a field here would change the order of keys in the files
+
+        @property
+        def activation(self) -> Activation:
+            """Of the hidden layers."""
+
+
+class DnnSettings(PointSettings):
     """An ordinary network that predicts one number, as ATL-PHYS-PUB-2023-019 is understood.
 
     The loss of a row is -exp(-r^2 / (2 h^2)) / (h sqrt(2 pi)) + a |r|, with r = predicted / true
@@ -476,7 +488,6 @@ class DnnSettings(NetworkSettings):
         optimizer: Adam's rate is constant where not given.
     """
 
-    only_log_ratio: ClassVar[bool] = True
     kind: Literal["dnn"] = "dnn"
     hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (256, 128, 64, 8)
     activation: Activation = "swish"
@@ -501,7 +512,7 @@ class DnnSettings(NetworkSettings):
         return next(running, self.stages[-1]).leakiness
 
 
-class TaggerSettings(NetworkSettings):
+class TaggerSettings(PointSettings):
     """A classifier with one output, trained with the binary cross-entropy.
 
     Attributes:

@@ -69,6 +69,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters["formula"] = to_html
+    environment.filters["plain"] = to_text
     return environment.get_template("report.html").render(
         title=title, sample=sample, facts=facts, text=text, sections=sections
     )

@@ -65,7 +65,8 @@ MEANINGS = {
     ),
     "crps": Meaning(
         "CRPS",
-        "mean continuous ranked probability score of {space}; lower is better",
+        "mean continuous ranked probability score of {space}, of a single number its mean absolute "
+        "error; lower is better",
         digits=4,
     ),
     "crps_excess": Meaning("CRPS above exact", "the same less the exact density's", digits=4),

@@ -34,6 +34,8 @@ def test_a_network_has_a_learner_and_an_export(name):
     for settings in settings_of(kind):
         learner = list(inspect.signature(kind.open_learner(settings)).parameters)
         assert learner == ["data", "settings", "seed", "worker"]
+        assert settings.epochs > 0
+        assert settings.only_log_ratio == (kind.weight_sets is None)
     assert list(inspect.signature(kind.open_export()).parameters) == ["finished", "settings"]
     assert kind.settings().num_networks == 1 or kind.weight_sets is not None
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jobs.kinds import KINDS
 from jobs.study import load_study
 from pipeline.formats.errors import UserError
 
@@ -80,7 +81,7 @@ def test_a_wrong_key_deep_in_a_model_gets_a_hint(tmp_path):
 
 def test_the_kinds_of_models_are_told_apart(tmp_path):
     path = _write(tmp_path / "a.yaml", name="a", output="o", models={"n": {"epochs": 3}})
-    kinds = "'bnn', 'repulsive_ensemble', 'mixture_density', 'dnn', 'lookup_table', 'boosted_trees'"
+    kinds = ", ".join(repr(name) for name, kind in KINDS.items() if kind.section == "models")
     with pytest.raises(UserError) as caught:
         load_study([path], ["models.m.kind=bn", "models.k={kind: repulsive_ensemble, samples: 3}"])
     assert str(caught.value).splitlines() == [

@@ -16,7 +16,7 @@ from training.checkpoint import newest_checkpoint
 from training.data.training_data import read_training_data, scalings_of
 from training.export.model import export_model
 from training.history import read_history
-from training.losses.point import CrossEntropy, LeakyKernel, predicted_log10
+from training.losses.point import CrossEntropy, LeakyKernel
 from training.networks import mlp as network
 from training.settings import DnnSettings
 
@@ -76,7 +76,7 @@ def test_minimum_of_the_kernel_is_the_mode_in_log10():
 
 def test_bounded_output_is_positive_and_below_four():
     output_B = torch.tensor([-30.0, -9.0, 0.0, 1.0, 30.0])
-    log10_B = predicted_log10(output_B, DnnSettings())
+    log10_B = LeakyKernel(DnnSettings(), torch.zeros(())).log10_of(output_B)
     expected = torch.log10(2 * (torch.tanh(output_B.double()[2:]) + 1)).float()
     torch.testing.assert_close(log10_B[2:], expected)
     assert torch.isfinite(log10_B).all()
@@ -160,7 +160,7 @@ def test_exported_file_takes_raw_features_and_answers_as_torch(dataset, exported
     theta_P = newest_checkpoint(folder, "a").networks[0].theta_P
     layers = network.split_member(theta_P, (4, 16, 12, 1))
     output_N = network.forward_fixed(layers, torch.from_numpy(x_NF), settings.activation)[:, 0]
-    expected_N = 10 ** predicted_log10(output_N, settings)
+    expected_N = 10 ** LeakyKernel(settings, torch.zeros(())).log10_of(output_N)
     np.testing.assert_allclose(found_N, expected_N.numpy(), rtol=1e-5)
 
 
@@ -173,7 +173,9 @@ def test_card_has_the_loss_and_the_median_error_of_the_validation_rows(dataset, 
     theta_P = newest_checkpoint(folder, "a").networks[0].theta_P
     layers = network.split_member(theta_P, (4, 16, 12, 1))
     output_N = network.forward_fixed(layers, rows.x_NF, settings.activation)[:, 0]
-    error_N = (predicted_log10(output_N, settings) - rows.target_N).abs().numpy()
+    error_N = (
+        (LeakyKernel(settings, torch.zeros(())).log10_of(output_N) - rows.target_N).abs().numpy()
+    )
     order_N = np.argsort(error_N)
     share_N = np.cumsum(rows.weight_N.numpy()[order_N], dtype=np.float64)
     expected = error_N[order_N][np.searchsorted(share_N, 0.5 * share_N[-1])]

@@ -16,9 +16,9 @@ from training.data.rows import RowSource
 from training.export.finished import MODEL, Exported, Finished, tensors_of
 from training.export.graph import ScaledModule
 from training.export.onnx_file import check_onnx, write_onnx
-from training.losses.point import CrossEntropy, LeakyKernel, PointLoss, predicted_log10
+from training.losses.point import CrossEntropy, LeakyKernel, PointLoss, RegressionLoss
 from training.networks.mlp import FixedLayer, forward_fixed, split_member
-from training.settings import Activation, DnnSettings, TaggerSettings
+from training.settings import Activation, DnnSettings, PointSettings, TaggerSettings
 
 
 class PlainModel(ScaledModule):
@@ -63,18 +63,32 @@ class PlainModel(ScaledModule):
 
 def export_regression(finished: Finished, settings: DnnSettings) -> Exported:
     """Write the network that predicts the target, and describe it."""
+    loss = LeakyKernel(settings, torch.zeros(()))
+    loss.start_epoch(settings.epochs - 1)
+    return export_point(finished, settings, loss, "near the mode of the density of log10 of it")
+
+
+def export_point(
+    finished: Finished, settings: PointSettings, loss: RegressionLoss, what: str
+) -> Exported:
+    """Write a network with one output that predicts the target, and describe it.
+
+    Args:
+        finished: The training.
+        settings: Of the network.
+        loss: That it was trained with, as it was in the last epoch.
+        what: Which estimate it is, in words.
+    """
     target = finished.manifest.require_target()
     response = Output(
         name="response",
         unit=target.unit,
         shape="[row]",
-        description=f"estimate of {target.name}, near the mode of the density of log10 of it",
+        description=f"estimate of {target.name}, {what}",
     )
-    loss = LeakyKernel(settings, torch.zeros(()))
-    loss.start_epoch(settings.epochs - 1)
     model = plain_model(finished, settings, response, loss)
     rows = evaluate_plain(model, finished.validation)
-    error_N = (predicted_log10(rows.output_N, settings) - rows.target_N).abs().double()
+    error_N = (loss.log10_of(rows.output_N) - rows.target_N).abs().double()
     scores = {
         "validation_loss": rows.mean_loss(loss),
         "validation_median_abs_error_log10": weighted_median(error_N, rows.weight_N),
@@ -94,7 +108,7 @@ def export_classifier(finished: Finished, settings: TaggerSettings) -> Exported:
 
 
 def plain_model(
-    finished: Finished, settings: DnnSettings | TaggerSettings, output: Output, loss: PointLoss
+    finished: Finished, settings: PointSettings, output: Output, loss: PointLoss
 ) -> PlainModel:
     """The trained network as it is exported.
 

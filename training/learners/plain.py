@@ -17,15 +17,19 @@ from training.data.training_data import TrainingData
 from training.losses.density_nll import log_density
 from training.losses.point import CrossEntropy, LeakyKernel, PointLoss
 from training.networks import mlp
-from training.settings import Activation, DnnSettings, MixtureDensitySettings, TaggerSettings
+from training.settings import (
+    Activation,
+    DnnSettings,
+    MixtureDensitySettings,
+    NetworkSettings,
+    PointSettings,
+)
 from training.steps.noise import plan_epoch
 from training.steps.operations import Operations, operations_on
 from training.steps.sampled import Step
 from training.steps.sums import GradientSums
 from training.steps.weight_sets import SWISH, Loss, PlainStep, mixture_loss, rectified
 from training.worker import Worker
-
-Settings = DnnSettings | TaggerSettings | MixtureDensitySettings
 
 
 class PlainNetwork(ABC):
@@ -39,7 +43,7 @@ class PlainNetwork(ABC):
     activation: Activation = "relu"
 
     def __init__(
-        self, data: TrainingData, settings: Settings, *, seed: int, worker: Worker
+        self, data: TrainingData, settings: NetworkSettings, *, seed: int, worker: Worker
     ) -> None:
         self.settings, self.seed, self.worker, self.data = settings, seed, worker, data
         self.num_rows = len(data.train)
@@ -123,12 +127,14 @@ class PlainNetwork(ABC):
 
 
 class PointNetwork(PlainNetwork):
-    """A network with one output."""
+    """A network with one output; its subclasses say with which loss."""
+
+    settings: PointSettings
 
     def __init__(
         self,
         data: TrainingData,
-        settings: DnnSettings | TaggerSettings,
+        settings: PointSettings,
         *,
         seed: int,
         worker: Worker,

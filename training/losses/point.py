@@ -36,6 +36,14 @@ class PointLoss(Protocol):
         ...
 
 
+class RegressionLoss(PointLoss, Protocol):
+    """Of a network that predicts a target."""
+
+    def log10_of(self, output_B: Tensor) -> Tensor:
+        """log10 of the predicted target [B], from a network's output [B]."""
+        ...
+
+
 class LeakyKernel:
     """The leaky Gaussian kernel of a residual; see DnnSettings.
 
@@ -72,6 +80,10 @@ class LeakyKernel:
             return torch.exp(output_B * LN10)
         return bounded(output_B)
 
+    def log10_of(self, output_B: Tensor) -> Tensor:
+        """log10 of the predicted target, from a network's output."""
+        return output_B if self.settings.output == "log10" else torch.log10(bounded(output_B))
+
     def _kernel(self, residual_B: Tensor) -> Tensor:
         height = 1.0 / (self.width * math.sqrt(2.0 * math.pi))
         return height * torch.exp(residual_B.square() / (-2.0 * self.width**2))
@@ -84,16 +96,11 @@ class LeakyKernel:
             torch.full_like(output_B, LN10) if is_log10 else 2.0 * torch.sigmoid(-2.0 * output_B)
         )
         if self.settings.residual == "log_ratio":
-            log_B = (predicted_log10(output_B, self.settings) - target_B) * LN10
+            log_B = (self.log10_of(output_B) - target_B) * LN10
             return log_B, slope_B
         predicted_B = self.predict(output_B)
         ratio_B = predicted_B * torch.exp(target_B * -LN10)
         return ratio_B - 1.0, ratio_B * slope_B
-
-
-def predicted_log10(output_B: Tensor, settings: DnnSettings) -> Tensor:
-    """log10 of the predicted target, from a network's output."""
-    return output_B if settings.output == "log10" else torch.log10(bounded(output_B))
 
 
 def bounded(output_B: Tensor) -> Tensor:
