@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 
@@ -29,9 +30,11 @@ from pipeline.fold import map_parts
 from pipeline.formats.calibrated_set import CalibratedManifest, describe_columns, read_calibrated
 from pipeline.formats.card import ModelCard
 from pipeline.formats.errors import UserError
+from pipeline.formats.families import FAMILIES
 from pipeline.formats.folders import replacing_folder
 from pipeline.formats.manifest import MANIFEST, DatasetManifest
 from pipeline.formats.versions import fingerprint, versions_of
+from pipeline.numerics.compiled import tell_of_compiling
 from pipeline.settings import SummarySettings
 from pipeline.simulators.registry import oracle_of
 
@@ -66,6 +69,7 @@ def main(study: Study, run: Run) -> None:
     pending = [each for manifest in views for each in _pending(study, run, manifest)]
     if not pending:
         return
+    tell_of_compiling("calibrate", "densities")
     with open_farm(study.dask) as client:
         for manifest, source, wanted in pending:
             _calibrate(client, study, manifest, source, wanted)
@@ -171,6 +175,15 @@ def _fingerprint(study: Study, manifest: DatasetManifest, source: CalibrationSou
         density=source.fingerprint,
         dataset=manifest.fingerprint,
         **({"target": label_of(manifest)} if label_of(manifest) else {}),
+        **_family_of(source),
+    )
+
+
+def _family_of(source: CalibrationSource) -> dict[str, Any]:
+    """What a set follows from of the family of its densities, if it has any."""
+    calibrator = source.calibrator
+    return (
+        FAMILIES[calibrator.density.family].identity if isinstance(calibrator, Summariser) else {}
     )
 
 

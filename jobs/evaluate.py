@@ -63,6 +63,7 @@ from pipeline.formats.manifest import MANIFEST, DatasetManifest, Part, columns_o
 from pipeline.formats.records import OutputRecord
 from pipeline.formats.versions import fingerprint
 from pipeline.numerics.arrays import Columns
+from pipeline.numerics.compiled import tell_of_compiling
 from pipeline.parquet import ROW_GROUP
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ def _evaluate_target(study: Study, run: Run, manifest: DatasetManifest) -> None:
     if run.keeps(stage, folder / MANIFEST, MetricsManifest, wanted):
         _tell(stage, MetricsManifest.load(folder / MANIFEST, made_by="evaluate").summary)
         return
+    tell_of_compiling("evaluate", "evaluation", "statistics")
     with replacing_folder(folder) as new:
         with open_farm(study.dask) as client:
             external = _stage(client, study, manifest, new / EXTERNAL)

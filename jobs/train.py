@@ -21,6 +21,7 @@ from jobs.task import Task
 from pipeline.formats.calibrated_set import read_labels
 from pipeline.formats.card import CARD, ModelCard, read_card
 from pipeline.formats.errors import UserError
+from pipeline.formats.families import FAMILIES
 from pipeline.formats.folders import claim, refuse_foreign
 from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
@@ -184,12 +185,14 @@ def open_trained(study: Study, name: str, manifest: DatasetManifest) -> ModelCar
 
 
 def _fingerprint(study: Study, settings: ModelSettings, manifest: DatasetManifest) -> str:
+    family = FAMILIES.get(getattr(settings, "family", ""))
     return fingerprint(
         stage="train",
         version=VERSION,
         settings=settings,
         seed=study.seed,
         dataset=manifest.fingerprint,
+        **(family.identity if family is not None else {}),
     )
 
 

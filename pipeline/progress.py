@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +16,19 @@ log = logging.getLogger(__name__)
 
 
 class Shown:
-    """Progress of one piece of work, from `with` to its end."""
+    """Progress of one piece of work, from `with` to its end.
+
+    In a batch log at least a line every ten seconds, also while nothing is done.
+    """
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done = 0
+        # After the first piece, whose time is mostly that of a start.
+        self._started: tuple[float, int] | None = None
         self._bar: Progress | None = None
         self._task: Any = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> Self:
         self._began = self._told = time.monotonic()
@@ -39,6 +46,8 @@ class Shown:
                 self._label, total=self._total, unit=self._unit, rate=""
             )
             self._bar.start()
+        else:
+            threading.Thread(target=self._remind, daemon=True).start()
         return self
 
     def __exit__(
@@ -47,6 +56,7 @@ class Shown:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         if self._bar is not None:
             self._bar.stop()
 
@@ -54,21 +64,45 @@ class Shown:
         """Count what is done now in addition."""
         self._done += amount
         now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
+        if self._started is None:
+            self._started = now, self._done
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=_told_rate(rate))
+            rate = _told_rate(self._rate(now))
+            self._bar.update(self._task, completed=self._done, rate=rate)
         elif now - self._told >= LINE_SECONDS:
-            self._told = now
-            log.info("%s", self.describe(rate))
+            self._tell(now)
 
-    def describe(self, rate: float) -> str:
-        """One line: how much, how fast, how long still."""
-        minutes, seconds = divmod(round((self._total - self._done) / max(rate, 1e-9)), 60)
+    def _remind(self) -> None:
+        """Tell from a thread how it stands, where nothing else does."""
+        while not self._ended.wait(1.0):
+            now = time.monotonic()
+            if now - self._told >= LINE_SECONDS:
+                self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        self._told = now
+        log.info("%s", self.describe(self._rate(now), now - self._began))
+
+    def _rate(self, now: float) -> float:
+        """What is done a second: since the first piece if others followed."""
+        since, before = self._began, 0
+        if self._started is not None and self._done > self._started[1]:
+            since, before = self._started
+        return (self._done - before) / max(now - since, 1e-9)
+
+    def describe(self, rate: float, elapsed: float) -> str:
+        """One line: how much, how fast, how long still; how long already while nothing is done."""
         share = 100 * self._done // max(self._total, 1)
-        return (
-            f"{self._label}: {self._done:,} of {self._total:,} {self._unit} ({share} %), "
-            f"{_told_rate(rate)}, {minutes}:{seconds:02d} left"
-        )
+        so_far = f"{self._label}: {self._done:,} of {self._total:,} {self._unit} ({share} %)"
+        if not self._done:
+            return f"{so_far} after {_clock(elapsed)}"
+        left = _clock((self._total - self._done) / max(rate, 1e-9))
+        return f"{so_far}, {_told_rate(rate)}, {left} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def _told_rate(rate: float) -> str:

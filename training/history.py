@@ -12,7 +12,8 @@ from pathlib import Path
 from pipeline.formats.files import write_text
 
 HISTORY = "history.jsonl"
-TERMINAL_SECONDS, BATCH_SECONDS, BATCH_SHARE = 1.0, 60.0, 0.1
+# Between two lines; in a batch log more as a training goes on, so that hours leave some hundred.
+TERMINAL_SECONDS, BATCH_SECONDS, BATCH_SHARE, OF_ELAPSED = 1.0, 10.0, 0.1, 0.01
 POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 def showing_progress(folder: Path, epochs: int) -> Iterator[None]:
     """Log the epochs of a training as its history grows, from a thread, until the block ends.
 
-    On a terminal at most one line a second, else one for each tenth of the epochs or each minute.
+    On a terminal at most one line a second, else one for each tenth of the epochs or every ten
+    seconds, later every hundredth of the time.
     """
     finished = threading.Event()
     follower = threading.Thread(target=_follow, args=(folder, epochs, finished), daemon=True)
@@ -56,7 +58,8 @@ def showing_progress(folder: Path, epochs: int) -> Iterator[None]:
 
 def _follow(folder: Path, epochs: int, finished: threading.Event) -> None:
     on_terminal = sys.stderr.isatty()
-    shown, shown_at = len(read_history(folder)), time.monotonic()
+    shown, began = len(read_history(folder)), time.monotonic()
+    shown_at = began
     while True:
         ended = finished.wait(POLL_SECONDS)
         records = read_history(folder)
@@ -64,7 +67,8 @@ def _follow(folder: Path, epochs: int, finished: threading.Event) -> None:
         is_due = (
             waited >= TERMINAL_SECONDS
             if on_terminal
-            else waited >= BATCH_SECONDS or share >= BATCH_SHARE
+            else waited >= max(BATCH_SECONDS, OF_ELAPSED * (shown_at - began))
+            or share >= BATCH_SHARE
         )
         if len(records) > shown and (is_due or ended):
             log.info("%s", describe_epoch(records[-1], epochs))

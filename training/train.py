@@ -5,11 +5,14 @@ from collections.abc import Callable
 
 from pipeline.formats.card import CARD, ModelCard
 from pipeline.formats.files import TEMPORARY
+from training.checkpoint import newest_checkpoint
 from training.data.training_data import read_training_data
+from training.export.family_summaries import require_exportable
 from training.export.model import export_model
 from training.history import showing_progress
 from training.job import TrainingJob
 from training.loop import train_network
+from training.settings import DensitySettings
 from training.tensorboard import require_tensorboard
 from training.worker import Worker
 
@@ -41,6 +44,8 @@ def train_model(job: TrainingJob, should_stop: Callable[[], bool] = _never) -> M
         card.unlink(missing_ok=True)
     for leftover in folder.glob(f"{TEMPORARY}*"):
         leftover.unlink(missing_ok=True)
+    if isinstance(settings, DensitySettings) and newest_checkpoint(folder, job.fingerprint) is None:
+        require_exportable(settings.family)
     if job.resources.address == "none":
         _train_here(job, should_stop)
     else:

@@ -1,9 +1,11 @@
 """Every functional of any family of densities, from its log density on a grid in l = log10 R.
 
 What a new family works with from its first day, and the slow twin of the compiled kernels of
-Gaussian mixtures: some thousand evaluations a network and row, to about 1e-4 of a width. The grid
-of a row gets its points where the density lies: at first even ones and the knots that the family
-names, then, twice, equal steps of probability and length together.
+Gaussian mixtures: some thousand evaluations a network and row. The grid of a row gets its points
+where the density lies: at first even ones and the knots that the family names, then, twice, equal
+steps of probability and length together, with the knots in between. Mass is that of exponentials
+between the points. That is right to about 1e-4 of a width, and in tails that fall by a small power
+(a Student t of 2.4 degrees of freedom) to 2e-4 of log densities and 5e-3 of widths in quantiles.
 
 Shape letters: S networks, N rows, G points.
 """
@@ -13,10 +15,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, Self
 
 import numpy as np
-from scipy.integrate import cumulative_trapezoid
 
 from pipeline.formats.calibrated_set import QUANTILES
-from pipeline.numerics.arrays import BoolArray, FloatArray, IntArray, RealArray
+from pipeline.numerics.arrays import BoolArray, Float32Array, FloatArray, IntArray, RealArray
 
 Central = Literal["mode_linear", "mode_log10", "median", "mean"]
 Sigma = Literal["moments", "linearised"]
@@ -27,6 +28,7 @@ POINTS = 2049
 ROUNDS = 2
 LENGTH = 0.3  # share of the points that are even in l, the others in probability
 ZOOMS, ZOOM_POINTS = 6, 9  # about the highest point; each narrows the mode's place fourfold
+FLAT = 1e-3  # difference of log densities below which a trapezoid is as good
 BLOCK = 512  # networks' densities at a time: their values on the grid fill some 8 MB
 
 
@@ -62,6 +64,38 @@ class Densities(Protocol):
         Every peak with points a width apart about it; less than 1e-9 of the mass lies outside.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkDensities:
+    """Densities as networks give them, uncut; a family adds `log_density` and `knots`.
+
+    Attributes:
+        outputs_SPN: [S, P, N], float32: the family's parameters.
+        log_variance_bounds: What the logs of variances are limited to.
+    """
+
+    outputs_SPN: Float32Array
+    log_variance_bounds: tuple[float, float]
+
+    @property
+    def num_networks(self) -> int:
+        """Number S of networks that are averaged."""
+        return len(self.outputs_SPN)
+
+    @property
+    def lower(self) -> FloatArray:
+        """[N], in l; nothing is cut off."""
+        return np.full(self.outputs_SPN.shape[2], -np.inf)
+
+    @property
+    def upper(self) -> FloatArray:
+        """[N], in l; nothing is cut off."""
+        return np.full(self.outputs_SPN.shape[2], np.inf)
+
+    def of_rows(self, rows: IntArray) -> Self:
+        """The densities of some rows, by their numbers."""
+        return type(self)(self.outputs_SPN[:, :, rows], self.log_variance_bounds)
 
 
 def summarise(
@@ -161,7 +195,7 @@ class Grid:
             log_SNG = densities.log_density(l_NG)
             l_NG = _spread(l_NG, _cdf(l_NG, _average(log_SNG))[0])
         within = [np.clip(each, lower_N[:, None], upper_N[:, None]) for each in extra]
-        l_NG = np.sort(np.concatenate([l_NG, *within], axis=1))
+        l_NG = np.sort(np.concatenate([l_NG, knots_NX, *within], axis=1))
         log_SNG = densities.log_density(l_NG)
         cdf_NG, log_total_N = _cdf(l_NG, _average(log_SNG))
         return cls(l_NG, log_SNG, cdf_NG, log_total_N)
@@ -194,7 +228,17 @@ def _average(log_SNG: FloatArray) -> FloatArray:
 def _cdf(l_NG: FloatArray, log_NG: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Distribution function at the points, and log of the mass between first and last [N]."""
     highest_N1 = log_NG.max(axis=1, keepdims=True)
-    mass_NG = cumulative_trapezoid(np.exp(log_NG - highest_N1), l_NG, axis=1, initial=0.0)
+    p_NG = np.exp(log_NG - highest_N1)
+    rise_NG, bend_NG = np.diff(p_NG, axis=1), np.diff(log_NG, axis=1)
+    # An exponential between two points has the mean dp / d(log p); flat ones the mean of both ends.
+    is_steep_NG = np.isfinite(bend_NG) & (np.abs(bend_NG) > FLAT)
+    mean_NG = np.where(
+        is_steep_NG,
+        rise_NG / np.where(is_steep_NG, bend_NG, 1.0),
+        0.5 * (p_NG[:, 1:] + p_NG[:, :-1]),
+    )
+    parts_NG = np.cumsum(mean_NG * np.diff(l_NG, axis=1), axis=1)
+    mass_NG = np.concatenate([np.zeros_like(highest_N1), parts_NG], axis=1)
     total_N1 = mass_NG[:, -1:]
     return mass_NG / total_N1, np.log(total_N1)[:, 0] + highest_N1[:, 0]
 

@@ -9,47 +9,23 @@ Shape letters: S networks, N rows, G points.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.numerics.arrays import Float32Array, FloatArray, IntArray
+from pipeline.densities.generic import NetworkDensities
+from pipeline.numerics.arrays import FloatArray
 
 STEPS = (-6.5, -3.0, -1.5, -0.7, 0.0, 0.7, 1.5, 3.0, 6.5)  # widths; 1e-10 lies beyond the last
 LOG_SQRT_2_OVER_PI = 0.5 * math.log(2.0 / math.pi)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SplitNormals:
-    """Split normals of l as networks give them, uncut; their average over S networks is a row's.
+class SplitNormals(NetworkDensities):
+    """Split normals of l as networks give them; their average over S networks is a row's.
 
-    Attributes:
-        outputs_SPN: [S, 3, N], float32: mode, natural log of the variance below it, and of that
-            above it.
-        log_variance_bounds: What the logs of variances are limited to.
+    The outputs [S, 3, N] are mode, natural log of the variance below it, and of that above it.
     """
 
-    outputs_SPN: Float32Array
-    log_variance_bounds: tuple[float, float]
-
-    @property
-    def num_networks(self) -> int:
-        """Number S of networks that are averaged."""
-        return len(self.outputs_SPN)
-
-    @property
-    def lower(self) -> FloatArray:
-        """[N], in l; nothing is cut off."""
-        return np.full(self.outputs_SPN.shape[2], -np.inf)
-
-    @property
-    def upper(self) -> FloatArray:
-        """[N], in l; nothing is cut off."""
-        return np.full(self.outputs_SPN.shape[2], np.inf)
-
-    def of_rows(self, rows: IntArray) -> "SplitNormals":
-        """The densities of some rows, by their numbers."""
-        return SplitNormals(self.outputs_SPN[:, :, rows], self.log_variance_bounds)
+    __slots__ = ()
 
     def log_density(self, points_NG: FloatArray) -> FloatArray:
         """Natural log of each network's density of l, [S, N, G]."""

@@ -1,6 +1,7 @@
 """Functions compiled by Numba on their first call and kept on disk."""
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
@@ -13,6 +14,8 @@ from pipeline.formats.kernel_cache import caching_kernels
 # share: an edit compiles the kernels of its group again and leaves the others in the cache.
 SHARED = "numerics"
 PACKAGE = Path(__file__).parents[1]
+
+log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -42,6 +45,19 @@ def _compile(function: Callable[_P, _T], flags: set[str]) -> Callable[_P, _T]:
     with caching_kernels(numba.config, PACKAGE, kernel_files(group)):
         compile_it = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)
         return cast("Callable[_P, _T]", compile_it(function))
+
+
+def tell_of_compiling(stage: str, *groups: str) -> None:
+    """Say that a stage compiles kernels, if none of these groups are in this machine's cache."""
+    for group in (*groups, SHARED):
+        with caching_kernels(numba.config, PACKAGE, kernel_files(group)):
+            cached = any(Path(getattr(numba.config, "CACHE_DIR")).rglob("*.nbc"))  # noqa: B009
+        if not cached:
+            log.info(
+                "%s: compiles its kernels, once after an installation or update, a minute or two",
+                stage,
+            )
+            return
 
 
 @functools.cache

@@ -172,6 +172,7 @@ def model_tables(scene: Scene) -> Iterator[HtmlTable]:
 def _model_table(scene: Scene, cards: Mapping[str, ModelCard]) -> HtmlTable:
     facts = {
         "kind": [card.kind for card in cards.values()],
+        "density": [card.density.replace("_", " ") for card in cards.values()],
         "features": [str(len(card.inputs)) for card in cards.values()],
         "networks": [str(card.num_networks or MISSING) for card in cards.values()],
         "components": [str(card.num_components or MISSING) for card in cards.values()],

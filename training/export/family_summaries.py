@@ -8,11 +8,13 @@ Shape letters: S networks, N rows, P outputs of a network, G points.
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.formats.families import FAMILIES
+from pipeline.formats.errors import UserError, cause_of
+from pipeline.formats.families import FAMILIES, OWN_FAMILIES
 from training.export.mode import LN10
 from training.export.moments import over_networks
 from training.export.summaries import LIMITS
@@ -95,6 +97,25 @@ class FamilySummaries(nn.Module):
             outputs=self.outputs,
             dynamic_shapes=(sizes, None, None),
         )
+
+
+def require_exportable(family: str) -> None:
+    """Make sure that a family's log density can be written as ONNX, before hours of training.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if family in OWN_FAMILIES:  # which tests export
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            FamilySummaries(family).export(Path(folder) / "summaries.onnx")
+        except Exception as error:
+            msg = (
+                f"family {family}: its log density cannot be exported as ONNX ({cause_of(error)}); "
+                "write it with operations that ONNX has"
+            )
+            raise UserError(msg) from error
 
 
 def _highest(value_NG: Tensor, l_G: Tensor, step: Tensor) -> Tensor:
