@@ -20,6 +20,7 @@ from benchmarks import (  # noqa: E402
     ensemble_side,
     ingest_side,
     onnx_side,
+    report_side,
     scaling_side,
     table_side,
     training_peers,
@@ -65,6 +66,8 @@ def main() -> None:
             **ensemble_side.measure_ensemble(),
             **ensemble_side.measure_two_workers(),
             **scaling_side.measure_overhead(study),
+            **report_side.measure_report([STUDY], words),
+            **report_side.measure_fixed(),
         }
     today = dt.datetime.now(dt.UTC).date().isoformat()
     record = {

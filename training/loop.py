@@ -139,6 +139,7 @@ def train_network(  # noqa: PLR0913 - wiring
                 continue
             run = _prepare(data, settings.in_stage(stage), seed, worker, should_stop)
             _train_until(end, run, folder, fingerprint, tensorboard=tensorboard)
+            _count(worker)  # the first has written the index, with which the next stage begins
 
 
 def _train_until(end: int, run: Run, folder: Path, fingerprint: str, *, tensorboard: bool) -> None:
