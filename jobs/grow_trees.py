@@ -14,6 +14,7 @@ from jobs.task import Task
 from pipeline.fold import map_parts
 from pipeline.formats.card import ModelCard
 from pipeline.formats.seeds import derive_seed
+from pipeline.progress import Shown
 from pipeline.trees.export import write_card, write_onnx
 from pipeline.trees.fit import LevelPlan, QuantileTrees, fit_level, score_part
 from pipeline.trees.rows import RowsPlan, plan_rows, share_of_rows
@@ -84,7 +85,8 @@ def _search(
         refit=False,
         scheduler=client,
     )
-    found.fit(np.column_stack([rows.x_NF, rows.weight_N]), rows.target_N)
+    with Shown(f"search {task.name}", candidates * search.folds, "fits", counts=False):
+        found.fit(np.column_stack([rows.x_NF, rows.weight_N]), rows.target_N)
     scores = found.cv_results_["mean_test_score"]
     best = int(np.argmax(scores))
     chosen = dict(found.cv_results_["params"][best])

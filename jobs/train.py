@@ -27,6 +27,7 @@ from pipeline.formats.lock import holding
 from pipeline.formats.manifest import DatasetManifest
 from pipeline.formats.records import ModelSettings, Record
 from pipeline.formats.versions import fingerprint
+from training.ray.environment import sharing_ray
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,9 @@ def main(study: Study, run: Run) -> None:
     manifest = open_dataset(study)
     if not manifest.targets:
         manifest.require_target()
-    for name in study.models:
-        train_named(study, run, name)
+    with sharing_ray():
+        for name in study.models:
+            train_named(study, run, name)
 
 
 def train_named(study: Study, run: Run, name: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 10.0  # between two lines of a batch log
+POLL_SECONDS = 1.0  # how often it is looked whether a line is due
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +20,16 @@ class Shown:
     """Progress of one piece of work, from `with` to its end.
 
     In a batch log at least a line every ten seconds, also while nothing is done.
+
+    Args:
+        label: What is done.
+        total: Of how many pieces it consists.
+        unit: Of the pieces.
+        counts: Whether it will be told what is done; else the time alone is shown.
     """
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self._label, self._total, self._unit = label, total, unit
+    def __init__(self, label: str, total: int, unit: str, *, counts: bool = True) -> None:
+        self._label, self._total, self._unit, self._counts = label, total, unit, counts
         self._done = 0
         # After the first piece, whose time is mostly that of a start.
         self._started: tuple[float, int] | None = None
@@ -43,7 +50,7 @@ class Shown:
                 transient=True,
             )
             self._task = self._bar.add_task(
-                self._label, total=self._total, unit=self._unit, rate=""
+                self._label, total=self._total if self._counts else None, unit=self._unit, rate=""
             )
             self._bar.start()
         else:
@@ -74,7 +81,7 @@ class Shown:
 
     def _remind(self) -> None:
         """Tell from a thread how it stands, where nothing else does."""
-        while not self._ended.wait(1.0):
+        while not self._ended.wait(POLL_SECONDS):
             now = time.monotonic()
             if now - self._told >= LINE_SECONDS:
                 self._tell(now)
@@ -92,6 +99,8 @@ class Shown:
 
     def describe(self, rate: float, elapsed: float) -> str:
         """One line: how much, how fast, how long still; how long already while nothing is done."""
+        if not self._counts:
+            return f"{self._label}: {self._total:,} {self._unit}, for {_clock(elapsed)}"
         share = 100 * self._done // max(self._total, 1)
         so_far = f"{self._label}: {self._done:,} of {self._total:,} {self._unit} ({share} %)"
         if not self._done:

@@ -96,9 +96,11 @@ class PointEstimate:
 
 def calibrated_pair(target: Target, rows: Columns, central: NDArray[Any]) -> Columns:
     """The central value [N] and the calibrated value that follows from it (Eq. 6), as float32."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a prediction of 0 calibrates to infinity
+        calibrated = target.calibrate(rows, central)
     return {
         target.name: central.astype(np.float32),
-        target.calibrated: target.calibrate(rows, central).astype(np.float32),
+        target.calibrated: calibrated.astype(np.float32),
     }
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from training.ray.environment import (
     ensure_token,
     own_signals,
     ray_environment,
+    sharing_ray,
     worker_environment,
 )
 
@@ -127,6 +129,38 @@ def test_progress_ends_with_the_last_epoch(tmp_path, caplog):
         write_history(tmp_path, records)
     assert "epoch 3/3" in caplog.text
     assert "1:01 left" in caplog.text
+
+
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_trainings_in_a_block_share_one_ray(monkeypatch):
+    """Started by the first with all CPUs, ended with the block; a cluster is joined each time."""
+    import ray
+
+    from training.ray import session
+
+    events = []
+
+    @contextmanager
+    def open_session(address, num_cpus, interface):
+        events.append((address, num_cpus, interface))
+        yield
+        events.append("end")
+
+    monkeypatch.setattr(session, "_open_session", open_session)
+    monkeypatch.setattr(ray, "is_initialized", lambda: bool(events) and events[-1] != "end")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    with sharing_ray():
+        for workers in (1, 2):
+            with session.ray_session("local", workers):
+                pass
+        assert events == [("local", 6, None)]
+    assert events == [("local", 6, None), "end"]
+    with session.ray_session("local", 2):
+        pass
+    assert events[2:] == [("local", 2, None), "end"]
+    with sharing_ray(), session.ray_session("10.0.0.1:6379", 0, "eth0"):
+        pass
+    assert events[4:] == [("10.0.0.1:6379", 0, "eth0"), "end"]
 
 
 @pytest.mark.ray

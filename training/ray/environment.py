@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from pipeline.formats.errors import UserError
@@ -144,3 +145,25 @@ class OwnerChanged:
             except FileNotFoundError:
                 self.changed = True
         return self.changed
+
+
+_SHARED: ContextVar[ExitStack | None] = ContextVar("shared Ray", default=None)
+
+
+@contextmanager
+def sharing_ray() -> Iterator[None]:
+    """Within the block trainings of this process share one Ray of their own, with all its CPUs.
+
+    It is started by the first that asks for one: to start Ray takes longer than a small training.
+    """
+    with ExitStack() as ends:
+        token = _SHARED.set(ends)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
+
+
+def shared_sessions() -> ExitStack | None:
+    """What ends the sessions that are shared now; None outside such a block."""
+    return _SHARED.get()

@@ -1,6 +1,7 @@
 """A connection to Ray: one that is started here, or a cluster; and what all its nodes must see."""
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from training.ray.environment import (
     ensure_token,
     own_signals,
     ray_environment,
+    shared_sessions,
     worker_environment,
 )
 
@@ -42,6 +44,17 @@ def ray_session(address: str, num_cpus: int, interface: str | None = None) -> It
     if ray.is_initialized():
         yield
         return
+    shared = shared_sessions()
+    if shared is None or address != LOCAL:
+        with _open_session(address, num_cpus, interface):
+            yield
+        return
+    shared.enter_context(_open_session(address, max(num_cpus, os.cpu_count() or 1), interface))
+    yield
+
+
+@contextmanager
+def _open_session(address: str, num_cpus: int, interface: str | None) -> Iterator[None]:
     environment = worker_environment(address, interface)
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}}
     if address == LOCAL:
