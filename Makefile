@@ -10,9 +10,8 @@ STUDY ?= configs/demo.yaml
 demo: env
 	$(BIN)/topocal run $(STUDY)
 
-# Files of tests side by side; what takes both cores, Ray or a batch system, is one file each.
 test: env
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: env
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import sys
 
 from jobs import calibrate, evaluate, ingest, report, scaling, simulate, tag, train
 from jobs.farm.dask import sharing_farms
+from jobs.kernels import compiling_ahead
 from jobs.launch import Run, run_job, run_stage
 from jobs.study import Study
 
@@ -29,7 +30,8 @@ def main(study: Study, run: Run) -> None:
     if study.tag is not None:
         run_stage("tag", tag.main, study, run)
     if study.models:
-        run_stage("train", train.main, study, run)
+        with compiling_ahead():
+            run_stage("train", train.main, study, run)
     if study.scaling is not None:
         run_stage("scaling", scaling.main, study, run)
     with sharing_farms():

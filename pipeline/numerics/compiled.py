@@ -47,17 +47,22 @@ def _compile(function: Callable[_P, _T], flags: set[str]) -> Callable[_P, _T]:
         return cast("Callable[_P, _T]", compile_it(function))
 
 
-def tell_of_compiling(stage: str, *groups: str) -> None:
-    """Say that a stage compiles kernels, if none of these groups are in this machine's cache."""
+def has_kernels(*groups: str) -> bool:
+    """Whether this machine's cache holds kernels of each of these groups."""
     for group in (*groups, SHARED):
         with caching_kernels(numba.config, PACKAGE, kernel_files(group)):
-            cached = any(Path(getattr(numba.config, "CACHE_DIR")).rglob("*.nbc"))  # noqa: B009
-        if not cached:
-            log.info(
-                "%s: compiles its kernels, once after an installation or update, a minute or two",
-                stage,
-            )
-            return
+            folder = Path(getattr(numba.config, "CACHE_DIR"))  # noqa: B009 - made from the environment
+        if not any(folder.rglob("*.nbc")):
+            return False
+    return True
+
+
+def tell_of_compiling(stage: str, *groups: str) -> None:
+    """Say that a stage compiles kernels, if any of these groups has none in the cache."""
+    if not has_kernels(*groups):
+        log.info(
+            "%s: compiles its kernels, once after an installation or update, a minute or two", stage
+        )
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from pipeline.formats.manifest import read_manifest, read_part
 from training.checkpoint import newest_checkpoint
 from training.data.rows import Chunk
 from training.data.training_data import read_training_data, scalings_of
+from training.export.finished import Trained
 from training.export.mixture import networks_of
 from training.export.model import export_model
 from training.history import read_history
@@ -116,7 +117,7 @@ def test_file_gives_the_networks_density(dataset, exported):
     (outputs_SON,) = session.run(["networks"], {"features": raw_NF.astype(np.float32)})
     assert len(outputs_SON) == 1
     done = newest_checkpoint(folder, "a")
-    networks = networks_of(manifest, settings, done, 11)
+    networks = networks_of(Trained(manifest, card.inputs, done, 11), settings)
     scaled_NF = networks.scaled(torch.from_numpy(raw_NF.astype(np.float32)))
     layers = split_member(done.networks[0].theta_P, done.sizes)
     outputs_NO = forward_fixed(layers, scaled_NF)

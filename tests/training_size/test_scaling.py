@@ -35,6 +35,7 @@ from pipeline.training_size.table import compare, errors_of, levels_of
 from training.checkpoint import newest_checkpoint
 from training.data.rows import Chunk, Passes
 from training.data.training_data import open_split, read_training_data
+from training.export.finished import Trained
 from training.export.mixture import networks_of
 from training.history import read_history
 from training.loop import train_network
@@ -151,7 +152,9 @@ def test_the_networks_see_the_scaling_of_their_subset(tmp_path, origin):
     train_network(data, settings, seed=1, fingerprint="a", folder=tmp_path / "net")
     assert data.train.x_NF[:, 0].mean().abs() < 1e-4
     done = newest_checkpoint(tmp_path / "net", "a")
-    networks = networks_of(with_validation, settings, done, seed=1)
+    networks = networks_of(
+        Trained(with_validation, with_validation.features, done, seed=1), settings
+    )
     assert networks.shift_F[0].item() == pytest.approx(manifest.statistics["e_raw"].log10_mean)
 
 

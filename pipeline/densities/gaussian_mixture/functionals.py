@@ -73,10 +73,13 @@ def summarise(
     search = np.maximum(low, lower), np.minimum(high, upper)
     probabilities = np.array(list(QUANTILES.values()))
     levels = Levels(probabilities, ndtri(probabilities))
-    modes, at_bound = np.full((2, num_rows), np.nan), np.zeros((2, num_rows), bool)
-    quantiles = np.full((len(probabilities), num_rows), np.nan)
-    moments = np.full((6, num_rows), np.nan)
-    densities = np.full((2, num_rows), np.nan)
+    # One more than there are rows: a block of all rows, which few rows are, would have another
+    # layout in memory than others have, and everything would be compiled again for it.
+    room = num_rows + 1
+    modes, at_bound = np.full((2, room), np.nan), np.zeros((2, room), bool)
+    quantiles = np.full((len(probabilities), room), np.nan)
+    moments = np.full((6, room), np.nan)
+    densities = np.full((2, room), np.nan)
     at = np.full(num_rows, np.nan) if points is None else np.asarray(points, np.float64)
     for rows, block in blocks_of(mixtures, _BLOCK):
         bounds, range_ = (lower[rows], upper[rows]), (search[0][rows], search[1][rows])
@@ -85,12 +88,14 @@ def summarise(
         _summarise_rows(
             (block, mixtures.num_networks), every, at[rows], levels, (*out, densities[:, rows])
         )
-    columns = _columns_of(modes, at_bound, quantiles, moments)
+    columns = _columns_of(
+        modes[:, :num_rows], at_bound[:, :num_rows], quantiles[:, :num_rows], moments[:, :num_rows]
+    )
     if sigma == "linearised":
         for name in ("sigma_syst", "sigma_stat", "sigma_tot"):
             columns[name] = LN10 * columns[central] * columns[f"{name}_log10"]
     if points is not None:
-        columns["log_density"], columns["pit"] = densities
+        columns["log_density"], columns["pit"] = densities[:, :num_rows]
     return columns
 
 
