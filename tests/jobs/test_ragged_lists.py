@@ -246,7 +246,7 @@ def with_dataset(**changes):
         (
             "train",
             {"models": {"net": SETS | {"kind": "bnn", "estimator": "antithetic"}}},
-            "estimator: antithetic is for networks of Gaussian weights, features and one target alone",
+            "estimator: antithetic is for networks of Gaussian weights, features and one target",
         ),
     ],
 )
