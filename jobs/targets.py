@@ -26,5 +26,4 @@ def stage_of(stage: str, manifest: DatasetManifest) -> str:
 
 def label_of(manifest: DatasetManifest) -> str:
     """The name of a view's target where there are several; else nothing."""
-    several = manifest.targets and manifest.target is not None
-    return manifest.target.name if several and manifest.target is not None else ""
+    return manifest.target.name if manifest.targets and manifest.target is not None else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pipeline.formats.card import CARD, ModelCard
 from pipeline.formats.files import TEMPORARY
 from training.checkpoint import newest_checkpoint
-from training.data.training_data import read_training_data
+from training.data.training_data import read_data_for
 from training.export.family_summaries import require_exportable
 from training.export.model import export_model
 from training.history import showing_progress
@@ -59,14 +59,7 @@ def _train_here(job: TrainingJob, should_stop: Callable[[], bool]) -> None:
     settings = job.settings
     with showing_progress(job.folder, settings.epochs):
         train_network(
-            read_training_data(
-                job.dataset,
-                settings.features,
-                settings.memory_mib,
-                labels=job.labels,
-                targets=settings.targets,
-                tables=settings.tables,
-            ),
+            read_data_for(settings, job.dataset, job.labels),
             settings,
             seed=job.seed,
             fingerprint=job.fingerprint,

@@ -15,7 +15,7 @@ from pipeline.formats.manifest import DatasetManifest, read_manifest, select_fea
 from pipeline.formats.model_inputs import inputs_of, split_features
 from pipeline.training_size.points import POINT, PointRecord, judge_rows, save_rows
 from training.checkpoint import Checkpoint, newest_checkpoint
-from training.data.training_data import read_training_data
+from training.data.training_data import read_data_for
 from training.export.finished import Trained
 from training.export.graph import DensityNetworks
 from training.export.mixture import networks_of
@@ -70,13 +70,7 @@ def make_point(plan: PointPlan, should_stop: Callable[[], bool] | None = None) -
     if done is None or done.epoch < settings.epochs:
         plan.work.mkdir(parents=True, exist_ok=True)
         train_network(
-            read_training_data(
-                plan.dataset,
-                settings.features,
-                settings.memory_mib,
-                targets=settings.targets,
-                tables=settings.tables,
-            ),
+            read_data_for(settings, plan.dataset),
             settings,
             seed=plan.seed,
             fingerprint=plan.fingerprint,

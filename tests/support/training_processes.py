@@ -10,7 +10,7 @@ from torch import distributed
 from training_fixtures import tiny_settings
 
 from training.checkpoint import newest_checkpoint
-from training.data.training_data import read_training_data
+from training.data.training_data import read_data_for
 from training.history import read_history
 from training.loop import train_network
 from training.worker import Worker, sum_over_workers
@@ -23,13 +23,7 @@ def train(dataset, folder, settings=None, **changes):
     """Train with seed 11; the last checkpoint."""
     wanted = {"seed": 11, "fingerprint": "a", "folder": folder} | changes
     settings = settings or tiny_settings()
-    data = read_training_data(
-        dataset,
-        settings.features,
-        settings.memory_mib,
-        targets=settings.targets,
-        tables=settings.tables,
-    )
+    data = read_data_for(settings, dataset)
     train_network(data, settings, **wanted)
     return newest_checkpoint(folder, wanted["fingerprint"])
 

@@ -28,6 +28,7 @@ from training.data.stream import (
     open_stream,
     require_positive_mean,
 )
+from training.settings import NetworkSettings
 
 ORDER_BYTES = 8  # of a row's place in the order of an epoch
 
@@ -55,6 +56,24 @@ def scalings_of(manifest: DatasetManifest, features: Sequence[Feature]) -> tuple
     return tuple(
         scaling_of(feature, manifest.statistics[feature.name], floors.get(feature.name))
         for feature in features
+    )
+
+
+def read_data_for(
+    settings: NetworkSettings, dataset: Path, labels: Path | None = None
+) -> TrainingData:
+    """The rows that a training with these settings reads.
+
+    Raises:
+        UserError: The dataset has not these targets or no rows, or a row cannot be trained on.
+    """
+    return read_training_data(
+        dataset,
+        settings.features,
+        settings.memory_mib,
+        labels=labels,
+        targets=settings.targets,
+        tables=settings.tables,
     )
 
 

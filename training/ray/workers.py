@@ -32,7 +32,7 @@ from torch import distributed
 from pipeline.formats.errors import StoppedBySignal, UserError
 from pipeline.formats.files import write_text
 from training.checkpoint import newest_checkpoint
-from training.data.training_data import TrainingData, read_training_data
+from training.data.training_data import TrainingData, read_data_for
 from training.epoch import LossNotFiniteError
 from training.history import showing_progress, write_history
 from training.job import TrainingJob
@@ -292,14 +292,7 @@ def _read_together(job: TrainingJob, worker: Worker) -> TrainingData:
     failed: UserError | None = None
     data: TrainingData | None = None
     try:
-        data = read_training_data(
-            job.dataset,
-            settings.features,
-            settings.memory_mib,
-            labels=job.labels,
-            targets=settings.targets,
-            tables=settings.tables,
-        )
+        data = read_data_for(settings, job.dataset, job.labels)
     except UserError as error:
         failed = error
     failures = torch.tensor(float(data is None), device=worker.device)
